@@ -1,0 +1,62 @@
+"""Settings shared by suites, training jobs and the engine: frozen pydantic models, unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """Immutable settings; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Decoding(Frozen):
+    """How answers are sampled: temperature and top-p act after mixing; temperature 0 is greedy."""
+
+    max_new_tokens: int = Field(64, gt=0)
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+
+
+class DPOSettings(Frozen):
+    """Phase 1: DPO (Rafailov et al. 2023, eq. 7). `beta` is the strength of the KL term (DPO paper: 0.1 to 0.5).
+
+    `form` "lora" trains an adapter (rank, alpha, on all linear layers of the trunk), "full" every parameter.
+    """
+
+    form: Literal["lora", "full"] = "lora"
+    beta: float = Field(0.1, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(16, gt=0)
+    micro_batch_size: int = Field(16, gt=0)
+    max_length: int = Field(512, gt=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    lora_rank: int = Field(16, gt=0)
+    lora_alpha: float = Field(32, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class RewardModelSettings(Frozen):
+    """Bradley-Terry reward model on the reference policy's trunk, trained with TRL's RewardTrainer."""
+
+    form: Literal["lora", "full"] = "full"
+    learning_rate: float = Field(1e-4, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(16, gt=0)
+    max_length: int = Field(512, gt=0)
+    lora_rank: int = Field(16, gt=0)
+    lora_alpha: float = Field(32, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class SFTSettings(Frozen):
+    """Supervised fine-tuning of the reference policy with TRL's SFTTrainer, on answers only."""
+
+    learning_rate: float = Field(3e-3, gt=0)
+    steps: int = Field(400, gt=0)
+    batch_size: int = Field(64, gt=0)
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)

@@ -1,0 +1,1 @@
+"""The core abstraction: jobs, policy specs, preference spaces, methods and the runner."""

@@ -1,0 +1,115 @@
+"""What a method is: a preference space, a generator of rounds of jobs, and a pure map from preference to policy spec."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from peo_bench.core.job import Cost, Handle, Job
+from peo_bench.core.space import Preference, Space
+from peo_bench.core.spec import PolicySpec
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective: its name ("helpful"), the column of its score ("reward") and whether higher is better."""
+
+    name: str
+    column: str
+    maximise: bool
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything a method may use, as jobs: the same for every method of a run.
+
+    `scorers` are the proxy reward and cost models (one per objective, in its direction); `prompts` holds the validation
+    and test prompts; a method sees the validation split only. `labels_on_both` says that every pair carries the label
+    of every objective.
+    """
+
+    reference: Job
+    objectives: tuple[Objective, ...]
+    pairs: Mapping[str, Job]
+    scorers: Mapping[str, Job]
+    prompts: Job
+    preferences: tuple[Preference, ...]
+    training: Mapping[str, Any]
+    decoding: Mapping[str, Any]
+    seed: int
+    validation_prompts: int
+    labels_on_both: bool = False
+    experts: Mapping[str, Job] = field(default_factory=dict)
+
+    def aspect(self, objective: str) -> Job:
+        """Return phase 1 for one objective: the expert given by the user, else DPO on its pairs."""
+        if objective in self.experts:
+            return self.experts[objective]
+        params = {"objective": objective, "seed": self.seed, **self.training}
+        return Job("aspect", params, {"reference": self.reference, "pairs": self.pairs[objective]})
+
+    @property
+    def aspects(self) -> list[Job]:
+        """Phase 1 of every objective, in their order."""
+        return [self.aspect(objective.name) for objective in self.objectives]
+
+    def search_needs(self) -> dict[str, Job]:
+        """Return what a job needs that scores policies on validation prompts."""
+        scorers = {f"scorer:{name}": job for name, job in self.scorers.items()}
+        return {"reference": self.reference, "prompts": self.prompts, **scorers}
+
+
+@dataclass(frozen=True)
+class PolicyFamily:
+    """A trained method: `at` maps a preference of `space` to the spec of the policy that the method offers for it.
+
+    `coefficients(preference)` gives, where it exists, the coefficient per objective on the experts' task vectors.
+    """
+
+    space: Space
+    at: Callable[[Preference], PolicySpec]
+    coefficients: Callable[[Preference], tuple[float, ...]] | None = None
+
+    def resolve(self, preference: Preference, prompt: str | None = None) -> PolicySpec:
+        """Return the policy for `preference` (projected first); pure. `prompt` is for families that look at it."""
+        return self.at(self.space.project(preference))
+
+
+@dataclass(frozen=True)
+class Round:
+    """Jobs that can be named now. `later` bounds the cost of all rounds after this one, so `plan` sees past it."""
+
+    jobs: list[Job]
+    later: Cost = field(default_factory=Cost)
+
+
+Build = Generator[Round, Mapping[str, Handle], PolicyFamily]
+"""Yields rounds, is sent the handles of all jobs so far by id, returns the family."""
+
+
+class Settings(BaseModel):
+    """A method's settings: `--set method.key=value`; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Method(ABC):
+    """One alignment method. Subclass it in one file; the class docstring's first line appears in `list methods`."""
+
+    name: ClassVar[str]
+    reference: ClassVar[str]
+    Settings: ClassVar[type[Settings]] = Settings
+    needs_labels_on_both: ClassVar[bool] = False
+    exact: ClassVar[str] = ""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Use `settings`, by default the published or documented values."""
+        self.settings: Any = settings or self.Settings()
+
+    @abstractmethod
+    def build(self, world: World) -> Build:
+        """Yield rounds of jobs and return the family; replays identically from cached artefacts."""

@@ -1,0 +1,34 @@
+"""Preference spaces. A method projects what it is asked for onto what it can offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Preference = tuple[float, ...]
+"""Weights of the objectives, in the order of `World.objectives`; on the simplex where a user gives them."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The preferences that a family tells apart: the whole simplex or finitely many points of it."""
+
+    kind: Literal["simplex", "points"]
+    points: tuple[Preference, ...] = ()
+
+    def project(self, preference: Preference) -> Preference:
+        """Return the nearest preference (Euclidean) that the family offers; idempotent.
+
+        The simplex projection is the sorting algorithm of Held, Wolfe and Crowder (1974).
+        """
+        asked = np.asarray(preference, dtype=float)
+        if self.kind == "points":
+            return min(self.points, key=lambda point: float(np.sum((asked - np.asarray(point)) ** 2)))
+        if asked.min() >= 0 and abs(asked.sum() - 1) < 1e-12:
+            return tuple(float(value) for value in asked)
+        descending = np.sort(asked)[::-1]
+        thresholds = (np.cumsum(descending) - 1) / np.arange(1, asked.size + 1)
+        shift = thresholds[np.flatnonzero(descending > thresholds)[-1]]
+        return tuple(float(value) for value in np.maximum(asked - shift, 0.0))

@@ -1,0 +1,152 @@
+"""The store: finished artefacts under their job's id, one folder each.
+
+    <root>/<kind>/<id>/meta.json     written last; an artefact without it does not exist
+    <root>/<kind>/<id>/...           the artefact's files
+    <root>/partial/<id>/             a job in progress; kept after a kill for the next attempt
+    <root>/locks/<id>.lock           held while a job runs
+
+Every file's size and SHA-256 are in meta.json and are checked on first use in a process; a damaged artefact is dropped,
+which is said, and built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from peo_bench.core.job import Cost, Handle, Job
+from peo_bench.registry import JOB_KINDS
+from peo_bench.store.atomic import sync_dir, write_json
+from peo_bench.store.workspace import Progress, Workspace
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+
+
+class Store:
+    """A folder of artefacts; several processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        """Use `root`, created on first write."""
+        self.root = root
+        self._checked: dict[str, Handle] = {}
+
+    def path(self, job_id: str) -> Path:
+        """Return where the artefact lies or will lie."""
+        return self.root / job_id.rpartition("-")[0] / job_id
+
+    def get(self, job_id: str) -> Handle | None:
+        """Return the finished artefact, or None; a damaged one is removed and counts as absent."""
+        if job_id in self._checked:
+            return self._checked[job_id]
+        path = self.path(job_id)
+        if not (path / "meta.json").exists():
+            return None
+        try:
+            meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+            damaged = [name for name, known in meta["files"].items() if _fingerprint(path / name) != known]
+        except (OSError, ValueError, KeyError) as error:
+            meta, damaged = {}, [str(error)]
+        if damaged:
+            logger.warning("%s: damaged (%s); it is built again", path, ", ".join(damaged))
+            shutil.rmtree(path)
+            return None
+        handle = Handle(job_id, path, meta["result"], Cost(**meta["cost"]), meta["seconds"])
+        self._checked[job_id] = handle
+        return handle
+
+    def __getitem__(self, job_id: str) -> Handle:
+        """Return the finished artefact; KeyError if there is none."""
+        handle = self.get(job_id)
+        if handle is None:
+            raise KeyError(job_id)
+        return handle
+
+    def run(self, job: Job, progress: Progress = lambda fraction, note: None) -> Handle:
+        """Return the job's artefact, doing the work if nobody has. What it needs must be finished.
+
+        A second process asking for the same job waits for the first.
+        """
+        with self._lock(job):
+            finished = self.get(job.id)
+            if finished is not None:
+                return finished
+            inputs = {role: self[need.id] for role, need in job.needs.items()}
+            partial = self.root / "partial" / job.id
+            partial.mkdir(parents=True, exist_ok=True)
+            work = Workspace(partial, progress)
+            started = time.monotonic()
+            result = JOB_KINDS.get(job.kind).run(job, inputs, work)
+            return self._finish(job, work, result, time.monotonic() - started)
+
+    def adopt(self, job: Job, write: Callable[[Workspace], dict[str, Any]], seconds: float) -> Handle:
+        """Store an artefact whose content was computed together with others; `write` writes its files."""
+        with self._lock(job):
+            finished = self.get(job.id)
+            if finished is not None:
+                return finished
+            partial = self.root / "partial" / job.id
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            work = Workspace(partial)
+            return self._finish(job, work, write(work), seconds)
+
+    def copy_to(self, other: Path, job_ids: list[str]) -> None:
+        """Copy artefacts into the store at `other`, as hard links where the file system allows it."""
+        for job_id in job_ids:
+            target = Store(other).path(job_id)
+            if (target / "meta.json").exists():
+                continue
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(self.path(job_id), target, copy_function=_link)
+
+    def _lock(self, job: Job) -> FileLock:
+        locks = self.root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / f"{job.id}.lock")
+
+    def _finish(self, job: Job, work: Workspace, result: Mapping[str, Any], seconds: float) -> Handle:
+        shutil.rmtree(work.dir / "scratch", ignore_errors=True)
+        (work.dir / "meta.json").unlink(missing_ok=True)
+        written = [file for file in sorted(work.dir.rglob("*")) if file.is_file()]
+        files = {str(file.relative_to(work.dir)): _fingerprint(file) for file in written}
+        meta = {
+            "schema": SCHEMA,
+            "kind": job.kind,
+            "params": dict(job.params),
+            "needs": {role: need.id for role, need in job.needs.items()},
+            "result": dict(result),
+            "cost": work.cost.to_json(),
+            "seconds": round(seconds, 3),
+            "files": files,
+        }
+        target = self.path(job.id)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(work.dir / "meta.json", meta)
+        shutil.rmtree(target, ignore_errors=True)
+        work.dir.replace(target)
+        sync_dir(target.parent)
+        return self[job.id]
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": checksum}
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
