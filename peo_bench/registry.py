@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from peo_bench.errors import UsageError, unknown
@@ -20,6 +22,7 @@ from peo_bench.errors import UsageError, unknown
 if TYPE_CHECKING:
     from peo_bench.core.job import JobKind
     from peo_bench.core.method import Method
+    from peo_bench.evaluation.policies import Scorer
 
 T = TypeVar("T")
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -83,15 +86,16 @@ JOB_KINDS: Registry[JobKind] = Registry(
     "peo_bench.job_kinds",
     {
         "aspect": "peo_bench.training.aspect:train_aspect",
+        "candidates": "peo_bench.evaluation.validation:score_candidates",
         "checkpoint": "peo_bench.data.checkpoint:import_checkpoint",
         "extrapolation": "peo_bench.training.extrapolation:extrapolate",
         "gguf": "peo_bench.data.checkpoint:import_gguf",
-        "interpolation": "peo_bench.training.interpolation:interpolate",
         "modpo": "peo_bench.training.modpo:train_modpo",
         "pairs": "peo_bench.data.pairs:build_pairs",
         "prompts": "peo_bench.data.pairs:build_prompts",
-        "responses": "peo_bench.evaluation.responses:evaluate_policy",
+        "responses": "peo_bench.evaluation.responses:RESPONSES",
         "reward-model": "peo_bench.training.reward_model:train_reward_model",
+        "sandbox-corpus": "peo_bench.sandbox.jobs:draw_corpus",
         "sandbox-pairs": "peo_bench.sandbox.jobs:label_pairs",
         "sandbox-prompts": "peo_bench.sandbox.jobs:draw_prompts",
         "sandbox-oracle": "peo_bench.sandbox.jobs:sample_reference",
@@ -110,3 +114,11 @@ METHODS: Registry[type[Method]] = Registry(
         "soup": "peo_bench.methods.soup:Soup",
     },
 )
+TASKS: Registry[Path] = Registry("task", "peo_bench.tasks")
+SUITES: Registry[Path] = Registry("suite", "peo_bench.suites")
+SCORERS: Registry[Callable[[], Scorer]] = Registry(
+    "scorer",
+    "peo_bench.scorers",
+    {"sandbox-cost": "peo_bench.sandbox.scorers:GoldCost", "sandbox-reward": "peo_bench.sandbox.scorers:GoldReward"},
+)
+JUDGES: Registry[object] = Registry("judge", "peo_bench.judges")

@@ -16,7 +16,8 @@ from peo_bench.core.spec import digest
 from peo_bench.registry import JOB_KINDS
 
 if TYPE_CHECKING:
-    from peo_bench.store.workspace import Workspace
+    from peo_bench.store.store import Store
+    from peo_bench.store.workspace import Progress, Workspace
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class Job:
         return hash(self.id)
 
     @property
+    def label(self) -> str:
+        """A short name for people: the kind with what tells its jobs of one run apart."""
+        parts = [self.params.get(name) for name in ("objective", "weight", "split")]
+        return " ".join([self.kind, *(str(part) for part in parts if part is not None)])
+
+    @property
     def bound(self) -> Cost:
         """Upper bound of this job's own cost, known before it runs."""
         return JOB_KINDS.get(self.kind).bound(self)
@@ -89,13 +96,15 @@ class JobKind:
     """How jobs of one kind are done.
 
     `run(job, inputs, work)` writes files into `work.dir` and returns the JSON result; `inputs` maps the roles of
-    `job.needs` to handles. `bound(job)` is an upper bound of the cost.
+    `job.needs` to handles. `bound(job)` is an upper bound of the cost. Kinds whose jobs gain from being done in one batch
+    have `together(store, jobs, progress)`, which stores all of their artefacts.
     """
 
     name: str
     version: int
     run: Callable[[Job, Mapping[str, Handle], Workspace], dict[str, Any]]
     bound: Callable[[Job], Cost]
+    together: Callable[[Store, list[Job], Progress], None] | None = None
 
 
 def job_kind(

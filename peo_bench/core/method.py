@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -57,10 +57,15 @@ class World:
         """Phase 1 of every objective, in their order."""
         return [self.aspect(objective.name) for objective in self.objectives]
 
-    def search_needs(self) -> dict[str, Job]:
-        """Return what a job needs that scores policies on validation prompts."""
-        scorers = {f"scorer:{name}": job for name, job in self.scorers.items()}
-        return {"reference": self.reference, "prompts": self.prompts, **scorers}
+    def validation_job(self, kind: str, params: Mapping[str, Any], deltas: Iterable[Job]) -> Job:
+        """Return a job that scores policies, made of the reference and `deltas`, on validation prompts.
+
+        It sees the proxy scorers only.
+        """
+        scorers = {f"scorer:{objective.column}": self.scorers[objective.name] for objective in self.objectives}
+        needs = {"reference": self.reference, "prompts": self.prompts, **scorers}
+        shared = {"decoding": dict(self.decoding), "seed": self.seed, "n_prompts": self.validation_prompts}
+        return Job(kind, {**shared, **params}, needs | {f"delta:{i}": job for i, job in enumerate(deltas)})
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,18 @@ class Method(ABC):
     reference: ClassVar[str]
     Settings: ClassVar[type[Settings]] = Settings
     needs_labels_on_both: ClassVar[bool] = False
-    exact: ClassVar[str] = ""
+    wraps: ClassVar[bool] = False
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        """Use `settings`, by default the published or documented values."""
+    def __init__(self, settings: Settings | None = None, inner: Method | None = None) -> None:
+        """Use `settings`, by default the published or documented values; `inner` is what a wrapper wraps."""
         self.settings: Any = settings or self.Settings()
+        self._inner = inner
+
+    @property
+    def inner(self) -> Method:
+        """The wrapped method, for wrappers."""
+        assert self._inner is not None, f"{self.name} wraps no method"
+        return self._inner
 
     @abstractmethod
     def build(self, world: World) -> Build:

@@ -1,0 +1,68 @@
+"""The command line. Nothing here imports torch; commands import what they need when they run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peo_bench import __version__
+from peo_bench.errors import PeoBenchError
+
+app = typer.Typer(
+    name="peo-bench",
+    help="Which alignment method gives the best trade-off between helpful and harmless, at what price?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def cache_dir() -> Path:
+    """Return where finished work is kept: $XDG_CACHE_HOME/peo-bench, by default ~/.cache/peo-bench."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peo-bench"
+
+
+def version_callback(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        typer.echo(f"peo-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the library's log.")] = False,
+) -> None:
+    """Set up logging for every command."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("peo_bench").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2, never a traceback."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore")
+    from peo_bench.cli import export, inspect, run, steer  # noqa: F401 - they register their commands
+
+    try:
+        app()
+    except PeoBenchError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; finished work is kept: type the same command again to continue", err=True)
+        sys.exit(130)

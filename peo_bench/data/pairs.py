@@ -1,0 +1,234 @@
+"""The jobs that turn preference data into pairs for policies, pairs for scorers, and prompts to validate and test on.
+
+Every prompt belongs to one of four splits, by a hash of its text: all pairs of a prompt, of every objective and source,
+stay together, so no prompt that a policy or a scorer was trained on is ever tested on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peo_bench.core.job import Handle, Job, job_kind
+from peo_bench.data.schema import Pair, PairSource, prompt_id
+from peo_bench.data.sources import SHOWN, read_source, source_identity
+from peo_bench.errors import UsageError
+from peo_bench.store.workspace import Workspace
+
+FRACTIONS = {"policy": 0.5, "scorer": 0.25, "validation": 0.1, "test": 0.15}
+"""How prompts are shared out by default: training policies, training scorers, validation, test."""
+
+TRAINING = ("policy", "scorer")
+
+
+def split_of(prompt: str, fractions: Mapping[str, float] = FRACTIONS) -> str:
+    """Return the split of a prompt; equal prompts (see `normalise`) are in the same one, whatever else there is.
+
+    `fractions` are positive shares by split, which need not add up to 1.
+    """
+    position = int(prompt_id(prompt), 16) / 2**64 * sum(fractions.values())
+    for name, share in fractions.items():
+        position -= share
+        if position < 0:
+            return name
+    return name
+
+
+def pairs_job(
+    sources: Sequence[PairSource],
+    objectives: Sequence[str],
+    *,
+    max_chars: int | None = None,
+    max_prompt_chars: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    fractions: Mapping[str, float] = FRACTIONS,
+    data_dir: Path | None = None,
+) -> Job:
+    """Return the job that writes the training pairs of `objectives`.
+
+    Prompts and answers longer than `max_chars` characters are left out, prompts already beyond `max_prompt_chars` where
+    that is given. At most `limit` pairs per objective are kept for policies and as many for scorers, chosen by `seed`.
+    Files are looked up under `data_dir`, by default under PEO_BENCH_DATA_DIR. Raises `UsageError` if there are none, or
+    an objective has no source.
+    """
+    for objective in objectives:
+        if not any(source.objective == objective for source in sources):
+            known = ", ".join(sorted({source.objective for source in sources})) or "none"
+            raise UsageError(f"no pairs for objective {objective!r} (sources for: {known}): add one to `data.sources`")
+    params = {
+        "sources": [source_identity(source, data_dir) for source in sources if source.objective in objectives],
+        "max_chars": max_chars,
+        "max_prompt_chars": max_prompt_chars or max_chars,
+        "limit": limit,
+        "seed": seed,
+        "fractions": dict(fractions),
+    }
+    return Job("pairs", params)
+
+
+def prompts_job(pairs: Job, validation: int, test: int) -> Job:
+    """Return the job that draws prompts from the data of a `pairs_job`; they do not depend on its seed and limit."""
+    shared = {name: pairs.params[name] for name in ("sources", "max_prompt_chars", "fractions")}
+    return Job("prompts", {**shared, "validation": validation, "test": test})
+
+
+@job_kind("pairs", version=1)
+def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Write `<objective>-policy.jsonl` and `<objective>-scorer.jsonl`.
+
+    The result counts, by objective, pairs kept, rows dropped by reason, and prompts by split.
+    """
+    params = job.params
+    pairs, dropped, malformed = _read(params, params["max_chars"])
+    kept: dict[str, dict[str, int]] = {}
+    prompts: dict[str, dict[str, int]] = {}
+    for objective, available in pairs.items():
+        parts = _by_split(available, params["fractions"])
+        prompts[objective] = {name: len({pair.prompt_id for pair in part}) for name, part in parts.items()}
+        kept[objective] = {}
+        for split in TRAINING:
+            chosen = _spread(parts[split], params["seed"])[: params["limit"]]
+            if not chosen:
+                raise UsageError(_too_few(objective, "pairs", split, 1, 0, dropped[objective]))
+            _write(work.dir / f"{objective}-{split}.jsonl", map(_pair_row, chosen))
+            kept[objective][split] = len(chosen)
+    counts = {objective: dict(reasons) for objective, reasons in dropped.items()}
+    return {"pairs": kept, "prompts": prompts, "dropped": counts, "malformed": malformed}
+
+
+@job_kind("prompts", version=1)
+def build_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Write `prompts.jsonl`: validation and test prompts, an equal share from the data of every objective.
+
+    The length of answers does not matter here. A prompt without a category gets its objective as one.
+    """
+    params = job.params
+    pairs, dropped, _ = _read(params, None)
+    parts = {objective: _by_split(available, params["fractions"]) for objective, available in pairs.items()}
+    rows = []
+    for split in ("validation", "test"):
+        candidates = {objective: _prompts(part[split]) for objective, part in parts.items()}
+        drawn = _balanced(candidates, params[split])
+        if len(drawn) < params[split]:
+            short = min(candidates, key=lambda objective: len(candidates[objective]))
+            wanted = -(-params[split] // len(candidates))
+            raise UsageError(_too_few(short, "prompts", split, wanted, len(candidates[short]), dropped[short]))
+        rows += [_prompt_row(pair, split) for pair in drawn]
+    _write(work.dir / "prompts.jsonl", rows)
+    return {"prompts": len(rows), "by_objective": dict(Counter(row["objective"] for row in rows))}
+
+
+def _read(
+    params: Mapping[str, Any], max_answer: int | None
+) -> tuple[dict[str, list[Pair]], dict[str, Counter[str]], list[str]]:
+    """Return pairs and dropped rows by objective, and the malformed rows that are named."""
+    pairs: dict[str, list[Pair]] = {}
+    dropped: dict[str, Counter[str]] = {}
+    malformed: list[str] = []
+    for identity in params["sources"]:
+        objective = identity["objective"]
+        loaded = read_source(identity)
+        reasons = dropped.setdefault(objective, Counter())
+        reasons.update(loaded.dropped)
+        pairs.setdefault(objective, []).extend(_short(loaded.pairs, params["max_prompt_chars"], max_answer, reasons))
+        malformed += loaded.malformed
+    return {name: _unique(some, dropped[name]) for name, some in pairs.items()}, dropped, malformed[:SHOWN]
+
+
+def _short(
+    pairs: Iterable[Pair], max_prompt: int | None, max_answer: int | None, dropped: Counter[str]
+) -> Iterator[Pair]:
+    for pair in pairs:
+        if max_prompt is not None and len(pair.prompt) > max_prompt:
+            dropped["prompt too long"] += 1
+        elif max_answer is not None and max(len(pair.chosen), len(pair.rejected)) > max_answer:
+            dropped["answer too long"] += 1
+        else:
+            yield pair
+
+
+def _unique(pairs: Iterable[Pair], dropped: Counter[str]) -> list[Pair]:
+    """Return the pairs without repetitions (same prompt, same two answers in the same order)."""
+    seen: dict[tuple[str, str, str], Pair] = {}
+    for pair in pairs:
+        if seen.setdefault((pair.prompt_id, pair.chosen, pair.rejected), pair) is not pair:
+            dropped["duplicate"] += 1
+    return list(seen.values())
+
+
+def _by_split(pairs: Iterable[Pair], fractions: Mapping[str, float]) -> dict[str, list[Pair]]:
+    parts: dict[str, list[Pair]] = {name: [] for name in FRACTIONS}
+    for pair in pairs:
+        parts[split_of(pair.prompt, fractions)].append(pair)
+    return parts
+
+
+def _order(pair: Pair, seed: int) -> str:
+    content = json.dumps([seed, pair.prompt_id, pair.chosen, pair.rejected])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _spread(pairs: Iterable[Pair], seed: int) -> list[Pair]:
+    """Return the pairs in a random order in which every prompt comes once before any comes twice."""
+    shuffled = sorted(pairs, key=lambda pair: _order(pair, seed))
+    turn: Counter[str] = Counter()
+    keyed: list[tuple[int, Pair]] = []
+    for pair in shuffled:
+        keyed.append((turn[pair.prompt_id], pair))
+        turn[pair.prompt_id] += 1
+    return [pair for _, pair in sorted(keyed, key=lambda item: item[0])]
+
+
+def _prompts(pairs: Iterable[Pair]) -> list[Pair]:
+    """Return one pair of every prompt, in a fixed random order."""
+    by_prompt: dict[str, Pair] = {}
+    for pair in _spread(pairs, 0):
+        by_prompt.setdefault(pair.prompt_id, pair)
+    return list(by_prompt.values())
+
+
+def _balanced(candidates: Mapping[str, Sequence[Pair]], n: int) -> list[Pair]:
+    """Draw `n` prompts, objectives taking turns; a prompt that several offer is drawn once. Fewer if one runs out."""
+    queues = {objective: iter(pairs) for objective, pairs in candidates.items()}
+    drawn: dict[str, Pair] = {}
+    while len(drawn) < n:
+        for queue in queues.values():
+            fresh = next((pair for pair in queue if pair.prompt_id not in drawn), None)
+            if fresh is None:
+                return list(drawn.values())
+            drawn[fresh.prompt_id] = fresh
+            if len(drawn) == n:
+                break
+    return list(drawn.values())
+
+
+def _pair_row(pair: Pair) -> dict[str, Any]:
+    row = {"prompt_id": pair.prompt_id, "prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+    return row | ({"labels": dict(pair.labels)} if pair.labels else {})
+
+
+def _prompt_row(pair: Pair, split: str) -> dict[str, Any]:
+    return {
+        "prompt_id": pair.prompt_id,
+        "prompt": pair.prompt,
+        "category": pair.category or pair.objective,
+        "objective": pair.objective,
+        "split": split,
+    }
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _too_few(objective: str, what: str, split: str, wanted: int, found: int, dropped: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
+    return (
+        f"objective {objective!r}: {found} {what} in split {split!r}, {wanted} needed (rows dropped: {reasons}): "
+        "give more data, raise `max_chars`, or lower `--limit` or the suite's numbers of prompts"
+    )

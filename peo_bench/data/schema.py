@@ -1,0 +1,205 @@
+r"""The one internal form of a preference pair, and how rows of the known layouts become pairs.
+
+Three layouts are read:
+
+- `pairs`: one column each for prompt, preferred and other answer.
+- `hh`: two transcripts with `\n\nHuman:` and `\n\nAssistant:` turns (Bai et al. 2022, arXiv 2204.05862). The prompt
+  is everything up to and including the last `\n\nAssistant:`, the answer is what follows.
+- `pku`: two answers and, per objective, the index of the preferred one (Ji et al. 2023, arXiv 2307.04657), so that one
+  row labels a pair for both objectives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from peo_bench.config import Frozen
+
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+
+LABEL_COLUMNS = {"helpful": "better_response_id", "harmless": "safer_response_id"}
+"""The fields of the `pku` layout that say which answer an objective prefers."""
+
+FIELDS = {
+    "pairs": ("prompt", "chosen", "rejected"),
+    "hh": ("chosen", "rejected"),
+    "pku": ("prompt", "response_0", "response_1", *LABEL_COLUMNS.values()),
+}
+"""What a row of each layout must have; `PairSource.columns` maps these names to a file's own."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt; `chosen` is better for `objective`.
+
+    `labels`, where both objectives were judged, maps each objective to 1 (prefers `chosen`) or -1 (prefers `rejected`).
+    """
+
+    prompt: str
+    chosen: str
+    rejected: str
+    objective: str
+    labels: Mapping[str, int] | None = None
+    category: str | None = None
+
+    @property
+    def prompt_id(self) -> str:
+        """The prompt's identity."""
+        return prompt_id(self.prompt)
+
+
+class PairSource(Frozen):
+    """Where the pairs of one objective come from: a hub data set, or files under `--data-dir`.
+
+    `path` is a file, a folder or a glob (jsonl, json, csv or parquet, the first three also gzipped). `hub` is a data
+    set's id, with its `name` (configuration), `data_dir`, `split` and `revision` (a commit pins the run's data).
+    `columns` maps a layout's fields to column names where they differ. `category` names a column with the kind of harm.
+    `single_turn` (layout `hh`) keeps dialogues of one question only and takes the bare question as the prompt.
+    """
+
+    objective: str
+    path: str | None = None
+    hub: str | None = None
+    name: str | None = None
+    data_dir: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    layout: Literal["pairs", "hh", "pku"] = "pairs"
+    columns: dict[str, str] = Field(default_factory=dict)
+    category: str | None = None
+    single_turn: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PairSource:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give either path: (files under --data-dir) or hub: (a data set id)")
+        surplus = sorted(set(self.columns) - set(FIELDS[self.layout]))
+        if surplus:
+            raise ValueError(f"columns maps {surplus[0]!r}; layout {self.layout} has {', '.join(FIELDS[self.layout])}")
+        if self.layout == "pku" and self.objective not in LABEL_COLUMNS:
+            raise ValueError(f"layout pku knows the objectives {', '.join(LABEL_COLUMNS)}, not {self.objective!r}")
+        return self
+
+    @property
+    def required(self) -> dict[str, str]:
+        """The columns a row must have, by field of the layout."""
+        return {field: self.columns.get(field, field) for field in FIELDS[self.layout]}
+
+    @property
+    def labels_on_both(self) -> bool:
+        """Whether every pair carries the label of every objective."""
+        return self.layout == "pku"
+
+
+class RowError(ValueError):
+    """A row that is no pair; the text says what is missing or wrong and what was expected."""
+
+
+class DroppedError(ValueError):
+    """A well-formed row that is left out; the text is the reason under which it is counted."""
+
+
+def to_pair(row: Mapping[str, Any], source: PairSource) -> Pair:
+    """Return the pair in `row`; raise `RowError` or `DroppedError`."""
+    fields = {field: _value(row, column) for field, column in source.required.items()}
+    prompt, chosen, rejected, labels = _LAYOUTS[source.layout](fields, source)
+    if not prompt.strip():
+        raise RowError("the prompt is empty")
+    if not chosen or not rejected:
+        raise DroppedError("empty answer")
+    if chosen == rejected:
+        raise DroppedError("equal answers")
+    category = _category(row.get(source.category)) if source.category else None
+    return Pair(prompt, chosen, rejected, source.objective, labels, category)
+
+
+def normalise(prompt: str) -> str:
+    r"""Return the text by which prompts count as the same.
+
+    Case, white space and the turn markers around an HH dialogue do not matter.
+
+    >>> normalise("\n\nHuman: What is  DPO?\n\nAssistant:")
+    'what is dpo?'
+    """
+    text = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+    return re.sub(r"^human: ?(.*?) ?assistant:$", r"\1", text)
+
+
+def prompt_id(prompt: str) -> str:
+    """Return 16 hex digits, equal for prompts that count as the same."""
+    return hashlib.sha256(normalise(prompt).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+Fields = tuple[str, str, str, "dict[str, int] | None"]
+
+
+def _value(row: Mapping[str, Any], column: str) -> Any:
+    value = row.get(column)
+    if value is None:
+        raise RowError(f"column {column!r} is missing or null")
+    return value
+
+
+def _text(fields: Mapping[str, Any], field: str) -> str:
+    value = fields[field]
+    if not isinstance(value, str):
+        raise RowError(f"{field} is {type(value).__name__}, expected text")
+    return value
+
+
+def _from_pairs(fields: Mapping[str, Any], source: PairSource) -> Fields:
+    return _text(fields, "prompt").strip(), _text(fields, "chosen").strip(), _text(fields, "rejected").strip(), None
+
+
+def _from_hh(fields: Mapping[str, Any], source: PairSource) -> Fields:
+    prompt, chosen = _last_turn(_text(fields, "chosen"), "chosen")
+    other, rejected = _last_turn(_text(fields, "rejected"), "rejected")
+    if prompt != other:
+        raise DroppedError("prompts differ")
+    if source.single_turn:
+        if prompt.count(HUMAN) != 1 or prompt.count(ASSISTANT) != 1:
+            raise DroppedError("several turns")
+        prompt = prompt.removesuffix(ASSISTANT).partition(HUMAN)[2].strip()
+    return prompt, chosen, rejected, None
+
+
+def _last_turn(transcript: str, field: str) -> tuple[str, str]:
+    before, marker, answer = transcript.rpartition(ASSISTANT)
+    if not marker:
+        raise RowError(f"{field} has no assistant turn, expected a transcript with {ASSISTANT!r}")
+    return before + marker, answer.strip()
+
+
+def _from_pku(fields: Mapping[str, Any], source: PairSource) -> Fields:
+    answers = [_text(fields, "response_0").strip(), _text(fields, "response_1").strip()]
+    preferred = {objective: _index(fields[column], column) for objective, column in LABEL_COLUMNS.items()}
+    winner = preferred[source.objective]
+    labels = {objective: 1 if index == winner else -1 for objective, index in preferred.items()}
+    return _text(fields, "prompt").strip(), answers[winner], answers[1 - winner], labels
+
+
+def _index(value: Any, field: str) -> int:
+    if str(value) not in {"0", "1"}:
+        raise RowError(f"{field} is {value!r}, expected 0 or 1")
+    return int(value)
+
+
+def _category(value: Any) -> str | None:
+    """Return the category; of a dictionary of booleans (BeaverTails), the names that are true."""
+    if isinstance(value, Mapping):
+        value = "; ".join(str(name) for name, holds in value.items() if holds)
+    return str(value) if value not in (None, "") else None
+
+
+_LAYOUTS: dict[str, Callable[[Mapping[str, Any], PairSource], Fields]] = {
+    "pairs": _from_pairs,
+    "hh": _from_hh,
+    "pku": _from_pku,
+}

@@ -1,0 +1,253 @@
+"""Read pairs from files and hub data sets: every row that is no pair is counted and named, nothing is lost silently.
+
+Where files lie is no part of what a job is: a job's parameters hold a file's SHA-256 and its name, so that its id stays
+the same when a folder moves and changes when a byte does. `remember` keeps the path for a digest in the environment
+variable PEO_BENCH_LOCATIONS, because that is what worker processes inherit however they are started (fork, spawn,
+torchrun, a scheduler); a module-level table would be empty in a spawned one.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peo_bench.data.schema import DroppedError, Pair, PairSource, RowError, to_pair
+from peo_bench.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+LOCATIONS = "PEO_BENCH_LOCATIONS"
+DATA_DIR = "PEO_BENCH_DATA_DIR"
+"""Environment variable with the default of `--data-dir`."""
+
+SHOWN = 20
+"""Malformed rows that are named; all are counted."""
+
+Row = tuple[str, Any]
+"""Where a row stands ("file:line") and its content, a `RowError` where it could not be parsed."""
+
+
+@dataclass
+class Loaded:
+    """The pairs of one source, rows left out by reason, and the first malformed rows by "file:line: problem"."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    malformed: list[str] = field(default_factory=list)
+
+
+# --- identity and location --------------------------------------------------------------------------------------------
+
+
+def source_identity(source: PairSource, data_dir: Path | None = None) -> dict[str, Any]:
+    """Return the JSON that identifies what `source` holds: digests of its files, or the hub id and revision.
+
+    Remembers where the files lie, for jobs of this process and its children. Raises `UsageError` if there are none.
+    """
+    identity = source.model_dump(mode="json", exclude_defaults=True, exclude={"path"})
+    if source.path is None:
+        return identity
+    files = []
+    for name, path in find_files(source.path, data_dir):
+        digest = file_digest(path)
+        remember(digest, path)
+        files.append({"name": name, "sha256": digest})
+    return identity | {"files": files}
+
+
+def find_files(pattern: str, data_dir: Path | None = None) -> list[tuple[str, Path]]:
+    """Return (name, path) of the files that `pattern` (a file, folder or glob, relative to `data_dir`) stands for."""
+    base = data_dir or (Path(os.environ[DATA_DIR]) if os.environ.get(DATA_DIR) else None)
+    if base is None and not Path(pattern).is_absolute():
+        raise UsageError(f"{pattern}: where is it? type `--data-dir DIR`, the folder that holds {pattern}")
+    if base is None or Path(pattern).is_absolute():
+        base = Path(Path(pattern).anchor)
+        pattern = str(Path(pattern).relative_to(base))
+    whole = base / pattern
+    if whole.is_dir():
+        found = sorted(path for path in whole.rglob("*") if path.is_file() and _format(path) in _READERS)
+    else:
+        found = [whole] if whole.is_file() else sorted(path for path in base.glob(pattern) if path.is_file())
+    if not found:
+        raise UsageError(
+            f"no data at {whole}: expected files ending in {', '.join(sorted(_READERS))} (or .gz); "
+            "type `--data-dir DIR`, the folder it is relative to"
+        )
+    return [(path.name, path) for path in found]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remember(digest: str, path: Path) -> None:
+    """Say where the content with this digest lies, to this process and those it starts."""
+    known = json.loads(os.environ.get(LOCATIONS, "{}"))
+    os.environ[LOCATIONS] = json.dumps(known | {digest: str(path.absolute())})
+
+
+def located(digest: str, name: str) -> Path:
+    """Return where the content with this digest lies; `name` is for the message if that is not known."""
+    known = json.loads(os.environ.get(LOCATIONS, "{}"))
+    path = Path(known.get(digest, ""))
+    if digest not in known or not path.exists():
+        raise UsageError(f"{name} (sha256 {digest[:16]}...) has moved: type the command again with `--data-dir`")
+    return path
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_source(identity: Mapping[str, Any]) -> Loaded:
+    """Return the pairs of the source with this identity (see `source_identity`)."""
+    settings = {key: value for key, value in identity.items() if key != "files"}
+    if "files" not in identity:
+        source = PairSource(**settings)
+        return _pairs(_hub_rows(source), source, f"{source.hub} ({source.split})")
+    source = PairSource(**settings, path="files")
+    loaded = Loaded()
+    for file in identity["files"]:
+        path = located(file["sha256"], file["name"])
+        if file_digest(path) != file["sha256"]:
+            raise UsageError(f"{path} has changed since the run was planned: type the command again")
+        part = _pairs(_rows(path, file["name"]), source, str(path))
+        loaded.pairs += part.pairs
+        loaded.dropped += part.dropped
+        loaded.malformed = (loaded.malformed + part.malformed)[:SHOWN]
+    return loaded
+
+
+def _pairs(rows: Iterable[Row], source: PairSource, where: str) -> Loaded:
+    """Turn rows into pairs; raise `UsageError` if there are no rows, or a column is in none of them."""
+    loaded = Loaded()
+    columns: set[str] = set()
+    total = 0
+    for place, row in rows:
+        total += 1
+        try:
+            if not isinstance(row, Mapping):
+                raise row if isinstance(row, RowError) else RowError("not an object with named columns")
+            columns |= row.keys()
+            loaded.pairs.append(to_pair(row, source))
+        except RowError as problem:
+            loaded.dropped["malformed"] += 1
+            if len(loaded.malformed) < SHOWN:
+                loaded.malformed.append(f"{place}: {problem}; expected {', '.join(source.required.values())}")
+        except DroppedError as reason:
+            loaded.dropped[str(reason)] += 1
+    _check_columns(columns, source, where, total)
+    if loaded.malformed:
+        count = loaded.dropped["malformed"]
+        logger.warning("%s: %d of %d rows are malformed, the first at %s", where, count, total, loaded.malformed[0])
+    if loaded.dropped["malformed"] == total:
+        raise UsageError(f"{where}: none of {total} rows is a pair; {loaded.malformed[0]}")
+    return loaded
+
+
+def _check_columns(columns: set[str], source: PairSource, where: str, total: int) -> None:
+    if not total:
+        raise UsageError(f"{where}: no rows; expected rows with {', '.join(source.required.values())}")
+    absent = {name: column for name, column in source.required.items() if column not in columns}
+    if columns and absent:
+        name, column = next(iter(absent.items()))
+        raise UsageError(
+            f"{where}: no column {column!r} (columns: {', '.join(sorted(map(str, columns)))}); layout {source.layout} "
+            f"needs {', '.join(source.required)}: map it in the suite with `columns: {{{name}: <one of the columns>}}`"
+        )
+
+
+def _rows(path: Path, name: str) -> Iterator[Row]:
+    """Yield the rows of one file."""
+    reader = _READERS.get(_format(path))
+    if reader is None:
+        raise UsageError(f"{path}: unknown format; expected {', '.join(sorted(_READERS))} (or .gz)")
+    try:
+        yield from reader(path, name)
+    except (OSError, EOFError, ValueError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as {_format(path)[1:]}: {error}") from None
+
+
+def _format(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def _bytes(path: Path) -> bytes:
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def _jsonl(path: Path, name: str) -> Iterator[Row]:
+    for number, line in enumerate(_bytes(path).split(b"\n"), 1):
+        if line.strip():
+            yield f"{name}:{number}", _parsed(line)
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        return RowError(f"not JSON ({error})")
+
+
+def _json(path: Path, name: str) -> Iterator[Row]:
+    """Yield the items of a JSON list; a `.json` file with one object per line is read too."""
+    content = _bytes(path)
+    if content.lstrip()[:1] != b"[":
+        yield from _jsonl(path, name)
+        return
+    yield from ((f"{name}: item {number}", row) for number, row in enumerate(json.loads(content), 1))
+
+
+def _csv(path: Path, name: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(_bytes(path).decode("utf-8-sig"), newline=""))
+    for row in reader:
+        surplus = row.pop(None, None)  # type: ignore[call-overload]  # where DictReader puts fields beyond the header
+        yield f"{name}:{reader.line_num}", RowError(f"more fields than columns ({surplus[0]!r})") if surplus else row
+
+
+def _parquet(path: Path, name: str) -> Iterator[Row]:
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    number = 0
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{name}: row {number}", row
+
+
+_READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+
+
+def _hub_rows(source: PairSource) -> Iterator[Row]:
+    """Yield the rows of a hub data set. Data sets that need code of their own are refused by `datasets`."""
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(
+            source.hub, name=source.name, data_dir=source.data_dir, split=source.split, revision=source.revision
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"the data set {source.hub!r} cannot be loaded ({reason}): check the id, split and network, "
+            "or download it and use `path:` with `--data-dir DIR`"
+        ) from None
+    for number, row in enumerate(rows, 1):
+        yield f"{source.hub} {source.split}: row {number}", row

@@ -1,0 +1,186 @@
+"""Models for policies: base checkpoints, deltas, and base + sum_i c_i delta_i computed in fp32 from pristine copies.
+
+Nothing is ever undone in place, so nothing drifts: every combination starts from the tensors that were read from disk.
+After each combination one parameter is checked against the sum in float64. Finished models, deltas and checkpoints are
+kept in a cache bounded by bytes, the least recently used ones go first.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from peo_bench.core.job import Handle
+from peo_bench.core.spec import Weights, digest
+from peo_bench.engine.row_lora import Adapter, RowLora, load_adapter
+from peo_bench.errors import Diverged, PeoBenchError, UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+CACHE_BYTES = 4 * 2**30
+"""Memory for checkpoints, deltas and materialised models together."""
+
+Tensors = dict[str, Tensor]
+
+
+class ByteCache:
+    """Values by key, made on first use; the least recently used are dropped while the total exceeds `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        """Hold at most `limit` bytes, but always the newest value."""
+        self.limit = limit
+        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return the value of `key`, making it if it is not there."""
+        if key not in self._values:
+            value = make()
+            self._values[key] = (value, _bytes(value))
+            while len(self._values) > 1 and sum(size for _, size in self._values.values()) > self.limit:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return self._values[key][0]
+
+
+def _bytes(value: Any) -> int:
+    tensors = value.values() if isinstance(value, dict) else value.parameters()
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class Models:
+    """Everything the engine loads, by job id: tokenizers, checkpoints, deltas, adapters, combined models."""
+
+    def __init__(self, artefact: Callable[[str], Handle], precision: str, device: str, limit: int = CACHE_BYTES) -> None:
+        """Find artefacts with `artefact`; run models in `precision` on `device`."""
+        self.artefact = artefact
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.device = torch.device(device)
+        self._cache = ByteCache(limit)
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        self._stop: dict[str, tuple[int, ...]] = {}
+        self._adapters: dict[str, Adapter] = {}
+        self._row_loras: dict[str, RowLora] = {}
+
+    def form(self, job: str) -> str:
+        """Return "base", "lora" or "full"."""
+        return str(self.artefact(job).result["form"])
+
+    def tokenizer(self, base: str) -> PreTrainedTokenizerBase:
+        """Return the tokenizer of a base policy."""
+        if base not in self._tokenizers:
+            from transformers import AutoTokenizer
+
+            self._tokenizers[base] = AutoTokenizer.from_pretrained(self._model_folder(base))
+        return self._tokenizers[base]
+
+    def stop_ids(self, base: str) -> tuple[int, ...]:
+        """Return the tokens that end an answer: the tokenizer's eos and those of the checkpoint's generation config."""
+        if base not in self._stop:
+            self._stop[base] = _stop_ids(self._model_folder(base), self.tokenizer(base).eos_token_id)
+        return self._stop[base]
+
+    def row_lora(self, base: str) -> RowLora:
+        """Return the base model with wrapped linear layers, in the engine's precision."""
+        if base not in self._row_loras:
+            model = self._load(base).to(device=self.device, dtype=self.dtype)
+            self._row_loras[base] = RowLora(model)
+        return self._row_loras[base]
+
+    def adapter(self, base: str, job: str) -> Adapter:
+        """Return a LoRA delta, checked against its base."""
+        if job not in self._adapters:
+            self._adapters[job] = load_adapter(job, self.artefact(job).path / "adapter", self._pristine(base))
+        return self._adapters[job]
+
+    def runnable(self, weights: Weights) -> nn.Module:
+        """Return the combined model in the engine's precision, from the cache if possible."""
+        return self._cache.get(
+            ("model", weights), lambda: self.merged(weights).to(device=self.device, dtype=self.dtype)
+        )
+
+    def merged(self, weights: Weights) -> PreTrainedModel:
+        """Return a fresh fp32 model on the CPU with base + sum_i c_i delta_i."""
+        pristine = self._pristine(weights.base)
+        model = copy.deepcopy(pristine)
+        base = dict(pristine.named_parameters())
+        deltas = [(coefficient, self._delta(weights.base, job)) for job, coefficient in weights.terms]
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                for coefficient, delta in deltas:
+                    if name in delta:
+                        parameter.add_(delta[name], alpha=coefficient)
+            _check(weights, base, deltas, dict(model.named_parameters()))
+        return model
+
+    def _delta(self, base: str, job: str) -> Tensors:
+        """Return theta_trained - theta_base, or the products scaling * B A of an adapter; fp32."""
+        form = self.form(job)
+        if form == "base":
+            raise UsageError(f"{job} is a base policy and cannot be used as a delta on {base}")
+        make = self._lora_delta if form == "lora" else self._full_delta
+        return self._cache.get(("delta", base, job), lambda: make(base, job))
+
+    def _lora_delta(self, base: str, job: str) -> Tensors:
+        return {f"{module}.weight": b @ a for module, (a, b) in self.adapter(base, job).factors.items()}
+
+    def _full_delta(self, base: str, job: str) -> Tensors:
+        trained = dict(self._load(job).named_parameters())
+        start = dict(self._pristine(base).named_parameters())
+        if {n: p.shape for n, p in trained.items()} != {n: p.shape for n, p in start.items()}:
+            raise UsageError(f"full fine-tune {job}: its parameters are not those of the base policy {base}")
+        with torch.no_grad():
+            return {name: trained[name] - start[name] for name in start}
+
+    def _pristine(self, base: str) -> PreTrainedModel:
+        return self._cache.get(("pristine", base), lambda: self._load(base))
+
+    def _model_folder(self, job: str) -> Path:
+        return self.artefact(job).path / "model"
+
+    def _load(self, job: str) -> PreTrainedModel:
+        """Read a checkpoint in fp32, in evaluation mode, without its sampling parameters."""
+        from transformers import AutoModelForCausalLM, GenerationConfig
+
+        folder = self._model_folder(job)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+        model.generation_config = GenerationConfig()
+        logger.debug("loaded %s", folder)
+        return model
+
+
+def _stop_ids(folder: Path, eos: int | None) -> tuple[int, ...]:
+    from transformers import GenerationConfig
+
+    listed: Any = None
+    if (folder / "generation_config.json").is_file():
+        listed = GenerationConfig.from_pretrained(folder).eos_token_id
+    more = [] if listed is None else [listed] if isinstance(listed, int) else list(listed)
+    ids = tuple(dict.fromkeys(([] if eos is None else [eos]) + more))
+    if not ids:
+        raise UsageError(f"{folder}: the tokenizer has no end-of-sequence token, so answers could not end")
+    return ids
+
+
+def _check(weights: Weights, base: Tensors, deltas: list[tuple[float, Tensors]], combined: Tensors) -> None:
+    """Compare one parameter, chosen by the weights, with the sum in float64; raise if it is off or not finite."""
+    names = sorted(set().union(*(delta for _, delta in deltas)))
+    if not names:
+        return
+    name = names[int(digest(weights.to_json()), 16) % len(names)]
+    terms = [base[name].double(), *(c * delta[name].double() for c, delta in deltas if name in delta)]
+    exact, size = sum(terms), sum(term.abs() for term in terms)
+    if not torch.isfinite(combined[name]).all():
+        raise Diverged(f"{name} of {weights.to_json()} is not finite")
+    error = (combined[name].double() - exact).abs()
+    if (error > len(terms) * torch.finfo(torch.float32).eps * size + torch.finfo(torch.float32).tiny).any():
+        raise PeoBenchError(f"{name} of {weights.to_json()} is off the exact sum by {float(error.max()):.2e}")

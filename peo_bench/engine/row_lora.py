@@ -1,0 +1,192 @@
+"""Row-scaled LoRA: every row of a batch has its own coefficients over several adapters.
+
+Per target layer the adapters are stacked, A (total_rank, in) and B (out, total_rank), B including each adapter's scaling:
+
+    y = W x + B diag(c_row) A x        c_row: the row's coefficient of the adapter that each rank belongs to
+
+This is exact for any real coefficients (negative, above 1), since sum_i c_i B_i A_i is what merging would add to W.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from peo_bench.core.spec import Weights
+from peo_bench.errors import UsageError
+
+_PREFIX = "base_model.model."
+_REFUSED = {
+    "use_dora": "DoRA",
+    "modules_to_save": "modules_to_save",
+    "lora_bias": "biases on B (lora_bias)",
+    "trainable_token_indices": "trained token embeddings",
+    "target_parameters": "adapters on bare parameters",
+    "alora_invocation_tokens": "activated LoRA",
+    "layer_replication": "replicated layers",
+    "use_qalora": "QALoRA",
+}
+_BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA delta: per target module, fp32 A (rank, in) and B (out, rank), B times its scaling."""
+
+    name: str
+    factors: Mapping[str, tuple[Tensor, Tensor]]
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any module."""
+        return max(a.shape[0] for a, _ in self.factors.values())
+
+
+def load_adapter(name: str, folder: Path, model: nn.Module) -> Adapter:
+    """Read a PEFT folder; raise `UsageError` naming it if it is not plain LoRA on linear layers of `model`."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise _refuse(name, f"there is no adapter_model.safetensors in {folder}")
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    _check_config(name, config)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    factors = {}
+    for module in sorted({_module(name, key) for key in tensors}):
+        a, b = (tensors[f"{_PREFIX}{module}.lora_{side}.weight"].float() for side in "AB")
+        _check_target(name, module, model, a, b)
+        factors[module] = (a, b * _scaling(config, module, a.shape[0]))
+    return Adapter(name, factors)
+
+
+def _refuse(name: str, why: str) -> UsageError:
+    return UsageError(f"adapter {name}: {why}; the engine runs plain LoRA on linear layers, or full fine-tunes")
+
+
+def _check_config(name: str, config: Mapping[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
+        raise _refuse(name, f"it is of type {config.get('peft_type')}")
+    for key, what in _REFUSED.items():
+        if config.get(key):
+            raise _refuse(name, f"it uses {what}")
+    if config.get("bias", "none") != "none":
+        raise _refuse(name, f"it has trained biases (bias={config['bias']!r})")
+    if str(config.get("init_lora_weights", True)).lower().startswith(_BASE_CHANGING):
+        raise _refuse(name, f"its initialisation {config['init_lora_weights']!r} changed the base weights")
+
+
+def _module(name: str, key: str) -> str:
+    """Return the target module of a tensor's key."""
+    module, _, side = key.removeprefix(_PREFIX).rpartition(".lora_")
+    if not module or not key.startswith(_PREFIX) or side not in ("A.weight", "B.weight"):
+        raise _refuse(name, f"it holds {key!r}, which is no LoRA factor of a linear layer")
+    return module
+
+
+def _check_target(name: str, module: str, model: nn.Module, a: Tensor, b: Tensor) -> None:
+    target = dict(model.named_modules()).get(module)
+    if not isinstance(target, nn.Linear):
+        raise _refuse(name, f"its target {module} is {type(target).__name__}, not Linear, in the base policy")
+    if target.weight.shape != (b.shape[0], a.shape[1]):
+        shape = tuple(target.weight.shape)
+        raise _refuse(name, f"its target {module} is {(b.shape[0], a.shape[1])}, but {shape} in the base policy")
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    if embeddings is not None and embeddings.weight is target.weight:
+        raise _refuse(name, f"its target {module} is tied to the input embeddings")
+
+
+def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """Return alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023), with PEFT's patterns applied."""
+    from peft.utils.other import get_pattern_key
+
+    patterns = config.get("alpha_pattern") or {}
+    alpha = patterns.get(get_pattern_key(list(patterns), module), config["lora_alpha"])
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+State = Mapping[str, tuple[Tensor, Tensor, Tensor]]
+"""Per module: A^T (in, total_rank), B^T (total_rank, out) and the coefficients (rows, 1, total_rank)."""
+
+
+class Context:
+    """Shared by all layers of one model: which adapters and coefficients the next forward uses."""
+
+    def __init__(self) -> None:
+        """Start with the base weights alone."""
+        self.state: State = {}
+
+
+class RowLinear(nn.Module):
+    """A linear layer plus the row-scaled adapters of the context. Input (rows, positions, in)."""
+
+    def __init__(self, name: str, inner: nn.Linear, context: Context) -> None:
+        """Wrap `inner`, called `name` in the model."""
+        super().__init__()
+        self.name, self.inner, self.context = name, inner, context
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return W x + B diag(c_row) A x."""
+        y = self.inner(x)
+        factors = self.context.state.get(self.name)
+        if factors is None:
+            return y
+        a, b, c = factors
+        low = torch.matmul(x, a)
+        return y.add_(torch.matmul((low * c).to(x.dtype), b))
+
+
+class RowLora:
+    """A base model whose linear layers are wrapped, and stacks of adapters for it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Wrap the linear layers of `model` in place."""
+        self.model = model
+        self.context = Context()
+        self._stacks: dict[tuple[str, ...], dict[str, tuple[Tensor, Tensor, Tensor]]] = {}
+        linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        for name, module in linears:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, RowLinear(name, module, self.context))
+
+    def state(self, rows: Sequence[Weights], adapters: Sequence[Adapter]) -> State:
+        """Return what `use` needs to run `rows`, each in terms of `adapters` (the others' coefficients are zero)."""
+        if not adapters:
+            return {}
+        coefficients = _coefficients(rows, [adapter.name for adapter in adapters], next(self.model.parameters()).device)
+        return {
+            module: (a, b, coefficients[:, owner].unsqueeze(1))
+            for module, (a, b, owner) in self._stack(adapters).items()
+        }
+
+    def use(self, state: State) -> None:
+        """Make the next forward use `state`."""
+        self.context.state = state
+
+    def _stack(self, adapters: Sequence[Adapter]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Return per module A^T, B^T (the model's precision) and the adapter (total_rank,) each rank belongs to."""
+        key = tuple(adapter.name for adapter in adapters)
+        if key not in self._stacks:
+            like = next(self.model.parameters())
+            modules = sorted({module for adapter in adapters for module in adapter.factors})
+            self._stacks[key] = {module: _stacked(module, adapters, like) for module in modules}
+        return self._stacks[key]
+
+
+def _stacked(module: str, adapters: Sequence[Adapter], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    parts = [(i, *adapter.factors[module]) for i, adapter in enumerate(adapters) if module in adapter.factors]
+    a = torch.cat([a for _, a, _ in parts]).T.contiguous()
+    b = torch.cat([b for _, _, b in parts], dim=1).T.contiguous()
+    owner = torch.cat([torch.full((a.shape[0],), i, dtype=torch.int64) for i, a, _ in parts])
+    return a.to(like), b.to(like), owner.to(like.device)
+
+
+def _coefficients(rows: Sequence[Weights], names: Sequence[str], device: torch.device) -> Tensor:
+    """Return the (rows, adapters) fp32 coefficient matrix."""
+    terms = [dict(weights.terms) for weights in rows]
+    return torch.tensor([[row.get(name, 0.0) for name in names] for row in terms], device=device)

@@ -1,0 +1,112 @@
+"""Generate with policies and score the answers: the one path that search and the final evaluation share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from peo_bench.config import Decoding
+from peo_bench.core.job import Cost, Handle
+from peo_bench.core.spec import PolicySpec
+from peo_bench.errors import Diverged
+from peo_bench.store.journal import Journal
+from peo_bench.store.workspace import Progress
+
+if TYPE_CHECKING:
+    from peo_bench.engine.engine import Engine, Request, Response
+
+DIGITS = 6
+"""Decimals of stored scores and KL divergences: what fp32 carries whatever the batch."""
+
+
+class Scorer(Protocol):
+    """Scores answers; higher is better for a reward, worse for a cost."""
+
+    def score(self, prompts: list[str], answers: list[str]) -> list[float]:
+        """Return one score per (prompt, answer)."""
+        ...
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_prompts(handle: Handle, split: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the prompts of one split, as rows with at least prompt_id, prompt and category."""
+    rows = [row for row in read_jsonl(handle.path / "prompts.jsonl") if row["split"] == split]
+    return rows[:limit]
+
+
+@lru_cache(maxsize=8)
+def reward_model(path: Path, precision: str) -> Scorer:
+    """Return the reward or cost model stored at `path`, loaded once per process."""
+    from peo_bench.training.reward_model import RewardModelScorer
+
+    return RewardModelScorer(path, precision=precision)
+
+
+def generate(
+    engine: Engine,
+    specs: Sequence[PolicySpec],
+    prompts: Sequence[Mapping[str, Any]],
+    decoding: Decoding,
+    journal: Journal | None = None,
+    progress: Progress = lambda fraction, note: None,
+) -> tuple[list[Request], list[Response]]:
+    """Answer every prompt with every policy, specs outermost; batches already in `journal` are not made again."""
+    from peo_bench.engine.engine import Request, Response
+
+    requests = [Request(spec, row["prompt"], row["prompt_id"]) for spec in specs for row in prompts]
+    done: dict[int, Response] = {}
+    for record in journal.records if journal else []:
+        done |= {i: Response(tuple(tokens), text, cut) for i, tokens, text, cut in record}
+    todo = [i for i in range(len(requests)) if i not in done]
+
+    def finished(indices: list[int], responses: list[Response]) -> None:
+        batch = [(todo[i], response) for i, response in zip(indices, responses, strict=True)]
+        done.update(batch)
+        if journal:
+            journal.append([[i, list(r.tokens), r.text, r.truncated] for i, r in batch])
+        progress(len(done) / len(requests), f"{len(done)}/{len(requests)} answers")
+
+    engine.generate([requests[i] for i in todo], decoding, on_batch=finished)
+    return requests, [done[i] for i in range(len(requests))]
+
+
+def score(
+    scorers: Mapping[str, Scorer], requests: Sequence[Request], responses: Sequence[Response]
+) -> dict[str, list[float]]:
+    """Return the scores of all answers by column; a score that is not finite raises `Diverged`."""
+    prompts, answers = [request.prompt for request in requests], [response.text for response in responses]
+    columns = {}
+    for column, scorer in scorers.items():
+        values = [round(value, DIGITS) for value in scorer.score(prompts, answers)]
+        bad = sum(value - value != 0 for value in values)
+        if bad:
+            raise Diverged(f"scorer {column!r}: {bad} of {len(values)} scores are not finite")
+        columns[column] = values
+    return columns
+
+
+def charge(responses: Sequence[Response], n_scorers: int, evaluations: int) -> Cost:
+    """Return what generating and scoring these responses has cost."""
+    return Cost(
+        responses=len(responses),
+        tokens_generated=sum(len(response.tokens) for response in responses),
+        scorer_calls=n_scorers * len(responses),
+        evaluations=evaluations,
+    )
+
+
+EngineFactory = Callable[[Callable[[str], Handle]], "Engine"]
+
+
+def make_engine(artefact: Callable[[str], Handle], precision: str, seed: int) -> Engine:
+    """Return an engine over the store's artefacts; `seed` indexes the common random numbers."""
+    from peo_bench.engine.engine import Engine
+
+    return Engine(artefact, precision=precision, noise_seed=seed)

@@ -1,0 +1,106 @@
+"""Operating points: a policy's answers to the prompts of a split, with scores, KL to the reference and lengths.
+
+One artefact per policy, so that a policy shared by two methods (or two runs) is evaluated once; policies that are missing
+are generated together, specs of all methods in one batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from peo_bench.config import Decoding
+from peo_bench.core.job import Cost, Handle, Job, JobKind
+from peo_bench.core.spec import digest, policy, spec_from_json
+from peo_bench.evaluation.policies import (
+    DIGITS,
+    Scorer,
+    charge,
+    generate,
+    make_engine,
+    read_prompts,
+    reward_model,
+    score,
+)
+from peo_bench.registry import SCORERS
+from peo_bench.store.journal import Journal
+from peo_bench.store.store import Store
+from peo_bench.store.workspace import Progress, Workspace
+
+
+def evaluate_together(store: Store, jobs: list[Job], progress: Progress) -> None:
+    """Evaluate policies that share prompts, decoding and scorers; a kill loses at most one batch of answers."""
+    started = time.monotonic()
+    first = jobs[0]
+    partial = store.root / "partial" / f"batch-{digest([job.id for job in jobs])}"
+    partial.mkdir(parents=True, exist_ok=True)
+    decoding = dict(first.params["decoding"])
+    precision = decoding.pop("precision", "float32")
+    engine = make_engine(store.__getitem__, precision, first.params["seed"])
+    specs = [spec_from_json(job.params["spec"]) for job in jobs]
+    prompts = read_prompts(store[first.needs["prompts"].id], first.params["split"], first.params["n_prompts"])
+
+    journal = Journal(partial / "answers.jsonl")
+    requests, responses = generate(engine, specs, prompts, Decoding.model_validate(decoding), journal, progress)
+    columns = score(_scorers(first, store, precision), requests, responses)
+    kl = engine.kl(requests, responses, policy(first.needs["reference"].id))
+
+    table = pd.DataFrame(
+        {
+            "prompt_id": [request.prompt_id for request in requests],
+            "prompt": [request.prompt for request in requests],
+            "category": [row["category"] for _ in jobs for row in prompts],
+            "response": [response.text for response in responses],
+            "length": [len(response.tokens) for response in responses],
+            "truncated": [response.truncated for response in responses],
+            "kl": [round(float(value), DIGITS) for value in kl],
+            **columns,
+        }
+    )
+    seconds = (time.monotonic() - started) / len(jobs)
+    for i, job in enumerate(jobs):
+        rows = slice(i * len(prompts), (i + 1) * len(prompts))
+        cost = charge(responses[rows], len(columns), 0)
+        store.adopt(job, lambda work, rows=rows, cost=cost: _write(work, table.iloc[rows], cost), seconds)
+    for file in partial.iterdir():
+        file.unlink()
+    partial.rmdir()
+
+
+def read_responses(handle: Handle) -> pd.DataFrame:
+    """Return the table of a "responses" artefact, one row per prompt."""
+    return pd.read_parquet(handle.path / "responses.parquet")
+
+
+def _write(work: Workspace, table: pd.DataFrame, cost: Cost) -> dict[str, Any]:
+    work.charge(cost)
+    table.to_parquet(work.dir / "responses.parquet", index=False)
+    return {"n": len(table), "truncated": int(table["truncated"].sum())}
+
+
+def _scorers(job: Job, store: Store, precision: str) -> dict[str, Scorer]:
+    """Return the scorers by column: registered ones by name, trained ones by their artefact."""
+    registered: Mapping[str, str] = job.params["scorers"]
+    scorers = {column: SCORERS.get(name)() for column, name in registered.items()}
+    for role, need in job.needs.items():
+        kind, _, column = role.partition(":")
+        if kind == "scorer":
+            scorers[column] = reward_model(store[need.id].path, precision)
+    return scorers
+
+
+def _alone(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    raise AssertionError("jobs of kind 'responses' are done together")
+
+
+def _bound(job: Job) -> Cost:
+    n, columns = job.params["n_prompts"], len(job.params["scorers"]) + sum(r.startswith("scorer:") for r in job.needs)
+    tokens = n * job.params["decoding"]["max_new_tokens"]
+    return Cost(responses=n, tokens_generated=tokens, scorer_calls=n * columns)
+
+
+RESPONSES = JobKind("responses", version=1, run=_alone, bound=_bound, together=evaluate_together)
+

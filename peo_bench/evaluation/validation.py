@@ -1,0 +1,106 @@
+"""Score policies on validation prompts with the proxy scorers: what selection and search may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from peo_bench.config import Decoding
+from peo_bench.core.job import Cost, Handle, Job, job_kind
+from peo_bench.core.method import Objective, World
+from peo_bench.core.spec import PolicySpec, policy, spec_from_json
+from peo_bench.evaluation.policies import charge, generate, make_engine, read_prompts, reward_model, score
+from peo_bench.store.workspace import Workspace
+
+Floats = npt.NDArray[np.float64]
+Point = dict[str, float]
+"""Validation means by score column ("reward", "cost")."""
+
+
+def validation_bound(world: World, evaluations: int) -> Cost:
+    """Return the most that scoring `evaluations` policies (and the reference) on validation prompts can cost."""
+    return _bound(evaluations, world.validation_prompts, world.decoding["max_new_tokens"], len(world.objectives))
+
+
+def _bound(evaluations: int, prompts: int, tokens: int, scorers: int) -> Cost:
+    answers = (evaluations + 1) * prompts
+    return Cost(
+        responses=answers,
+        tokens_generated=answers * tokens,
+        scorer_calls=answers * scorers,
+        evaluations=evaluations + 1,
+    )
+
+
+def job_bound(evaluations: Callable[[Job], int]) -> Callable[[Job], Cost]:
+    """Return the `bound` of a job kind that scores `evaluations(job)` policies on validation prompts."""
+
+    def bound(job: Job) -> Cost:
+        scorers = sum(role.startswith("scorer:") for role in job.needs)
+        return _bound(evaluations(job), job.params["n_prompts"], job.params["decoding"]["max_new_tokens"], scorers)
+
+    return bound
+
+
+class Validator:
+    """Scores policies on the validation prompts of a job that `World.validation_job` made."""
+
+    def __init__(self, job: Job, inputs: Mapping[str, Handle], work: Workspace) -> None:
+        """Load the scorers; `work` is charged for every evaluation."""
+        by_id = {handle.id: handle for handle in inputs.values()}
+        precision = job.params["decoding"].get("precision", "float32")
+        self.work = work
+        self.engine = make_engine(by_id.__getitem__, precision, job.params["seed"])
+        self.prompts = read_prompts(inputs["prompts"], "validation", job.params["n_prompts"])
+        self.decoding = Decoding.model_validate(
+            {name: value for name, value in job.params["decoding"].items() if name != "precision"}
+        )
+        self.scorers = {
+            role.partition(":")[2]: reward_model(handle.path, precision)
+            for role, handle in inputs.items()
+            if role.startswith("scorer:")
+        }
+        self.reference = policy(inputs["reference"].id)
+
+    def scores(self, specs: Sequence[PolicySpec]) -> dict[str, Floats]:
+        """Return by column the scores of every answer, shape (n_specs, n_prompts)."""
+        requests, responses = generate(self.engine, specs, self.prompts, self.decoding, progress=self.work.progress)
+        columns = score(self.scorers, requests, responses)
+        self.work.charge(charge(responses, len(columns), len(specs)))
+        return {name: np.asarray(values).reshape(len(specs), -1) for name, values in columns.items()}
+
+    def points(self, specs: Sequence[PolicySpec]) -> list[Point]:
+        """Return the validation means of every policy."""
+        columns = self.scores(specs)
+        return [{name: float(values[i].mean()) for name, values in columns.items()} for i in range(len(specs))]
+
+    def reference_units(self) -> dict[str, list[float]]:
+        """Return by column [mean, standard deviation over prompts] of the reference policy's scores."""
+        columns = self.scores([self.reference])
+        return {name: [float(values.mean()), float(values.std(ddof=1))] for name, values in columns.items()}
+
+
+def utility_scores(
+    points: Sequence[Point], reference: Mapping[str, Sequence[float]], objectives: Sequence[Objective]
+) -> Floats:
+    """Return (n_points, n_objectives) validation means in units of the reference policy, higher is better.
+
+    Each column is z-scored by the reference's mean and standard deviation; a cost is negated here and nowhere else.
+    """
+
+    def scaled(point: Point, objective: Objective) -> float:
+        mean, deviation = reference[objective.column]
+        return (1 if objective.maximise else -1) * (point[objective.column] - mean) / deviation
+
+    return np.asarray([[scaled(point, objective) for objective in objectives] for point in points])
+
+
+@job_kind("candidates", version=1, bound=job_bound(lambda job: len(job.params["specs"])))
+def score_candidates(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Score the policies `params["specs"]`; the result holds their `points` and the `reference`'s units."""
+    validator = Validator(job, inputs, work)
+    specs = [spec_from_json(value) for value in job.params["specs"]]
+    return {"reference": validator.reference_units(), "points": validator.points(specs)}

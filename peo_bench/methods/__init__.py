@@ -1,0 +1,37 @@
+"""One method, one file. `make_method` turns a name and settings into a method; wrappers are written `wrapper.method`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from peo_bench.core.method import Method
+from peo_bench.errors import UsageError, unknown
+from peo_bench.registry import METHODS
+
+
+def make_method(name: str, settings: Mapping[str, object] | None = None) -> Method:
+    """Return the method called `name` ("peo", or "expo.modpo" for a wrapper around another method).
+
+    Raise `UsageError` for unknown names and settings.
+    """
+    outer, _, inner = name.partition(".")
+    cls = METHODS.get(outer)
+    if cls.wraps and not inner:
+        raise UsageError(f"{outer!r} wraps another method: type for instance {outer}.modpo")
+    if inner and not cls.wraps:
+        raise UsageError(f"{outer!r} wraps no other method: type {outer}")
+    try:
+        checked = cls.Settings.model_validate(dict(settings or {}))
+    except ValidationError as error:
+        raise _setting_error(name, cls, error) from None
+    return cls(checked, make_method(inner)) if cls.wraps else cls(checked)
+
+
+def _setting_error(name: str, cls: type[Method], error: ValidationError) -> UsageError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown(f"setting of {name}", key, cls.Settings.model_fields)
+    return UsageError(f"setting {name}.{key}={first['input']!r}: {first['msg'].lower()}")

@@ -1,0 +1,53 @@
+"""MODPO: one DPO run per preference, with a margin for the other objective.
+
+L = -log sigma( (1/w_0) [ beta (dlogp_w - dlogp_l) - w_1 (R_1(y_w) - R_1(y_l)) ] ) on the pairs of objective 0, with the
+frozen margin reward R_1 = beta (log pi_1 - log pi_ref) of the other objective's DPO expert, shared with PEO's phase 1
+(Zhou et al. 2023, arXiv 2310.03708, eq. 8; the public code's implicit margin).
+
+w_0 = 1 is plain DPO, so the expert of objective 0; w_0 = 0 is undefined and its end point is the other expert. Both are
+taken as they are. Training is exact: see `peo_bench.training.modpo`.
+"""
+
+from __future__ import annotations
+
+from peo_bench.core.job import Job
+from peo_bench.core.method import Build, Method, PolicyFamily, Round, Settings, World
+from peo_bench.core.space import Space
+from peo_bench.core.spec import policy
+from peo_bench.errors import UsageError
+
+
+class MODPOSettings(Settings):
+    """`objective` is the one whose pairs are trained on (the paper models "better" with the margin "safer")."""
+
+    objective: str = "helpful"
+
+
+class MODPO(Method):
+    """Train one policy per preference by DPO with a margin from the other expert."""
+
+    name = "modpo"
+    reference = "Zhou et al. 2023, arXiv 2310.03708"
+    Settings = MODPOSettings
+
+    def build(self, world: World) -> Build:
+        """Train one policy per interior preference; the family offers exactly these points."""
+        names = [objective.name for objective in world.objectives]
+        if len(names) != 2 or self.settings.objective not in names:
+            raise UsageError(f"modpo needs two objectives, one of them {self.settings.objective!r}; here: {names}")
+        main = names.index(self.settings.objective)
+        jobs = {w: self._job(world, w[main], main) for w in world.preferences}
+        yield Round(list(dict.fromkeys(jobs.values())))
+        return PolicyFamily(
+            space=Space("points", world.preferences),
+            at=lambda w: policy(world.reference.id, [(jobs[w].id, 1.0)]),
+        )
+
+    def _job(self, world: World, weight: float, main: int) -> Job:
+        if weight in (0.0, 1.0):
+            return world.aspects[main if weight else 1 - main]
+        name = world.objectives[main].name
+        beta = world.training["beta"]
+        params = {"objective": name, "weight": weight, "margin_beta": beta, "seed": world.seed, **world.training}
+        needs = {"reference": world.reference, "pairs": world.pairs[name], "margin": world.aspects[1 - main]}
+        return Job("modpo", params, needs)

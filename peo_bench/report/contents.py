@@ -1,0 +1,237 @@
+"""Everything the page says, as plain data. Figures, page, Markdown and JSON are made from this alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from peo_bench.report.folder import Json, RunFolder, number, truth
+from peo_bench.report.texts import policy_key
+from peo_bench.report.verdict import Verdict, make_verdict
+from peo_bench.report.wording import decimal, method_name
+
+SPECIAL = ("reference", "oracle")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One objective as an axis: its column in points.csv and its direction."""
+
+    name: str
+    column: str
+    maximise: bool
+
+
+@dataclass(frozen=True)
+class Point:
+    """One operating point: mean scores on test prompts with standard errors, KL in nats per answer."""
+
+    key: str
+    method: str
+    name: str
+    seed: int
+    weight: float | None
+    x: float
+    x_se: float | None
+    y: float
+    y_se: float | None
+    kl: float | None
+    length: float | None
+    n: int | None
+    nondominated: bool
+    hollow: bool
+    grid: str
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """One task: its points and metrics; ``bound`` is the hypervolume's reference point in raw units.
+
+    ``in_units``: steered utility is in standard deviations of the reference policy.
+    """
+
+    task: str
+    axes: tuple[Axis, Axis]
+    points: tuple[Point, ...]
+    methods: tuple[str, ...]
+    controls: tuple[str, ...]
+    measured: Json
+    costs: Json
+    bound: tuple[float, float] | None
+    in_units: bool
+    verdict: Verdict
+
+    def of(self, method: str) -> tuple[Point, ...]:
+        """Return the points of ``method`` in file order."""
+        return tuple(point for point in self.points if point.method == method)
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A short fact about the run; ``tone`` is good, plain or warn."""
+
+    text: str
+    tone: str
+
+
+def task_views(folder: RunFolder) -> tuple[TaskView, ...]:
+    """Build one view per task of metrics.json, the run's own task first."""
+    names = sorted(folder.metrics.get("tasks", {}), key=lambda task: (task != folder.run.get("task"), task))
+    return tuple(_task_view(folder, name) for name in names)
+
+
+def badges(run: Json, views: Sequence[TaskView]) -> tuple[Badge, ...]:
+    """Say whether the run is complete, what is missing, how many seeds it has and whether it is underpowered."""
+    counts = run.get("counts", {})
+    complete = run.get("status") == "complete"
+    found = [Badge("complete" if complete else str(run.get("status", "incomplete")), "good" if complete else "warn")]
+    if counts:
+        found.append(Badge(f"{counts.get('ok', 0)} of {counts.get('expected', 0)} results", "plain"))
+    if counts.get("missing"):
+        found.append(Badge(f"{counts['missing']} missing", "warn"))
+    if run.get("limited"):
+        found.append(Badge(f"limited to {run['limited']}", "warn"))
+    seeds = len(run.get("seeds", []))
+    found.append(Badge(f"{seeds} training seed{'' if seeds == 1 else 's'}", "plain"))
+    if run.get("underpowered"):
+        found.append(Badge("underpowered", "warn"))
+    if any(_beyond(view) for view in views):
+        found.append(Badge("points beyond the reference point", "warn"))
+    return tuple(found)
+
+
+def warnings(run: Json, views: Sequence[TaskView]) -> tuple[str, ...]:
+    """List what a reader must know before believing the page: gaps, power, ignored points, notes verbatim."""
+    found = [f"Missing: {entry.get('what')}: {entry.get('reason')}" for entry in run.get("missing", [])]
+    if isinstance(run.get("underpowered"), str):
+        found.append(f"Underpowered: {run['underpowered']}")
+    found += [
+        f"{view.task}: {count} points of {method_name(method)} lie beyond the reference point; hypervolume ignores them"
+        for view in views
+        for method, count in _beyond(view).items()
+    ]
+    return tuple(found + [str(note) for note in run.get("notes", [])])
+
+
+def lead(view: TaskView) -> str:
+    """Explain the verdict's measure to someone who has never seen it."""
+    unit = ", in standard deviations of the reference policy" if view.in_units else ""
+    x, y = view.axes
+    return (
+        f"Steered utility{unit}: ask each method for a balance of {x.name} and {y.name}, score what it gives, "
+        "average over all balances. Higher is better; brackets are 95 % intervals over prompts."
+    )
+
+
+def facts(view: TaskView) -> tuple[str, ...]:
+    """Describe the run's sizes in a few words."""
+    n = max((point.n or 0 for point in view.points), default=0)
+    policies = sum(point.method not in SPECIAL for point in view.points)
+    return (f"task {view.task}", f"{policies} policies", f"{n} test prompts each" if n else "prompts not counted")
+
+
+def caption(view: TaskView) -> str:
+    """Explain the marks of the hero figure that its legend does not."""
+    sentences = ["Mean scores on the same test prompts; light bars are one standard error."]
+    if len({point.seed for point in view.points if point.method not in SPECIAL}) > 1:
+        sentences.append("One line per training seed.")
+    if view.bound:
+        sentences.append("The lines run on to the reference point of the hypervolume.")
+    return " ".join(sentences)
+
+
+def _beyond(view: TaskView) -> dict[str, int]:
+    counts = {m: int(number(metrics.get("n_beyond_reference")) or 0) for m, metrics in view.measured.items()}
+    return {method: count for method, count in counts.items() if count}
+
+
+def _task_view(folder: RunFolder, task: str) -> TaskView:
+    run, metrics = folder.run, folder.metrics["tasks"][task]
+    first, second = (Axis(o["name"], o["column"], bool(o["maximise"])) for o in run["objectives"][:2])
+    points = _points(folder.points, task, (first, second))
+    present = {point.method for point in points} - set(SPECIAL)
+    named = [m for m in (*run.get("methods", []), *run.get("controls", [])) if m in present]
+    methods = tuple(dict.fromkeys([*named, *sorted(present - set(named))]))
+    scale = metrics.get("normalisation")
+    return TaskView(
+        task=task,
+        axes=(first, second),
+        points=points,
+        methods=methods,
+        controls=tuple(run.get("controls", [])),
+        measured=metrics.get("methods", {}),
+        costs=folder.costs.get("methods", {}),
+        bound=_bound(metrics.get("reference_point") or {}, scale, (first.column, second.column)),
+        in_units=bool(scale or metrics.get("reference_units")),
+        verdict=make_verdict(run.get("methods", []), run.get("controls", []), metrics, run.get("seeds", [])),
+    )
+
+
+def _bound(reference: Json, scale: Json | None, columns: tuple[str, str]) -> tuple[float, float] | None:
+    """Return the reference point in the units of points.csv: mean + z * sd where ``scale[column]`` is (mean, sd)."""
+    raw = []
+    for column in columns:
+        value = number(reference.get(column))
+        if scale:
+            mean, sd = (number(part) for part in scale.get(column, (None, None)))
+            value = None if value is None or mean is None or sd is None else mean + value * sd
+        if value is None:
+            return None
+        raw.append(value)
+    return raw[0], raw[1]
+
+
+def _points(table: pd.DataFrame, task: str, axes: tuple[Axis, Axis]) -> tuple[Point, ...]:
+    """Read the test points of one task; rows without finite scores are no points (the run lists them as missing)."""
+    own = table[table["task"].astype(str) == task]
+    test = own[own["split"] == "test"] if "split" in own else own
+    read = (_point(row, axes) for row in test.to_dict("records"))
+    return tuple(point for point in read if point is not None)
+
+
+def _point(row: dict[Any, Any], axes: tuple[Axis, Axis]) -> Point | None:
+    first, second = axes
+    x, y = number(row.get(first.column)), number(row.get(second.column))
+    if x is None or y is None:
+        return None
+    method, weight, n = str(row["method"]), number(row.get(f"preference_{first.name}")), number(row.get("n"))
+    return Point(
+        key="" if method == "oracle" else policy_key(method, row.get("seed"), weight),
+        method=method,
+        name={"reference": "reference policy"}.get(method, method_name(method)),
+        seed=int(number(row.get("seed")) or 0),
+        weight=weight,
+        x=x,
+        x_se=number(row.get(f"{first.column}_se")),
+        y=y,
+        y_se=number(row.get(f"{second.column}_se")),
+        kl=number(row.get("kl")),
+        length=number(row.get("length")),
+        n=None if n is None else int(n),
+        nondominated=truth(row.get("nondominated")),
+        hollow=truth(row.get("hollow")),
+        grid=str(row.get("grid", "asked")),
+    )
+
+
+def summary(point: Point, axes: tuple[Axis, Axis]) -> str:
+    """Describe a point's scores in one line, for tooltips and the texts panel."""
+    x, y = axes
+    parts = [f"{x.column} {decimal(point.x)}", f"{y.column} {decimal(point.y)}"]
+    if point.kl is not None:
+        parts.append(f"{'KL budget' if point.method == 'oracle' else 'KL'} {decimal(point.kl, 1)} nats")
+    return " · ".join(parts)
+
+
+def describe(view: TaskView) -> str:
+    """Say in words what the hero figure shows, for readers who cannot see it."""
+    x, y = view.axes
+    parts = []
+    for point in view.points:
+        if point.method not in ("oracle", "reference"):
+            weight = "" if point.weight is None else f" at weight {decimal(point.weight)}"
+            parts.append(f"{point.name}{weight}: {summary(point, view.axes)}")
+    return f"Scatter plot of {x.column} and {y.column}. " + "; ".join(parts[:40]) + "."

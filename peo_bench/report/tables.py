@@ -1,0 +1,128 @@
+"""The scoreboard and the table of points: every cell as text and, for sorting, as a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from peo_bench.report.contents import Point, TaskView
+from peo_bench.report.folder import Json, number
+from peo_bench.report.wording import ABSENT, decimal, interval, method_name
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, what it means, and where its text and its number come from."""
+
+    title: str
+    hint: str
+    text: Callable[[Json], str]
+    sort: Callable[[Json], float | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: ``label`` heads it, ``cells`` are (text, number to sort by) per column."""
+
+    method: str
+    label: str
+    control: bool
+    key: str
+    cells: tuple[tuple[str, float | None], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings with their hints, and rows."""
+
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+
+
+def scoreboard(view: TaskView) -> Table:
+    """List every measured method, best steered utility first, with what it cost."""
+    columns = [column for column in _SCORES if any(column.text(_record(view, m)) != ABSENT for m in view.measured)]
+    rows = [
+        Row(method, method_name(method), method in view.controls, "", _cells(columns, _record(view, method)))
+        for method in sorted(view.measured, key=lambda m: -(_nested("steered_utility")(view.measured[m]) or -1e300))
+    ]
+    return Table(tuple((column.title, column.hint) for column in columns), tuple(rows))
+
+
+def points_table(view: TaskView) -> Table:
+    """List every operating point of the figure; ``key`` of a row opens its texts."""
+    x, y = view.axes
+    titles = (
+        (f"asked: {x.name}", f"weight of {x.name} that was asked for; the rest is {y.name}"),
+        (x.column, f"mean ± standard error, {'higher' if x.maximise else 'lower'} is better"),
+        (y.column, f"mean ± standard error, {'higher' if y.maximise else 'lower'} is better"),
+        ("KL", "nats per answer from the reference policy; for the oracle: its budget"),
+        ("length", "tokens per answer"),
+        ("front", "whether another policy of the same method dominates this one"),
+    )
+    free = set(view.controls) - {"reference"}
+    rows = [Row(p.method, p.name, p.method in free, p.key, _point_cells(p)) for p in view.points]
+    return Table(titles, tuple(rows))
+
+
+def _point_cells(point: Point) -> tuple[tuple[str, float | None], ...]:
+    status = "effective sample too small" if point.hollow else "on the front" if point.nondominated else "dominated"
+    return (
+        (decimal(point.weight), point.weight),
+        (_with_error(point.x, point.x_se), point.x),
+        (_with_error(point.y, point.y_se), point.y),
+        (decimal(point.kl, 1), point.kl),
+        (decimal(point.length, 1), point.length),
+        (ABSENT if point.method == "reference" else status, float(point.nondominated and not point.hollow)),
+    )
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return decimal(value) if error is None else f"{decimal(value)} ± {decimal(error)}"
+
+
+def _record(view: TaskView, method: str) -> Json:
+    return {**view.costs.get(method, {}), **view.measured[method]}
+
+
+def _cells(columns: list[Column], record: Json) -> tuple[tuple[str, float | None], ...]:
+    return tuple((column.text(record), column.sort(record)) for column in columns)
+
+
+def _nested(key: str) -> Callable[[Json], float | None]:
+    return lambda record: number((record.get(key) or {}).get("value"))
+
+
+def _plain(title: str, hint: str, key: str, digits: int) -> Column:
+    def sort(record: Json) -> float | None:
+        return number(record.get(key))
+
+    return Column(title, hint, lambda record: decimal(record.get(key), digits), sort)
+
+
+def _estimated(title: str, hint: str, key: str) -> Column:
+    return Column(title, hint, lambda record: interval(record.get(key)), _nested(key))
+
+
+def _cost(record: Json) -> str:
+    shown: list[Any] = [record.get(key) for key in ("train_units", "scorer_calls", "decode_factor")]
+    if all(number(value) is None for value in shown):
+        return ABSENT
+    return f"{decimal(shown[0], 1)} · {decimal(shown[1], 0)} · ×{decimal(shown[2], 1)}"
+
+
+_SCORES = (
+    _estimated("Steered utility ↑", "mean over asked balances of weight · score, 95 % interval", "steered_utility"),
+    _estimated("Hypervolume ↑", "area the front dominates up to the reference point, 95 % interval", "hypervolume"),
+    _plain("On front", "policies that no other policy of the method dominates", "n_nondominated", 0),
+    _plain("Mean KL", "nats per answer from the reference policy; compare methods at similar values", "kl_mean", 1),
+    _plain("Mean length", "tokens per answer", "length_mean", 1),
+    _plain("To oracle ↓", "mean shortfall from the best reachable front (IGD+)", "oracle_distance", 2),
+    Column(
+        "Cost ↓",
+        "training units · scorer calls · decoding factor; a unit is one expert's training",
+        _cost,
+        lambda record: number(record.get("train_units")),
+    ),
+)

@@ -1,0 +1,114 @@
+"""One sentence for who wins, made from the statistics and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peo_bench.report.folder import Json, number
+from peo_bench.report.wording import decimal, interval, listing, method_name
+
+KL_TOLERANCE = 0.1
+"""Mean KLs count as similar while they differ by at most this share of the larger one."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The headline and the sentences that limit what it claims."""
+
+    headline: str
+    details: tuple[str, ...]
+
+
+def make_verdict(methods: Sequence[str], controls: Sequence[str], task: Json, seeds: Sequence[int]) -> Verdict:
+    """Compare ``methods`` by steered utility (``task`` is one task of metrics.json), best first.
+
+    A difference is called one only where its paired 95 % interval excludes zero. Each leader is also
+    held against the best of the free ``controls``.
+    """
+    measured = task.get("methods", {})
+    ranked = sorted((m for m in methods if _utility(measured, m) is not None), key=lambda m: -_utility(measured, m))
+    if not ranked:
+        return Verdict("No method was measured.", (_seeds(seeds),))
+    if len(ranked) == 1:
+        only = interval(measured[ranked[0]]["steered_utility"])
+        headline = f"{method_name(ranked[0])} reaches a steered utility of {only}."
+        return Verdict(headline, (*_against_control(ranked[0], controls, task), _seeds(seeds)))
+    leader, *rivals = ranked
+    details = (_kl(measured, leader, rivals[0]), *_against_control(leader, controls, task), _seeds(seeds))
+    if len(rivals) > 1:
+        details += ("Intervals of several comparisons are not corrected for their number.",)
+    return Verdict(_headline(leader, rivals, task), details)
+
+
+def find_comparison(task: Json, a: str, b: str) -> dict[str, float] | None:
+    """Return difference, ci_low and ci_high of a - b from ``task``, in whichever order it was stored."""
+    for entry in task.get("comparisons", []):
+        gap, low, high = (number(entry.get(key)) for key in ("difference", "ci_low", "ci_high"))
+        if gap is None or low is None or high is None:
+            continue
+        if (entry["a"], entry["b"]) == (a, b):
+            return {"difference": gap, "ci_low": low, "ci_high": high}
+        if (entry["a"], entry["b"]) == (b, a):
+            return {"difference": -gap, "ci_low": -high, "ci_high": -low}
+    return None
+
+
+def _headline(leader: str, rivals: list[str], task: Json) -> str:
+    """Say who leads, whom it ties with and whom it beats; at most three names a group."""
+    gaps = {rival: find_comparison(task, leader, rival) for rival in rivals}
+    beaten = [rival for rival, gap in gaps.items() if gap and gap["ci_low"] > 0]
+    tied = [rival for rival in rivals if rival not in beaten]
+    name, nearest, first = method_name(leader), method_name(rivals[0]), gaps[rivals[0]]
+    if first is None:
+        return f"{name} has the highest steered utility; whether it differs from {nearest} was not tested."
+    gap = interval(first, key="difference", signed=True)
+    if not tied:
+        over = f" over {nearest}, the next best" if len(rivals) > 1 else ""
+        return f"{name} beats {_names(beaten)}: {gap} in steered utility{over}."
+    if not beaten:
+        return f"{name} and {_names(tied)} tie: the difference in steered utility, {gap}, may be zero."
+    return f"{name} beats {_names(beaten)} in steered utility; it ties with {_names(tied)}."
+
+
+def _kl(measured: Json, leader: str, rival: str) -> str:
+    a, b = (number(measured[m].get("kl_mean")) for m in (leader, rival))
+    first, second = method_name(leader), method_name(rival)
+    if a is None or b is None:
+        unknown = listing([name for name, kl in ((first, a), (second, b)) if kl is None])
+        return f"Not at equal KL: the KL of {unknown} is not known."
+    pair = f"{first} {decimal(a, 1)}, {second} {decimal(b, 1)} nats"
+    if abs(a - b) <= KL_TOLERANCE * max(abs(a), abs(b)):
+        return f"Both moved about equally far from the reference policy (mean KL: {pair})."
+    return f"Mean KLs differ ({pair}): part of the gap may be distance from the reference, not a better trade-off."
+
+
+def _against_control(leader: str, controls: Sequence[str], task: Json) -> tuple[str, ...]:
+    measured = task.get("methods", {})
+    free = [c for c in controls if c not in ("reference", "oracle", leader) and _utility(measured, c) is not None]
+    if not free:
+        return ()
+    best = max(free, key=lambda c: _utility(measured, c))
+    gap = find_comparison(task, leader, best)
+    if gap is None:
+        return ()
+    claim = "better" if gap["ci_low"] > 0 else "worse" if gap["ci_high"] < 0 else "not told apart"
+    text = interval(gap, key="difference", signed=True)
+    return (f"Against the best free control, {method_name(best)}: {text}, {claim}.",)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return "One training seed: these checkpoints; training variance not included."
+    return f"{len(seeds)} training seeds."
+
+
+def _names(methods: Sequence[str]) -> str:
+    if len(methods) > 3:
+        return f"{len(methods)} other methods"
+    return listing([method_name(m) for m in methods])
+
+
+def _utility(measured: Json, method: str) -> Any:
+    return number((measured.get(method, {}).get("steered_utility") or {}).get("value"))

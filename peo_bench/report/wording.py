@@ -1,0 +1,83 @@
+"""How numbers and names are written, the same in the page and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peo_bench.report.folder import number
+
+ABSENT = "–"
+_NAMES = {
+    "peo": "PEO", "modpo": "MODPO", "mod": "MOD", "morlhf": "MORLHF", "ric": "RiC", "sacpo": "SACPO",
+    "expo": "ExPO", "dpo": "DPO", "sft": "SFT",
+}  # fmt: skip
+
+
+def method_name(method: str) -> str:
+    """Return the name the literature uses for ``method``.
+
+    >>> method_name("peo-expo"), method_name("soup")
+    ('PEO-ExPO', 'soup')
+    """
+    return "-".join(_NAMES.get(part, part) for part in method.split("-"))
+
+
+def decimal(value: Any, digits: int = 2, *, signed: bool = False) -> str:
+    """Write a number with a true minus sign, or a dash where there is none.
+
+    >>> decimal(-0.126), decimal(3, signed=True), decimal(None)
+    ('−0.13', '+3.00', '–')
+    """
+    parsed = number(value)
+    if parsed is None:
+        return ABSENT
+    text = f"{parsed:{'+' if signed else ''},.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.replace("-", "").replace("+", "")
+    return text.replace("-", "−")
+
+
+def interval(estimate: Mapping[str, Any] | None, *, key: str = "value", signed: bool = False) -> str:
+    """Write an estimate with its 95 % interval.
+
+    >>> interval({"value": 0.5, "ci_low": 0.25, "ci_high": 0.75})
+    '0.50 [0.25, 0.75]'
+    """
+    if not estimate or number(estimate.get(key)) is None:
+        return ABSENT
+    value = decimal(estimate[key], signed=signed)
+    return f"{value} [{decimal(estimate.get('ci_low'))}, {decimal(estimate.get('ci_high'))}]"
+
+
+def listing(names: list[str]) -> str:
+    """Join names as a sentence does.
+
+    >>> listing(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def balance(weight: float | None, first: str = "helpful", second: str = "harmless") -> str:
+    """Say in words which preference was asked for.
+
+    >>> balance(0.7)
+    '70 % helpful, 30 % harmless'
+    """
+    if weight is None:
+        return "no preference asked"
+    return f"{weight * 100:.3g} % {first}, {(1 - weight) * 100:.3g} % {second}"
+
+
+def fact(value: Any) -> str:
+    """Write an entry of the run's circumstances.
+
+    >>> fact(3.14159), fact([]), fact(None), fact(["a", "b"])
+    ('3.1', 'none', 'unknown', 'a, b')
+    """
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value) or "none"
+    if value is None:
+        return "unknown"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)

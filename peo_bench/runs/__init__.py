@@ -1,0 +1,1 @@
+"""One benchmark run: its configuration, its world, its execution, its folder."""

@@ -1,0 +1,148 @@
+"""What a run is asked to do, resolved to the last default; saved as `config.yaml` and enough to repeat the run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from peo_bench.config import Frozen
+from peo_bench.core.space import Preference
+from peo_bench.core.spec import digest
+from peo_bench.errors import UsageError
+from peo_bench.methods import make_method
+from peo_bench.registry import METHODS, check_name
+from peo_bench.suites.config import SuiteConfig, load_suite, with_settings
+
+EXTRAPOLATING = ("peo", "peo-expo", "soup")
+"""Methods that ExPO as a control would repeat: `expo.soup` is `peo-expo`, and `peo` extrapolates by itself."""
+
+
+class RunConfig(Frozen):
+    """A run. `preferences` are helpful weights; the harmless weight is what is left to 1."""
+
+    schema_version: Literal[1] = 1
+    suite: SuiteConfig
+    methods: tuple[str, ...] = Field(min_length=1)
+    settings: dict[str, dict[str, Any]] = {}
+    seeds: tuple[int, ...] = (0,)
+    preferences: tuple[float, ...]
+    limit: int | None = None
+    experts: dict[str, str] = {}
+    policies: dict[str, str] = {}
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Free comparisons that are always shown: the soup, ExPO on the generalist, ExPO on every other method."""
+        wrapped = [f"expo.{name}" for name in self.methods if name not in EXTRAPOLATING and "." not in name]
+        return tuple(name for name in ("soup", "peo-expo", *wrapped) if name not in self.methods)
+
+    @property
+    def simplex(self) -> tuple[Preference, ...]:
+        """The preferences (helpful, harmless)."""
+        return tuple((weight, round(1.0 - weight, 9)) for weight in self.preferences)
+
+    @property
+    def name(self) -> str:
+        """The default name of the run folder, derived from everything above."""
+        short = "-".join([self.suite.name, *self.methods])[:47].rstrip("-.")
+        return f"{short}-{digest(self.model_dump(mode='json'))[:8]}"
+
+    def to_yaml(self) -> str:
+        """Return the text of `config.yaml`."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def parse_preferences(text: str) -> tuple[float, ...]:
+    """Return helpful weights from "5" (an even grid) or "0,0.3,1"; each must lie in [0, 1].
+
+    >>> parse_preferences("3")
+    (0.0, 0.5, 1.0)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        if len(parts) == 1 and parts[0].isdigit() and int(parts[0]) > 1:
+            n = int(parts[0])
+            return tuple(round(i / (n - 1), 9) for i in range(n))
+        weights = tuple(round(float(part), 9) for part in parts)
+    except ValueError:
+        raise UsageError(f"--preferences {text!r}: give a number of points (5) or helpful weights (0,0.5,1)") from None
+    outside = [weight for weight in weights if not 0 <= weight <= 1]
+    if outside:
+        raise UsageError(f"--preferences {outside[0]:g} is off the simplex: helpful weights lie between 0 and 1")
+    return tuple(sorted(set(weights)))
+
+
+def parse_settings(items: list[str], methods: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Split `--set key=value` items into the suite's settings and the methods'; values are read as YAML."""
+    suite: dict[str, Any] = {}
+    by_method: dict[str, dict[str, Any]] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        owner, _, name = key.rpartition(".")
+        if not equals or not owner:
+            raise UsageError(f"--set {item!r}: type METHOD.KEY=VALUE or SECTION.KEY=VALUE, as in --set peo.budget=16")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {item!r}: the value is not YAML") from None
+        if key.split(".")[0] in SuiteConfig.model_fields:
+            suite[key] = value
+        elif owner.split(".")[0] in METHODS.names():
+            by_method.setdefault(owner, {})[name] = value
+        else:
+            sections = [n for n in ("training", "reward_model", "sft", "decoding", "data")]
+            raise UsageError(f"--set {item!r}: {owner!r} is neither a method nor one of {', '.join(sections)}")
+    unused = set(by_method) - set(methods)
+    if unused:
+        raise UsageError(f"--set {sorted(unused)[0]}: this method is not in the run; its methods: {', '.join(methods)}")
+    return suite, by_method
+
+
+def parse_pairs(option: str, items: list[str]) -> dict[str, str]:
+    """Return {NAME: PATH} from `NAME=PATH` items."""
+    pairs = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not equals or not path:
+            raise UsageError(f"{option} {item!r}: type {option} NAME=PATH")
+        pairs[check_name(option, name)] = path
+    return pairs
+
+
+def resolve_config(
+    *,
+    methods: str,
+    suite: str,
+    model: str | None,
+    settings: list[str],
+    seeds: tuple[int, ...],
+    preferences: str,
+    limit: int | None,
+    experts: list[str],
+    policies: list[str],
+) -> RunConfig:
+    """Turn the command line into a checked configuration; every problem is a one-line `UsageError`."""
+    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    if not names:
+        raise UsageError("--methods is empty: type for instance --methods peo,modpo")
+    config = load_suite(suite)
+    every = (*names, *RunConfig(suite=config, methods=names, preferences=(0.5,)).controls)
+    suite_settings, by_method = parse_settings(settings, every)
+    if model is not None:
+        suite_settings["model"] = model
+    for name in names:
+        make_method(name, by_method.get(name))
+    if limit is not None and limit < 2:
+        raise UsageError(f"--limit {limit}: give a number of at least 2")
+    return RunConfig(
+        suite=with_settings(config, suite_settings),
+        methods=names,
+        settings=by_method,
+        seeds=seeds,
+        preferences=parse_preferences(preferences),
+        limit=limit,
+        experts=parse_pairs("--expert", experts),
+        policies=parse_pairs("--policy", policies),
+    )

@@ -1,0 +1,67 @@
+"""What every method has cost, counted as if it had run alone: `costs.json`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from peo_bench.core.job import Cost
+from peo_bench.core.method import World
+from peo_bench.core.runner import Built, Runner
+
+COMMON = ("sft", "gguf", "checkpoint", "reward-model", "pairs", "prompts")
+"""Kinds that every method starts from: the reference policy, the data and the scorers; shown apart."""
+
+
+def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Built]]]) -> dict[str, Any]:
+    """Return costs per method and per kind of job.
+
+    A training unit is one aspect run (DPO on one objective's pairs). `shared_jobs` counts the jobs that another method of
+    the run needed too, and that were therefore done once; `seconds` are those of the jobs when they were done, so a
+    reused job still counts. `decode_factor` is the number of forward passes per generated token.
+    """
+    handles = runner.outcome.handles
+    users = Counter(job_id for _, built in seeds.values() for item in built.values() for job_id in item.jobs)
+    methods: dict[str, Any] = {}
+    for world, built in seeds.values():
+        unit = max((handles[j.id].cost.pairs_trained for j in world.aspects if j.id in handles), default=0)
+        for name, item in built.items():
+            own = [job_id for job_id, job in item.jobs.items() if not _common(job.kind)]
+            total = sum((handles[job_id].cost for job_id in own), Cost())
+            sources = [len(item.family.resolve(w).mix) for w in world.preferences]
+            entry = {
+                "train_units": round(total.pairs_trained / unit, 3) if unit else None,
+                **{key: getattr(total, key) for key in ("pairs_trained", "tokens_generated", "scorer_calls")},
+                "validation_evaluations": total.evaluations,
+                "seconds": round(sum(handles[job_id].seconds for job_id in own), 2),
+                "decode_factor": sum(sources) / len(sources),
+                "jobs": len(own),
+                "shared_jobs": sum(users[job_id] > 1 for job_id in own),
+            }
+            methods[name] = _add(methods.get(name), entry)
+    return {"schema_version": 1, "methods": methods, "kinds": _by_kind(runner)}
+
+
+def _common(kind: str) -> bool:
+    return kind in COMMON or kind.startswith("sandbox-")
+
+
+def _add(before: dict[str, Any] | None, entry: dict[str, Any]) -> dict[str, Any]:
+    """Sum over seeds; the decode factor is no sum."""
+    if before is None:
+        return entry
+    total = {key: (before[key] or 0) + (value or 0) for key, value in entry.items()}
+    return total | {"decode_factor": entry["decode_factor"]}
+
+
+def _by_kind(runner: Runner) -> dict[str, dict[str, Any]]:
+    table: dict[str, dict[str, Any]] = {}
+    for job_id, handle in runner.outcome.handles.items():
+        kind = job_id.rpartition("-")[0]
+        row = table.setdefault(kind, {"jobs": 0, "reused": 0, "seconds": 0.0, "cost": Cost()})
+        row["jobs"] += 1
+        row["reused"] += job_id in runner.outcome.reused
+        row["seconds"] = round(row["seconds"] + handle.seconds, 2)
+        row["cost"] = row["cost"] + handle.cost
+    return {kind: row | {"cost": row["cost"].to_json()} for kind, row in sorted(table.items())}

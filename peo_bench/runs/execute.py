@@ -1,0 +1,253 @@
+"""Execute a run: world, methods, operating points, oracle, fronts, folder, report - in this order, each step once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from peo_bench.core.job import Handle, Job
+from peo_bench.core.method import World
+from peo_bench.core.runner import Built, Observer, Runner
+from peo_bench.core.spec import policy
+from peo_bench.data.checkpoint import checkpoint_job
+from peo_bench.errors import Locked, UsageError
+from peo_bench.evaluation.responses import read_responses
+from peo_bench.evaluation.validation import utility_scores
+from peo_bench.methods import make_method
+from peo_bench.pareto import nondominated
+from peo_bench.runs.config import RunConfig
+from peo_bench.runs.costs import run_costs
+from peo_bench.runs.folder import Provenance, write_folder
+from peo_bench.runs.metrics import run_metrics
+from peo_bench.runs.points import Offer, Scores, generations, point_row, point_table, reference_units
+from peo_bench.runs.saved import save_families
+from peo_bench.runs.world import build_world, responses_job, scaled
+from peo_bench.sandbox.jobs import oracle_job, oracle_rows
+from peo_bench.suites.config import SandboxData, TaskConfig, load_task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class SeedRun:
+    """One training seed: its world, families and the jobs behind each offered policy."""
+
+    world: World
+    built: dict[str, Built]
+    deltas: dict[str, Job]
+    oracle: Job | None
+    offers: list[Offer] = field(default_factory=list)
+    jobs: dict[int, Job] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder, whether anything is missing, and the table to print."""
+
+    folder: Path
+    complete: bool
+    missing: list[dict[str, str]]
+    metrics: dict[str, Any]
+    points: pd.DataFrame
+
+
+def execute(
+    config: RunConfig, out: Path, cache: Path, *, workers: int, command: str, observe: Observer = lambda *event: None
+) -> Result:
+    """Run `config` into the folder `out`; finished work in `cache` is reused. Raises `Locked` if `out` is in use."""
+    task = load_task(config.suite.task)
+    with _locked(out), Runner(cache, workers, observe) as runner:
+        clock = Clock()
+        with clock("build"):
+            seeds = {seed: _build(runner, config, task, seed) for seed in config.seeds}
+        with clock("evaluate"):
+            for run in seeds.values():
+                _offer(run, config, task)
+            runner.run([job for run in seeds.values() for job in run.jobs.values()])
+        with clock("fronts"):
+            points, scores, texts, missing = _collect(runner, seeds, config, task)
+            units = _units(runner, seeds)
+            metrics = run_metrics(points, scores, task, config.simplex, units)
+            search = _search_table(runner.outcome.handles, seeds)
+        with clock("folder"):
+            costs = run_costs(runner, {seed: (run.world, run.built) for seed, run in seeds.items()})
+            for method, values in metrics["methods"].items():
+                values["validation_evaluations"] = costs["methods"][method]["validation_evaluations"]
+            provenance = Provenance(command, clock.seconds, dict(runner.outcome.failed), len(runner.outcome.reused))
+            write_folder(out, config, task, points, metrics, texts, costs, search, missing, provenance)
+            _save(out, runner, config, seeds)
+        return Result(out, not missing, missing, metrics, points)
+
+
+class Clock:
+    """Measures the wall seconds of stages."""
+
+    def __init__(self) -> None:
+        """Start with no stage."""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to `stage`."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - started, 2)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        owner = (out / ".owner").read_text(encoding="utf-8") if (out / ".owner").exists() else "another process"
+        raise Locked(f"{out} is in use by {owner}: wait for it, or choose another folder with --out") from None
+    except OSError as error:
+        raise UsageError(f"{out}: cannot write there ({error.strerror}): choose another folder with --out") from None
+    try:
+        (out / ".owner").write_text(f"pid {os.getpid()} on {os.uname().nodename}", encoding="utf-8")
+        yield
+    finally:
+        (out / ".owner").unlink(missing_ok=True)
+        lock.release()
+
+
+def _build(runner: Runner, config: RunConfig, task: TaskConfig, seed: int) -> SeedRun:
+    """Train every method of one seed; the reference's validation scores and the oracle's samples come along."""
+    world = build_world(config, task, seed)
+    methods = {
+        name: make_method(name, config.settings.get(name)) for name in (*config.methods, *config.controls)
+    }
+    for name, method in methods.items():
+        if method.needs_labels_on_both and not world.labels_on_both:
+            raise UsageError(f"{name} needs both labels on every pair, which the data of suite {config.suite.name} has not")
+    externals = {name: checkpoint_job(path, "policy") for name, path in config.policies.items()}
+    oracle = _oracle_job(config, world)
+    units = responses_job(world, task, policy(world.reference.id), {}, "validation", world.validation_prompts)
+    built = runner.build(methods, world, [*externals.values(), units, *([oracle] if oracle else [])])
+    deltas = {job_id: job for method in built.values() for job_id, job in method.jobs.items()}
+    deltas |= {job.id: job for job in externals.values()}
+    offers = [Offer(name, seed, policy(world.reference.id, [(job.id, 1.0)])) for name, job in externals.items()]
+    return SeedRun(world, built, deltas, oracle, offers)
+
+
+def _oracle_job(config: RunConfig, world: World) -> Job | None:
+    data = config.suite.data
+    if not isinstance(data, SandboxData):
+        return None
+    return oracle_job(world, scaled(config.suite.test_prompts, config.limit), data.oracle_samples)
+
+
+def _offer(run: SeedRun, config: RunConfig, task: TaskConfig) -> None:
+    """List what is to be evaluated: the reference on both splits, then every method at every preference."""
+    reference = policy(run.world.reference.id)
+    seed = run.world.seed
+    offers = [Offer("reference", seed, reference, split=split) for split in ("validation", "test")]
+    for name, built in run.built.items():
+        family = built.family
+        for asked in config.simplex:
+            projected = family.space.project(asked)
+            coefficients = family.coefficients(projected) if family.coefficients else None
+            offers.append(Offer(name, seed, family.resolve(asked), asked, projected, coefficients))
+    run.offers = offers + run.offers
+    sizes = {
+        "validation": run.world.validation_prompts,
+        "test": scaled(config.suite.test_prompts, config.limit),
+    }
+    for i, offer in enumerate(run.offers):
+        run.jobs[i] = responses_job(run.world, task, offer.spec, run.deltas, offer.split, sizes[offer.split])
+
+
+def _collect(
+    runner: Runner, seeds: Mapping[int, SeedRun], config: RunConfig, task: TaskConfig
+) -> tuple[pd.DataFrame, Scores, pd.DataFrame, list[dict[str, str]]]:
+    """Gather rows, scores and texts of every operating point, and what is missing with its reason."""
+    rows, scores, texts, missing = [], Scores(), {}, []
+    handles, failed = runner.outcome.handles, runner.outcome.failed
+    for seed, run in seeds.items():
+        for name in (*config.methods, *config.controls):
+            if name not in run.built:
+                reason = next(iter(failed.values()), "unknown")
+                missing.append({"what": f"{name}, seed {seed}, all preferences", "reason": reason})
+        for i, offer in enumerate(run.offers):
+            handle = handles.get(run.jobs[i].id)
+            if handle is None:
+                what = f"{offer.method}, seed {seed}, preference {offer.asked}"
+                missing.append({"what": what, "reason": failed[run.jobs[i].id]})
+                continue
+            table = read_responses(handle)
+            rows.append(point_row(offer, table, config.suite.task, run.world.objectives))
+            if offer.asked is not None:
+                scores.add(offer, table)
+            texts[len(texts)] = (offer, table)
+        rows += _oracle(runner, run, config)
+    objectives = next(iter(seeds.values())).world.objectives
+    return point_table(rows, objectives), scores, generations(texts), missing
+
+
+def _oracle(runner: Runner, run: SeedRun, config: RunConfig) -> list[dict[str, Any]]:
+    """Return the oracle's rows, where the suite's scores are known exactly; none if its samples are missing."""
+    data = config.suite.data
+    if not isinstance(data, SandboxData) or run.oracle is None or run.oracle.id not in runner.outcome.handles:
+        return []
+    return oracle_rows(runner.store, run.world, run.oracle, data.oracle_kl, config.simplex, config.suite.task)
+
+
+def _units(runner: Runner, seeds: Mapping[int, SeedRun]) -> dict[str, tuple[float, float]]:
+    run = next(iter(seeds.values()))
+    index = next(i for i, offer in enumerate(run.offers) if offer.method == "reference" and offer.split == "validation")
+    return reference_units(read_responses(runner.outcome.handles[run.jobs[index].id]), run.world)
+
+
+def _search_table(handles: Mapping[str, Handle], seeds: Mapping[int, SeedRun]) -> pd.DataFrame:
+    """Return `search.csv`: every evaluation of every search on validation prompts, in order."""
+    rows = []
+    for seed, run in seeds.items():
+        for name, built in run.built.items():
+            if "." in name:
+                continue
+            for job in built.jobs.values():
+                if job.kind == "extrapolation":
+                    rows += _evaluations(name, seed, handles[job.id].result, run.world)
+    return pd.DataFrame(rows, columns=None if rows else ["method", "seed", "index"])
+
+
+def _evaluations(name: str, seed: int, result: Mapping[str, Any], world: World) -> list[dict[str, Any]]:
+    evaluations = result["evaluations"]
+    utilities = utility_scores(evaluations, result["reference"], world.objectives)
+    mask = nondominated(utilities, maximise=True)
+    return [
+        {"method": name, "seed": seed, "index": i}
+        | {f"coef_{o.name}": c for o, c in zip(world.objectives, item["coefficients"], strict=True)}
+        | {f"{o.column}_proxy": item[o.column] for o in world.objectives}
+        | {"nondominated": bool(mask[i])}
+        for i, item in enumerate(evaluations)
+    ]
+
+
+def _save(out: Path, runner: Runner, config: RunConfig, seeds: Mapping[int, SeedRun]) -> None:
+    """Keep in the folder what `steer` and `export` need: small results and the weights of every policy."""
+    kept = {"candidates", "extrapolation"}
+    used: dict[str, None] = {}
+    for run in seeds.values():
+        used[run.world.reference.id] = None
+        for built in run.built.values():
+            used |= {job_id: None for job_id, job in built.jobs.items() if job.kind in kept or _is_policy(runner, job_id)}
+    names = {name: config.settings.get(name, {}) for run in seeds.values() for name in run.built}
+    save_families(out, runner.store, names, {seed: run.world for seed, run in seeds.items()}, list(used))
+
+
+def _is_policy(runner: Runner, job_id: str) -> bool:
+    return "form" in runner.outcome.handles[job_id].result

@@ -1,0 +1,130 @@
+"""Write the run folder: the contract that other tools read (schema version 1; see docs/run-folder.md)."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from peo_bench import __version__
+from peo_bench.runs.config import RunConfig
+from peo_bench.store.atomic import replacing, write_json, write_text
+from peo_bench.suites.config import TaskConfig
+
+SCHEMA = 1
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas", "pymoo", "moocore")
+SMALL = 200
+"""Test prompts below which a run is called underpowered (the literature uses 200 to 700)."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How the run came about: its command, wall seconds by stage, failures by job, number of reused artefacts."""
+
+    command: str
+    stages: Mapping[str, float]
+    failed: Mapping[str, str]
+    reused: int
+
+
+def write_folder(
+    out: Path,
+    config: RunConfig,
+    task: TaskConfig,
+    points: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    texts: pd.DataFrame,
+    costs: Mapping[str, Any],
+    search: pd.DataFrame,
+    missing: list[dict[str, str]],
+    provenance: Provenance,
+) -> None:
+    """Write every file of the folder but the report, each atomically, `run.json` last."""
+    write_text(out / "config.yaml", config.to_yaml())
+    write_text(out / "points.csv", points.to_csv(index=False))
+    write_text(out / "search.csv", search.round(6).to_csv(index=False))
+    write_json(out / "metrics.json", {"schema_version": SCHEMA, "tasks": {config.suite.task: _finite(metrics)}})
+    write_json(out / "costs.json", costs)
+    with replacing(out / "generations.parquet") as path:
+        texts.to_parquet(path, index=False)
+    write_json(out / "run.json", run_json(config, task, points, missing, provenance))
+
+
+def run_json(
+    config: RunConfig, task: TaskConfig, points: pd.DataFrame, missing: list[dict[str, str]], provenance: Provenance
+) -> dict[str, Any]:
+    """Return the content of `run.json`."""
+    asked = points[points["method"] != "oracle"]
+    lost = sum(len(config.preferences) if "all preferences" in item["what"] else 1 for item in missing)
+    n = int(points.loc[points["split"] == "test", "n"].min())
+    return {
+        "schema_version": SCHEMA,
+        "peo_bench": __version__,
+        "command": provenance.command,
+        "suite": config.suite.name,
+        "title": config.suite.title,
+        "model": config.suite.model,
+        "task": config.suite.task,
+        "task_version": task.version,
+        "licence": task.licence,
+        "methods": list(config.methods),
+        "controls": list(config.controls),
+        "external": list(config.policies),
+        "seed": config.seeds[0],
+        "seeds": list(config.seeds),
+        "objectives": [objective.model_dump() for objective in task.objectives],
+        "status": "incomplete" if missing else "complete",
+        "counts": {"expected": len(asked) + lost, "ok": len(asked), "missing": lost},
+        "missing": missing,
+        "failed_jobs": dict(provenance.failed),
+        "reused_artefacts": provenance.reused,
+        "underpowered": f"{n} test prompts: differences below the intervals shown are noise" if n < SMALL else False,
+        "limited": config.limit,
+        "notes": [*config.suite.notes, *_notes(config, task)],
+        "packages": {name: _version(name) for name in PACKAGES},
+        "hardware": hardware(),
+        "stages": dict(provenance.stages),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _notes(config: RunConfig, task: TaskConfig) -> list[str]:
+    notes = []
+    if len(config.seeds) == 1:
+        notes.append("One training seed: intervals cover prompts, not training.")
+    if not task.scorers:
+        notes.append("Selection and evaluation use the same reward and cost models, trained on a disjoint set of prompts.")
+    if config.policies:
+        notes.append("External policies are single points: compare them by dominance.")
+    return notes
+
+
+def hardware() -> dict[str, Any]:
+    """Return what the run was computed on."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"platform": platform.platform(), "python": platform.python_version(), "cpus": os.cpu_count(), "gpus": gpus}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinity by None, at any depth: JSON has neither."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value

@@ -1,0 +1,76 @@
+"""Plan a run: its stages with upper bounds of their cost, without executing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peo_bench.core.job import Cost, Handle, Job, closure
+from peo_bench.core.method import Method, World
+from peo_bench.methods import make_method
+from peo_bench.runs.config import RunConfig
+from peo_bench.runs.world import build_world, scaled
+from peo_bench.store.store import Store
+from peo_bench.suites.config import load_task
+
+
+def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
+    """Return the stages in order, each with jobs, cached and the cost bound of what is left to do.
+
+    Rounds that depend on results not yet there appear as "later rounds of <method>" with their declared bound.
+    """
+    store, task = Store(cache), load_task(config.suite.task)
+    jobs: dict[str, Job] = {}
+    later: list[dict[str, Any]] = []
+    for seed in config.seeds:
+        world = build_world(config, task, seed)
+        jobs |= {job.id: job for job in closure([world.reference, world.prompts, *world.scorers.values()])}
+        for name in (*config.methods, *config.controls):
+            named, bound = see_ahead(make_method(name, config.settings.get(name)), world, store)
+            jobs |= named
+            if bound != Cost():
+                later.append({"stage": f"later rounds of {name}", "jobs": None, "cached": 0, "cost": bound.to_json()})
+    return [*_by_kind(list(jobs.values()), store), *later, _evaluation(config, len(task.objectives))]
+
+
+def see_ahead(method: Method, world: World, store: Store) -> tuple[dict[str, Job], Cost]:
+    """Return the jobs of a method that can be named from what is in the store, and the bound of the rest."""
+    build = method.build(world)
+    jobs: dict[str, Job] = {}
+    handles: dict[str, Handle] = {}
+    try:
+        step = next(build)
+        while True:
+            for job in closure(step.jobs):
+                jobs[job.id] = job
+                handle = store.get(job.id)
+                if handle is not None:
+                    handles[job.id] = handle
+            if not all(job_id in handles for job_id in jobs):
+                return jobs, step.later
+            step = build.send(handles)
+    except StopIteration:
+        return jobs, Cost()
+
+
+def _by_kind(jobs: list[Job], store: Store) -> list[dict[str, Any]]:
+    stages: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        stage = stages.setdefault(job.kind, {"stage": job.kind, "jobs": 0, "cached": 0, "cost": Cost()})
+        stage["jobs"] += 1
+        if store.get(job.id):
+            stage["cached"] += 1
+        else:
+            stage["cost"] = stage["cost"] + job.bound
+    return [stage | {"cost": stage["cost"].to_json()} for stage in stages.values()]
+
+
+def _evaluation(config: RunConfig, scorers: int) -> dict[str, Any]:
+    """Bound the final evaluation: every method at every preference, and the reference on both splits."""
+    methods = len(config.methods) + len(config.controls)
+    policies = len(config.seeds) * (methods * len(config.preferences) + 1) + len(config.policies)
+    test = scaled(config.suite.test_prompts, config.limit)
+    answers = policies * test + len(config.seeds) * scaled(config.suite.validation_prompts, config.limit)
+    tokens = answers * config.suite.decoding.max_new_tokens
+    cost = Cost(responses=answers, tokens_generated=tokens, scorer_calls=scorers * answers)
+    return {"stage": "responses (test)", "jobs": policies, "cached": 0, "cost": cost.to_json()}

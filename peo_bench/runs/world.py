@@ -1,0 +1,92 @@
+"""Build the world of a suite: the reference policy, pairs, scorers and prompts, as jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peo_bench.core.job import Job
+from peo_bench.core.method import Objective, World
+from peo_bench.core.spec import PolicySpec
+from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
+from peo_bench.data.pairs import pairs_job, prompts_job
+from peo_bench.runs.config import RunConfig
+from peo_bench.suites.config import PairsData, SandboxData, SuiteConfig, TaskConfig
+
+
+def scaled(n: int, limit: int | None) -> int:
+    """Return `n`, at most `limit` where one is given."""
+    return n if limit is None else min(n, limit)
+
+
+def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
+    """Return the jobs that every method of the run may use, for one training seed."""
+    suite, limit = config.suite, config.limit
+    objectives = tuple(Objective(o.name, o.column, o.maximise) for o in task.objectives)
+    if isinstance(suite.data, SandboxData):
+        reference, pairs, prompts = _sandbox(suite, suite.data, limit, seed)
+    else:
+        reference, pairs, prompts = _pairs(suite, suite.data, limit, seed, [o.name for o in objectives])
+    scorers = {}
+    for objective in objectives:
+        direction = "reward" if objective.maximise else "cost"
+        params = {"objective": objective.name, "direction": direction, "seed": seed}
+        needs = {"reference": reference, "pairs": pairs}
+        scorers[objective.name] = Job("reward-model", params | suite.reward_model.model_dump(mode="json"), needs)
+    return World(
+        reference=reference,
+        objectives=objectives,
+        pairs={objective.name: pairs for objective in objectives},
+        scorers=scorers,
+        prompts=prompts,
+        preferences=config.simplex,
+        training=suite.training.model_dump(mode="json"),
+        decoding=suite.decoding.model_dump(mode="json") | {"precision": suite.precision},
+        seed=seed,
+        validation_prompts=scaled(suite.validation_prompts, limit),
+        labels_on_both=isinstance(suite.data, SandboxData),
+        experts={name: checkpoint_job(path, "delta") for name, path in config.experts.items()},
+    )
+
+
+def _sandbox(suite: SuiteConfig, data: SandboxData, limit: int | None, seed: int) -> tuple[Job, Job, Job]:
+    corpus = Job("sandbox-corpus", {"n": data.corpus, "seed": seed})
+    reference = Job("sft", {"seed": seed, **suite.sft.model_dump(mode="json")}, {"corpus": corpus})
+    sizes = {"policy": scaled(data.policy_prompts, limit), "scorer": scaled(data.scorer_prompts, limit)}
+    pairs = Job("sandbox-pairs", {"seed": seed, **sizes}, {"reference": reference})
+    counts = {"validation": scaled(suite.validation_prompts, limit), "test": scaled(suite.test_prompts, limit)}
+    return reference, pairs, Job("sandbox-prompts", counts)
+
+
+def _pairs(
+    suite: SuiteConfig, data: PairsData, limit: int | None, seed: int, objectives: list[str]
+) -> tuple[Job, Job, Job]:
+    reference = smollm2_job() if suite.model == "smollm2" else checkpoint_job(suite.model, "base")
+    n = scaled(data.pairs, limit) if data.pairs else limit
+    pairs = pairs_job(data.sources, objectives, max_chars=data.max_chars, limit=n, seed=seed)
+    counts = {"validation": scaled(suite.validation_prompts, limit), "test": scaled(suite.test_prompts, limit)}
+    return reference, pairs, prompts_job(pairs, **counts)
+
+
+def responses_job(world: World, task: TaskConfig, spec: PolicySpec, deltas: Mapping[str, Job], split: str, n: int) -> Job:
+    """Return the job that evaluates `spec` on `n` prompts of `split`; `deltas` finds the jobs its weights come from.
+
+    Registered scorers give the reported columns, and the run's own models then the `_proxy` ones; without registered
+    scorers the run's own models give the reported columns.
+    """
+    needs = {"reference": world.reference, "prompts": world.prompts}
+    for objective in world.objectives:
+        column = f"{objective.column}_proxy" if objective.column in task.scorers else objective.column
+        needs[f"scorer:{column}"] = world.scorers[objective.name]
+    for name in spec.ids:
+        if name != world.reference.id:
+            needs[f"delta:{name}"] = deltas[name]
+    params: dict[str, Any] = {
+        "spec": spec.to_json(),
+        "split": split,
+        "n_prompts": n,
+        "decoding": dict(world.decoding),
+        "scorers": dict(task.scorers),
+        "seed": world.seed,
+    }
+    return Job("responses", params, needs)

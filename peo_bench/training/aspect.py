@@ -1,0 +1,208 @@
+"""Phase 1, aspect-specific learning: one DPO expert per objective, all from one reference policy.
+
+DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), on pairs of one objective:
+
+    L = -log sigma( beta [ log pi/pi_ref (y_w) - log pi/pi_ref (y_l) ] ),  log pi summed over answer tokens and EOS.
+
+Published values: beta 0.1 to 0.5 (DPO), one to three epochs. The seed, and with it LoRA's A factors and the order of
+the data, is the same for every objective, so the task vectors of two experts differ by their labels alone.
+
+MODPO is the same training with a shifted reference: `train_dpo` serves both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from peo_bench.config import DPOSettings
+from peo_bench.core.job import Cost, Handle, Job, job_kind
+from peo_bench.errors import UsageError
+from peo_bench.store.workspace import Workspace
+
+Shift = Callable[[Any], tuple[list[float], list[float]]]
+"""Maps tokenised pairs with their reference log-probabilities to what is added to those of chosen and rejected."""
+
+CURVE = {"loss": "loss", "margin": "rewards/margins", "accuracy": "rewards/accuracies"}
+
+
+def dpo_settings(params: Mapping[str, Any]) -> DPOSettings:
+    """Return the DPO settings among a job's parameters."""
+    return DPOSettings(**{name: params[name] for name in DPOSettings.model_fields if name in params})
+
+
+def pairs_bound(job: Job, split: str = "policy") -> Cost:
+    """Bound the pairs trained: what the pairs job is asked for times the epochs (0 where it is given no limit)."""
+    asked = job.needs["pairs"].params
+    count = asked.get(split) or asked.get("limit") or 0
+    return Cost(pairs_trained=math.ceil(count * job.params.get("epochs", 1.0)))
+
+
+@job_kind("aspect", version=1, bound=pairs_bound)
+def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Train the DPO expert of `params["objective"]`."""
+    return train_dpo(job.params, inputs, work)
+
+
+def train_dpo(
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Handle],
+    work: Workspace,
+    weight: float = 1.0,
+    shift: Shift | None = None,
+) -> dict[str, Any]:
+    """Train by DPO at beta / `weight` against the reference policy, its log-probabilities shifted by `shift`.
+
+    Writes `adapter/` (LoRA) or `model/` (full) and returns the job's result.
+    """
+    from peo_bench.training import trl_common
+
+    settings = dpo_settings(params)
+    with trl_common.quiet():
+        trainer = build_trainer(params, inputs, work, weight, shift)
+        curves = trl_common.train(trainer, work, CURVE)
+        norm = _save(trainer, settings, inputs["reference"].path / "model", work.dir)
+    trained = len(trainer.train_dataset)
+    work.charge(Cost(pairs_trained=trained))
+    return {
+        "form": settings.form,
+        "objective": params["objective"],
+        "task_vector_norm": norm,
+        "pairs": round(trained / settings.epochs),
+        "curves": curves,
+    }
+
+
+def build_trainer(
+    params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace, weight: float, shift: Shift | None
+) -> Any:
+    """Return TRL's DPOTrainer, ready to train (the reference log-probabilities are computed here, once)."""
+    from transformers import set_seed
+    from trl import DPOConfig
+
+    from peo_bench.training import trl_common
+
+    settings = dpo_settings(params)
+    set_seed(params["seed"])
+    reference = inputs["reference"].path / "model"
+    tokenizer = trl_common.load_tokenizer(reference)
+    dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length)
+    order = trl_common.training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
+    lora = settings.form == "lora"
+    config = trl_common.base_config(
+        work,
+        seed=params["seed"],
+        steps=math.ceil(len(order) / settings.batch_size),
+        precision=settings.precision,
+        **trl_common.batches(settings.batch_size, settings.micro_batch_size),
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        beta=settings.beta / weight,
+        loss_type="sigmoid",
+        max_length=settings.max_length,
+        precompute_ref_log_probs=True,
+    )
+    return _trainer_class(shift, order)(
+        # bf16 weights are for the frozen trunk under an adapter; what is trained stays fp32 (under autocast).
+        model=trl_common.load_causal(reference, settings.precision if lora else "float32"),
+        args=trl_common.one_device(DPOConfig(**config)),
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        peft_config=trl_common.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
+    )
+
+
+def _trainer_class(shift: Shift | None, order: list[int]) -> type:
+    """Return DPOTrainer on tokenised pairs, with a reference that may be shifted, in our order of training."""
+    from trl import DPOTrainer
+
+    from peo_bench.training import trl_common
+
+    class ShiftedDPOTrainer(trl_common.Guard, DPOTrainer):
+        """Overrides how TRL prepares the pairs, not how it trains on them."""
+
+        def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+            return dataset
+
+        def _precompute_ref_logps(self, dataset: Any, *args: Any) -> Any:
+            # Shifted outside TRL's function: its cache key knows nothing of the shift.
+            dataset = super()._precompute_ref_logps(dataset, *args)
+            if shift is not None:
+                dataset = shifted(dataset, *shift(dataset))
+            return dataset.select(order).flatten_indices()
+
+    return ShiftedDPOTrainer
+
+
+def shifted(dataset: Any, chosen: list[float], rejected: list[float]) -> Any:
+    """Return the dataset with `chosen` and `rejected` added to the reference log-probabilities."""
+    for column, values in (("ref_chosen_logps", chosen), ("ref_rejected_logps", rejected)):
+        total = [old + new for old, new in zip(dataset[column], values, strict=True)]
+        dataset = dataset.remove_columns(column).add_column(column, total)
+    return dataset
+
+
+def pairs_file(inputs: Mapping[str, Handle], objective: str) -> Path:
+    """Return the file with the pairs on which policies are trained."""
+    return inputs["pairs"].path / f"{objective}-policy.jsonl"
+
+
+def tokenised_pairs(tokenizer: Any, path: Path, max_length: int) -> Any:
+    """Return a dataset with `prompt_ids`, `chosen_ids`, `rejected_ids` and the texts, sorted by length.
+
+    A pair whose prompt leaves no room for an answer within `max_length` tokens is dropped; TRL cuts longer answers.
+    """
+    from datasets import Dataset
+
+    from peo_bench.training import trl_common
+
+    rows = trl_common.read_rows(path, ("prompt", "chosen", "rejected"))
+    prompts = trl_common.prompt_tokens(tokenizer, [row["prompt"] for row in rows])
+    chosen = trl_common.answer_tokens(tokenizer, [row["chosen"] for row in rows])
+    rejected = trl_common.answer_tokens(tokenizer, [row["rejected"] for row in rows])
+    texts = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
+    dataset = Dataset.from_dict({"prompt_ids": prompts, "chosen_ids": chosen, "rejected_ids": rejected, **texts})
+    kept = [i for i in range(len(rows)) if len(prompts[i]) < max_length]
+    if not kept:
+        raise UsageError(f"{path}: every prompt is longer than max_length = {max_length} tokens")
+    lengths = pair_lengths(dataset)
+    return dataset.select(sorted(kept, key=lengths.__getitem__)).flatten_indices()
+
+
+def pair_lengths(dataset: Any) -> list[int]:
+    """Return the tokens per pair, in a way that does not depend on which answer was chosen."""
+    answers = zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
+    longest = [max(len(chosen), len(rejected)) for chosen, rejected in answers]
+    return [len(prompt) + answer for prompt, answer in zip(dataset["prompt_ids"], longest, strict=True)]
+
+
+def _save(trainer: Any, settings: DPOSettings, reference: Path, directory: Path) -> float:
+    """Write the adapter or model; return ||tau||, the norm of the task vector over all parameters."""
+    if settings.form == "lora":
+        trainer.model.save_pretrained(directory / "adapter")
+        return lora_norm(trainer.model)
+    trainer.model.save_pretrained(directory / "model")
+    trainer.processing_class.save_pretrained(directory / "model")
+    return full_norm(trainer.model, reference)
+
+
+def lora_norm(model: Any) -> float:
+    """Return sqrt(sum ||scaling B A||_F^2), by ||B A||_F^2 = trace((B^T B)(A A^T)), in float64."""
+    total = 0.0
+    for module in model.modules():
+        if hasattr(module, "lora_A") and "default" in module.lora_A:
+            a, b = (getattr(module, name)["default"].weight.detach().double() for name in ("lora_A", "lora_B"))
+            total += module.scaling["default"] ** 2 * float(((b.T @ b) * (a @ a.T)).sum())
+    return math.sqrt(max(total, 0.0))
+
+
+def full_norm(model: Any, reference: Path) -> float:
+    """Return ||theta - theta_ref|| over all parameters (tied ones once), in float64."""
+    from peo_bench.training import trl_common
+
+    before = dict(trl_common.load_causal(reference).named_parameters())
+    after = dict(model.named_parameters())
+    squares = ((after[name].detach().cpu().double() - before[name].detach().double()).square() for name in before)
+    return math.sqrt(sum(float(square.sum()) for square in squares))

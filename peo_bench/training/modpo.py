@@ -1,0 +1,133 @@
+"""MODPO, exact: DPO on the pairs of one objective with a margin for the other, as DPO with a shifted reference.
+
+Zhou et al. 2023, arXiv 2310.03708, eq. 8, here for two objectives; 0 is the one whose pairs are trained on, 1 the other:
+
+    L = -log sigma( (1/w_0) [ beta (dlogp_w - dlogp_l) - w_1 (R_1(y_w) - R_1(y_l)) ] ),   w_1 = 1 - w_0,
+
+dlogp = log pi/pi_ref summed over answer tokens. The margin R_1, higher is better, is frozen: the implicit reward
+beta_m (log pi_1 - log pi_ref) of the other objective's DPO policy (the authors' code), or an explicit reward model. A
+cost model, higher is worse, enters as R_1 = -cost. The optimum is pi_ref exp((w_0 r_0 + w_1 R_1) / beta).
+
+The same number is plain DPO's with beta' = beta / w_0 and log pi_ref' = log pi_ref + w_1 R_1 / beta, so that is what is
+trained: the constants are absorbed, no term is approximated, and w_0 = 1 is DPO to the last bit. w_0 = 0 does not
+exist; its end point is the other objective's DPO policy.
+
+Published values: beta 0.1, w_0 in {0.1, 0.5, 0.9}, learning rate 5e-4 (one for all w_0, although the gradient grows as
+1/w_0), LoRA rank 64, three epochs, cosine decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from peo_bench.core.job import Cost, Handle, Job, job_kind
+from peo_bench.errors import UsageError
+from peo_bench.store.workspace import Workspace, device
+from peo_bench.training.aspect import Shift, dpo_settings, pairs_bound, pairs_file, tokenised_pairs, train_dpo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def modpo_loss(
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    margin_chosen: Tensor,
+    margin_rejected: Tensor,
+    *,
+    beta: float,
+    weight: float,
+) -> Tensor:
+    """Return the loss per pair, shape (batch,).
+
+    The first four arguments are log-probabilities of whole answers in nats, shape (batch,), the margins the other
+    objective's rewards (higher is better); `weight` is w_0 in (0, 1].
+    """
+    from torch.nn.functional import logsigmoid
+
+    check_weight(weight)
+    log_ratio = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)
+    margin = margin_chosen - margin_rejected
+    return -logsigmoid((beta * log_ratio - (1 - weight) * margin) / weight)
+
+
+def check_weight(weight: float) -> float:
+    """Return `weight`; raise `UsageError` outside (0, 1]."""
+    if weight == 0:
+        raise UsageError("modpo: weight 0 has no run of its own: its end point is the other objective's DPO policy")
+    if not 0 < weight <= 1:
+        raise UsageError(f"modpo: weight {weight} is outside (0, 1]")
+    return weight
+
+
+def _bound(job: Job) -> Cost:
+    trained = pairs_bound(job)
+    return trained + Cost(scorer_calls=2 * trained.pairs_trained)
+
+
+@job_kind("modpo", version=1, bound=_bound)
+def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Train the policy for `params["weight"]` on objective `params["objective"]`, the rest of it on the margin's."""
+    weight = check_weight(job.params["weight"])
+    shift = None if weight == 1 else margin_shift(job.params, inputs, work, weight)
+    return {"weight": weight} | train_dpo(job.params, inputs, work, weight, shift)
+
+
+def margin_shift(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace, weight: float) -> Shift:
+    """Return the shift w_1 R_1(y) / beta of the reference log-probabilities of chosen and rejected answers."""
+    explicit = "direction" in inputs["margin"].result
+    margin = _explicit_margin(params, inputs, work) if explicit else _implicit_margin(params, inputs)
+    scale = (1 - weight) / params["beta"]
+
+    def shift(dataset: Any) -> tuple[list[float], list[float]]:
+        chosen, rejected = margin(dataset)
+        return [scale * value for value in chosen], [scale * value for value in rejected]
+
+    return shift
+
+
+def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle]) -> Shift:
+    """Return beta_m (log pi_1 - log pi_ref), with pi_1 the other objective's DPO policy.
+
+    log pi_1 is computed before the trainer exists, so that two models are never in memory together.
+    """
+    from peo_bench.training import trl_common
+
+    settings = dpo_settings(params)
+    reference = inputs["reference"].path / "model"
+    tokenizer = trl_common.load_tokenizer(reference)
+    dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length)
+    model = trl_common.load_policy(reference, inputs["margin"], settings.precision)
+    other = trl_common.pair_log_probs(model, tokenizer, dataset, settings)
+    beta = params["margin_beta"]
+
+    def margin(dataset: Any) -> tuple[list[float], list[float]]:
+        columns = dataset["ref_chosen_logps"], dataset["ref_rejected_logps"]
+        chosen, rejected = (
+            [beta * (new - old) for new, old in zip(log_probs, column, strict=True)]
+            for log_probs, column in zip(other, columns, strict=True)
+        )
+        return chosen, rejected
+
+    return margin
+
+
+def _explicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Shift:
+    """Return the scores of a reward model; those of a cost model negated."""
+    from peo_bench.training.reward_model import RewardModelScorer
+
+    artefact = inputs["margin"]
+    sign = -1.0 if artefact.result["direction"] == "cost" else 1.0
+
+    def margin(dataset: Any) -> tuple[list[float], list[float]]:
+        scorer = RewardModelScorer(artefact.path, dpo_settings(params).precision, device())
+        prompts = list(dataset["prompt"])
+        scores = scorer.score(prompts * 2, [*dataset["chosen"], *dataset["rejected"]])
+        work.charge(Cost(scorer_calls=len(scores)))
+        signed = [sign * score for score in scores]
+        return signed[: len(prompts)], signed[len(prompts) :]
+
+    return margin

@@ -1,0 +1,218 @@
+"""Proxy reward and cost models: Bradley-Terry on pairs of one objective, with TRL's RewardTrainer.
+
+    L = -log sigma( s(x, y_w) - s(x, y_l) )
+
+on the reference policy's trunk with one new linear head. A cost model is trained on swapped answers, so that its score
+*is* a cost: higher is worse. Scores are stored and returned unflipped; whoever maximises negates a cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peo_bench.config import RewardModelSettings
+from peo_bench.core.job import Cost, Handle, Job, job_kind
+from peo_bench.errors import Diverged, JobFailed, UsageError
+from peo_bench.store.workspace import Workspace
+from peo_bench.training.aspect import pairs_bound
+
+Row = Mapping[str, Any]
+CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
+
+
+@job_kind("reward-model", version=1, bound=lambda job: pairs_bound(job, "scorer"))
+def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Train the model of `params["objective"]` in `params["direction"]`; write `model/`.
+
+    `accuracy` is the share of held-out pairs (a tenth, by prompt) that the finished artefact orders correctly.
+    """
+    from peo_bench.training import trl_common
+
+    objective, direction = job.params["objective"], job.params["direction"]
+    if direction not in ("reward", "cost"):
+        raise UsageError(f"reward-model: direction {direction!r} is unknown: use reward or cost")
+    path = inputs["pairs"].path / f"{objective}-scorer.jsonl"
+    training, held_out = split_by_prompt(trl_common.read_rows(path, ("prompt_id", "prompt", "chosen", "rejected")))
+    with trl_common.quiet():
+        trainer = build_trainer(job.params, inputs["reference"].path / "model", training, work)
+        curves = trl_common.train(trainer, work, CURVE)
+        # Merged in fp32: in bf16 a small delta would round away.
+        model = trainer.model.float()
+        if settings_of(job.params).form == "lora":
+            model = model.merge_and_unload()
+        model.save_pretrained(work.dir / "model")
+        trainer.processing_class.save_pretrained(work.dir / "model")
+    work.charge(Cost(pairs_trained=len(trainer.train_dataset)))
+    return {
+        "objective": objective,
+        "direction": direction,
+        "accuracy": ranking_accuracy(RewardModelScorer(work.dir), held_out, direction),
+        "pairs": len(training),
+        "pairs_held_out": len(held_out),
+        "curves": curves,
+    }
+
+
+def settings_of(params: Mapping[str, Any]) -> RewardModelSettings:
+    """Return the reward-model settings among a job's parameters."""
+    known = {name: params[name] for name in RewardModelSettings.model_fields if name in params}
+    return RewardModelSettings(**known)
+
+
+def split_by_prompt(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the rows to train on and a held-out tenth of the prompts (one at least); no prompt is in both."""
+    prompts = sorted({row["prompt_id"] for row in rows}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    if len(prompts) < 2:
+        raise UsageError("a reward model needs pairs on at least two prompts, one of them held out")
+    held = set(prompts[: max(1, len(prompts) // 10)])
+    return [row for row in rows if row["prompt_id"] not in held], [row for row in rows if row["prompt_id"] in held]
+
+
+def ranking_accuracy(scorer: RewardModelScorer, rows: Sequence[Row], direction: str) -> float:
+    """Return the share of pairs whose chosen answer has the higher reward or the lower cost; ties count half."""
+    prompts = [row["prompt"] for row in rows]
+    chosen = scorer.score(prompts, [row["chosen"] for row in rows])
+    rejected = scorer.score(prompts, [row["rejected"] for row in rows])
+    sign = -1 if direction == "cost" else 1
+    correct = [0.5 if a == b else float(sign * (a - b) > 0) for a, b in zip(chosen, rejected, strict=True)]
+    return sum(correct) / len(correct)
+
+
+def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row], work: Workspace) -> Any:
+    """Return TRL's RewardTrainer on the tokenised rows, ready to train."""
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import RewardConfig, RewardTrainer
+
+    from peo_bench.training import trl_common
+
+    settings = settings_of(params)
+    set_seed(params["seed"])
+    tokenizer = scoring_tokenizer(reference)
+    pairs = tokenised(tokenizer, rows, settings.max_length, swap=params["direction"] == "cost")
+    lengths = [max(len(chosen), len(rejected)) for chosen, rejected in pairs]
+    order = trl_common.training_order(lengths, settings.batch_size, settings.epochs, params["seed"])
+    config = trl_common.base_config(
+        work,
+        seed=params["seed"],
+        steps=math.ceil(len(order) / settings.batch_size),
+        precision=settings.precision,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        max_length=None,
+    )
+    lora = settings.form == "lora"
+    lora_settings = {"rank": settings.lora_rank, "alpha": settings.lora_alpha, "task": "SEQ_CLS"}
+    return trl_common.guarded(RewardTrainer)(
+        model=new_model(reference, settings.precision if lora else "float32"),
+        args=trl_common.one_device(RewardConfig(**config)),
+        train_dataset=Dataset.from_dict(
+            {"chosen_ids": [pairs[i][0] for i in order], "rejected_ids": [pairs[i][1] for i in order]}
+        ),
+        processing_class=tokenizer,
+        peft_config=trl_common.lora_config(**lora_settings, modules_to_save=["score"]) if lora else None,
+    )
+
+
+def new_model(reference: Path, precision: str) -> Any:
+    """Return the reference policy's trunk with a new scalar head (drawn from the global seed)."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    dtype = getattr(torch, precision)
+    return AutoModelForSequenceClassification.from_pretrained(
+        reference, num_labels=1, dtype=dtype, local_files_only=True
+    )
+
+
+def scoring_tokenizer(path: Path) -> Any:
+    """Return the tokenizer with a padding token that is not EOS.
+
+    The head reads the last token that is not padding, which must be the EOS of the answer.
+    """
+    from peo_bench.training import trl_common
+
+    tokenizer = trl_common.load_tokenizer(path)
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        others = (tokenizer.unk_token, tokenizer.bos_token)
+        tokenizer.pad_token = next((name for name in others if name not in (None, tokenizer.eos_token)), None)
+    if tokenizer.pad_token is None:
+        raise UsageError(f"{path}: the tokenizer needs a padding token that is not its EOS token")
+    return tokenizer
+
+
+def scored_tokens(tokenizer: Any, prompts: list[str], answers: list[str]) -> list[list[int]]:
+    """Return prompt, answer and EOS as token ids: the same in training and in scoring."""
+    from peo_bench.training import trl_common
+
+    both = zip(trl_common.prompt_tokens(tokenizer, prompts), trl_common.answer_tokens(tokenizer, answers), strict=True)
+    return [prompt + answer for prompt, answer in both]
+
+
+def tokenised(tokenizer: Any, rows: Sequence[Row], max_length: int, swap: bool) -> list[tuple[list[int], list[int]]]:
+    """Return (preferred, other) token ids of every pair that fits `max_length`; `swap` trains a cost."""
+    prompts = [row["prompt"] for row in rows]
+    chosen = scored_tokens(tokenizer, prompts, [row["chosen"] for row in rows])
+    rejected = scored_tokens(tokenizer, prompts, [row["rejected"] for row in rows])
+    pairs = [
+        (low, high) if swap else (high, low)
+        for high, low in zip(chosen, rejected, strict=True)
+        if max(len(high), len(low)) <= max_length
+    ]
+    if not pairs:
+        raise UsageError(f"every pair is longer than max_length = {max_length} tokens")
+    return pairs
+
+
+class RewardModelScorer:
+    """Scores answers with the model stored in an artefact: a reward (higher is better) or a cost (higher is worse).
+
+    Texts longer than the model's context are cut at the end and counted in `truncated`.
+    """
+
+    def __init__(
+        self, path: Path, precision: str = "float32", device: str | None = None, batch_size: int = 64
+    ) -> None:
+        """Load `path/"model"`; raise `JobFailed` if any weight, its head first of all, would be newly initialised."""
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        from peo_bench.store import workspace
+        from peo_bench.training import trl_common
+
+        with trl_common.quiet():
+            self.model, report = AutoModelForSequenceClassification.from_pretrained(
+                path / "model", dtype=getattr(torch, precision), local_files_only=True, output_loading_info=True
+            )
+        if report["missing_keys"] or report["mismatched_keys"] or self.model.config.num_labels != 1:
+            raise JobFailed(f"{path / 'model'}: not a trained reward model: {sorted(report['missing_keys'])} missing")
+        self.model.eval().to(device or workspace.device())
+        self.tokenizer = scoring_tokenizer(path / "model")
+        self.batch_size = batch_size
+        self.max_length = self.model.config.max_position_embeddings
+        self.truncated = 0
+
+    def score(self, prompts: list[str], answers: list[str]) -> list[float]:
+        """Return one score per (prompt, answer); equal texts are scored once. Raises `Diverged` if one is not finite."""
+        asked = [tuple(ids) for ids in scored_tokens(self.tokenizer, prompts, answers)]
+        self.truncated += sum(len(ids) > self.max_length for ids in asked)
+        unique = sorted(set(asked), key=lambda ids: (len(ids), ids))
+        scores: dict[tuple[int, ...], float] = {}
+        for start in range(0, len(unique), self.batch_size):
+            batch = unique[start : start + self.batch_size]
+            scores |= zip(batch, self._forward([list(ids[: self.max_length]) for ids in batch]), strict=True)
+        if not all(map(math.isfinite, scores.values())):
+            raise Diverged("a reward model's score is not finite")
+        return [scores[ids] for ids in asked]
+
+    def _forward(self, batch: list[list[int]]) -> list[float]:
+        import torch
+
+        padded = self.tokenizer.pad({"input_ids": batch}, padding_side="right", return_tensors="pt")
+        with torch.inference_mode():
+            logits = self.model(**padded.to(self.model.device), use_cache=False).logits
+        return [float(value) for value in logits.float().squeeze(-1)]

@@ -1,0 +1,87 @@
+"""Supervised fine-tuning of the reference policy from an initialised model (the sandbox's is built from scratch).
+
+Cross-entropy of the answer and its EOS given the prompt, with TRL's SFTTrainer: AdamW, cosine decay, gradient norm
+clipped at 1. One step sees `batch_size` rows; the corpus is passed over as often as `steps` needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peo_bench.config import SFTSettings
+from peo_bench.core.job import Cost, Handle, Job, job_kind
+from peo_bench.store.workspace import Workspace
+
+IGNORED = -100
+
+
+def sft_settings(params: Mapping[str, Any]) -> SFTSettings:
+    """Return the SFT settings among a job's parameters."""
+    return SFTSettings(**{name: params[name] for name in SFTSettings.model_fields if name in params})
+
+
+def examples(job: Job) -> Cost:
+    """Return the examples trained on: exact."""
+    settings = sft_settings(job.params)
+    return Cost(examples_trained=settings.steps * settings.batch_size)
+
+
+@job_kind("sft", version=1, bound=examples)
+def train_sft(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Train the model in the corpus job's `init/` on its `corpus.jsonl`; write `model/`."""
+    from peo_bench.training import trl_common
+
+    with trl_common.quiet():
+        trainer = build_trainer(job.params, inputs["corpus"].path, work)
+        curves = trl_common.train(trainer, work, {"loss": "loss", "accuracy": "mean_token_accuracy"})
+        trainer.model.save_pretrained(work.dir / "model")
+        trainer.processing_class.save_pretrained(work.dir / "model")
+    work.charge(examples(job))
+    return {"form": "base", "curves": curves}
+
+
+def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> Any:
+    """Return TRL's SFTTrainer on the tokenised corpus, ready to train."""
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    from peo_bench.training import trl_common
+
+    settings = sft_settings(params)
+    set_seed(params["seed"])
+    tokenizer = trl_common.load_tokenizer(corpus / "init")
+    rows = tokenised_corpus(tokenizer, corpus / "corpus.jsonl")
+    epochs = settings.steps * settings.batch_size / len(rows)
+    order = trl_common.training_order([len(ids) for ids, _ in rows], settings.batch_size, epochs, params["seed"])
+    columns = {"input_ids": [rows[i][0] for i in order], "labels": [rows[i][1] for i in order]}
+    config = trl_common.base_config(
+        work,
+        seed=params["seed"],
+        steps=settings.steps,
+        precision="float32",
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    return trl_common.guarded(SFTTrainer)(
+        model=trl_common.load_causal(corpus / "init"),
+        args=trl_common.one_device(SFTConfig(**config)),
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=tokenizer,
+    )
+
+
+def tokenised_corpus(tokenizer: Any, path: Path) -> list[tuple[list[int], list[int]]]:
+    """Return input ids and labels per row; the labels of the prompt are ignored by the loss."""
+    from peo_bench.training import trl_common
+
+    rows = trl_common.read_rows(path, ("prompt", "answer"))
+    prompts = trl_common.prompt_tokens(tokenizer, [row["prompt"] for row in rows])
+    answers = trl_common.answer_tokens(tokenizer, [row["answer"] for row in rows])
+    both = zip(prompts, answers, strict=True)
+    return [(prompt + answer, [IGNORED] * len(prompt) + answer) for prompt, answer in both]

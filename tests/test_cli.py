@@ -1,0 +1,140 @@
+"""The command line: every user mistake is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peo_bench import cli
+
+
+@pytest.fixture
+def peo_bench(monkeypatch, capsys, tmp_path):
+    """Run the command in-process; return (exit code, stdout, stderr)."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["peo-bench", *args])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out = capsys.readouterr()
+        return int(stopped.value.code or 0), out.out, out.err
+
+    return run
+
+
+SUITE = """
+schema_version: 1
+name: mine
+title: mine
+task: peo_sandbox
+model: sandbox
+data: {kind: sandbox}
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["run", "--methods", "peoo"], "did you mean peo"),
+        (["run", "--suite", "sandbix"], "did you mean sandbox"),
+        (["run", "--suite", "absent.yaml"], "absent.yaml: cannot be read"),
+        (["run", "--methods", "expo"], "expo.modpo"),
+        (["run", "--methods", "peo.soup"], "wraps no other method"),
+        (["run", "--methods", ","], "--methods is empty"),
+        (["run", "--preferences", "0,1.5"], "off the simplex"),
+        (["run", "--preferences", "many"], "number of points"),
+        (["run", "--set", "peo.budgit=3"], "did you mean budget"),
+        (["run", "--set", "peo.budget=3"], "greater than or equal to 9"),
+        (["run", "--set", "training.betta=1"], "did you mean beta"),
+        (["run", "--set", "nothing"], "METHOD.KEY=VALUE"),
+        (["run", "--set", "mod.x=1"], "not in the run"),
+        (["run", "--seeds", "a,b"], "whole numbers"),
+        (["run", "--limit", "1"], "at least 2"),
+        (["run", "--data-dir", "/nowhere"], "no such folder"),
+        (["run", "--expert", "helpful"], "NAME=PATH"),
+        (["run", "--expert", "helpful=/nowhere"], "/nowhere"),
+        (["run", "--out", "/proc/none/x"], "choose another folder with --out"),
+        (["list", "metods"], "methods, suites, tasks"),
+        (["steer", "nowhere", "hello"], "not a finished run folder"),
+        (["steer", "nowhere", "hello", "--helpful", "2"], "off the simplex"),
+        (["export", "nowhere", "--to", "x"], "not a finished run folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(peo_bench, args, says):
+    code, _, err = peo_bench(*args)
+    assert code == 2
+    assert says in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (SUITE + "bad: [", "malformed YAML"),
+        (SUITE.replace("task: peo_sandbox", "task: peo_sandbux"), "did you mean peo_sandbox"),
+        (SUITE + "trainig: {}", "did you mean training"),
+        (SUITE.replace("title: mine\n", ""), "'title'"),
+        (SUITE.replace("sandbox}", "sandbox, corpus: -1}"), "corpus"),
+        ("- 1\n", "expected `key: value` lines"),
+    ],
+)
+def test_mistakes_in_a_suite_file_name_file_and_key(peo_bench, tmp_path, text, says):
+    (tmp_path / "mine.yaml").write_text(text)
+    code, _, err = peo_bench("run", "--suite", "mine.yaml")
+    assert code == 2
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_an_unwritable_output_folder_loses_nothing(peo_bench, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = peo_bench("run", "--out", "file")
+    assert code == 2
+    assert "--out" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("what", ["methods", "suites", "tasks", "scorers", "judges"])
+def test_listings_have_json(peo_bench, what):
+    code, out, _ = peo_bench("list", what, "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert all("name" in row for row in rows)
+    if what == "methods":
+        assert {"peo", "modpo", "soup", "mod", "peo-expo"} <= {row["name"] for row in rows}
+    assert peo_bench("list", what)[0] == 0
+
+
+def test_plan_executes_nothing_and_bounds_later_rounds(peo_bench, tmp_path):
+    code, out, _ = peo_bench("plan", "--json")
+    assert code == 0
+    stages = {stage["stage"]: stage for stage in json.loads(out)}
+    assert stages["aspect"]["jobs"] == 2
+    assert stages["modpo"]["jobs"] == 3
+    assert stages["later rounds of peo"]["cost"]["evaluations"] >= 25
+    assert stages["sft"]["cached"] == 0
+    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").rglob("meta.json"))
+    assert peo_bench("plan")[0] == 0
+
+
+def test_doctor_runs(peo_bench):
+    code, out, _ = peo_bench("doctor", "--json")
+    findings = {item["what"]: item for item in json.loads(out)}
+    assert findings["torch"]["ok"]
+    assert code in (0, 2)
+
+
+def test_help_does_not_import_torch():
+    script = "import sys; sys.argv = ['peo-bench', '--help']\nfrom peo_bench import cli\ntry: cli.main()\nexcept SystemExit: pass\n"
+    script += "heavy = {'torch', 'transformers', 'trl', 'datasets', 'plotly'} & set(sys.modules)\nassert not heavy, heavy"
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "run" in done.stdout

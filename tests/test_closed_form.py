@@ -1,0 +1,229 @@
+"""The log-linear oracle: on a softmax bandit every KL-regularised method has a known optimum.
+
+X prompts, V responses, rewards r_1, r_2, free logits per prompt, Bradley-Terry labels in expectation. DPO to convergence in
+float64 gives tau_i = r_i / beta (up to a constant per prompt), and pi*(w) = pi_ref exp(w . r / beta) / Z. The methods under
+test are the real ones; only the executors of jobs are replaced by exact tabular ones.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+
+from peo_bench.core.job import Cost, Handle, Job, closure
+from peo_bench.core.method import Objective, World
+from peo_bench.core.spec import spec_from_json
+from peo_bench.evaluation.validation import utility_scores
+from peo_bench.methods import make_method
+from peo_bench.training.extrapolation import steering_map
+from peo_bench.training.modpo import modpo_loss
+from peo_bench.training.search import STRATEGIES, drive
+
+BETA, X, V = 0.5, 3, 5
+RNG = np.random.default_rng(3)
+REFERENCE = RNG.normal(size=(X, V))
+REWARDS = RNG.normal(size=(2, X, V))
+OBJECTIVES = (Objective("helpful", "reward", True), Objective("harmless", "cost", False))
+PREFERENCES = ((0.0, 1.0), (0.25, 0.75), (0.5, 0.5), (0.75, 0.25), (1.0, 0.0))
+INTERIOR = PREFERENCES[1:-1]
+
+
+def world() -> World:
+    reference, pairs = Job("sft"), Job("pairs")
+    return World(
+        reference=reference,
+        objectives=OBJECTIVES,
+        pairs={o.name: pairs for o in OBJECTIVES},
+        scorers={o.name: Job("reward-model", {"objective": o.name}, {"reference": reference}) for o in OBJECTIVES},
+        prompts=Job("prompts"),
+        preferences=PREFERENCES,
+        training={"beta": BETA},
+        decoding={"max_new_tokens": 1},
+        seed=0,
+        validation_prompts=X,
+    )
+
+
+def log_policy(logits: np.ndarray) -> np.ndarray:
+    return log_softmax(logits, axis=-1)
+
+
+def optimum(weights: tuple[float, ...]) -> np.ndarray:
+    return log_policy(REFERENCE + np.tensordot(weights, REWARDS, 1) / BETA)
+
+
+def converge(reward: np.ndarray, margin: np.ndarray, weight: float) -> np.ndarray:
+    """Minimise the expected MODPO loss (weight 1: DPO) over free logits, both orders of every pair, in float64."""
+    first, second = (torch.tensor(side) for side in zip(*combinations(range(V), 2), strict=True))
+    r, m = torch.tensor(reward), torch.tensor(margin)
+    p = torch.sigmoid(r[:, first] - r[:, second])
+    reference = torch.log_softmax(torch.tensor(REFERENCE), -1)
+    logits = torch.tensor(REFERENCE).clone().requires_grad_()
+    optimiser = torch.optim.LBFGS(
+        [logits], lr=1, max_iter=3000, tolerance_grad=1e-15, tolerance_change=0, history_size=50, line_search_fn="strong_wolfe"
+    )
+
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        log_pi = torch.log_softmax(z, -1)
+        args = [t[:, i] for t in (log_pi, reference, m) for i in (first, second)]
+        forward = modpo_loss(*args, beta=BETA, weight=weight)
+        backward = modpo_loss(args[1], args[0], args[3], args[2], args[5], args[4], beta=BETA, weight=weight)
+        return (p * forward + (1 - p) * backward).sum()
+
+    def step() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = loss(logits)
+        value.backward()
+        return value
+
+    optimiser.step(step)
+    for _ in range(5):  # Newton; the Hessian is singular along constants per prompt, hence the pseudo-inverse
+        gradient = torch.autograd.grad(loss(logits), logits)[0].flatten()
+        hessian = torch.autograd.functional.hessian(loss, logits.detach()).reshape(X * V, X * V)
+        with torch.no_grad():
+            logits -= (torch.linalg.pinv(hessian, rtol=1e-10) @ gradient).reshape(X, V)
+    return logits.detach().numpy() - REFERENCE
+
+
+class Tabular:
+    """Executes jobs exactly and evaluates specs in closed form."""
+
+    def __init__(self) -> None:
+        self.deltas: dict[str, np.ndarray] = {}
+        self.results: dict[str, dict] = {}
+
+    def log_probs(self, spec) -> np.ndarray:
+        def source(weights) -> np.ndarray:
+            return log_policy(REFERENCE + sum(c * self.deltas[name] for name, c in weights.terms))
+
+        return log_policy(sum(a * source(weights) for a, weights in spec.mix))
+
+    def point(self, spec) -> dict[str, float]:
+        p = np.exp(self.log_probs(spec))
+        return {"reward": float((p * REWARDS[0]).sum(-1).mean()), "cost": -float((p * REWARDS[1]).sum(-1).mean())}
+
+    def run(self, job: Job) -> dict:
+        names = [o.name for o in OBJECTIVES]
+        if job.kind == "aspect":
+            self.deltas[job.id] = converge(REWARDS[names.index(job.params["objective"])], np.zeros((X, V)), 1.0)
+            return {"form": "full", "task_vector_norm": float(np.linalg.norm(self.deltas[job.id]))}
+        if job.kind == "modpo":
+            # labels of objective 0; margin = implicit reward of the other expert
+            margin = BETA * self.deltas[job.needs["margin"].id]
+            reward = REWARDS[names.index(job.params["objective"])]
+            self.deltas[job.id] = converge(reward, margin, job.params["weight"])
+            return {"form": "full"}
+        units = {"reward": [0.0, 1.0], "cost": [0.0, 1.0]}
+        if job.kind == "candidates":
+            return {"reference": units, "points": [self.point(spec_from_json(s)) for s in job.params["specs"]]}
+        if job.kind == "extrapolation":
+            return {"reference": units, "evaluations": self.search(job, units)}
+        return {}
+
+    def search(self, job: Job, units: dict) -> list[dict]:
+        low, high = np.asarray(job.params["generalist"]), np.asarray(job.params["high"])
+        ids, records = [job.needs[f"delta:{i}"].id for i in range(2)], []
+
+        def evaluate(i: int, unit: np.ndarray) -> np.ndarray:
+            c = low + unit * high
+            point = self.point(spec_from_json({"weights": {"base": job.needs["reference"].id, "terms": list(zip(ids, c))}}))
+            records.append({"coefficients": list(c), **point})
+            return utility_scores([point], units, OBJECTIVES)[0]
+
+        drive(STRATEGIES[job.params["strategy"]](job.params["budget"], 0), evaluate)
+        return records
+
+    def build(self, name: str, settings: dict | None = None):
+        build = make_method(name, settings).build(world())
+        handles: dict[str, Handle] = {}
+        try:
+            step = next(build)
+            while True:
+                for job in closure(step.jobs):
+                    if job.id not in self.results:
+                        self.results[job.id] = self.run(job)
+                    handles[job.id] = Handle(job.id, Path("."), self.results[job.id], Cost(), 0.0)
+                step = build.send(handles)
+        except StopIteration as returned:
+            return returned.value
+
+
+@pytest.fixture(scope="module")
+def tabular() -> Tabular:
+    return Tabular()
+
+
+def test_dpo_converges_to_the_scaled_reward(tabular):
+    tabular.build("soup")
+    for job, reward in zip(world().aspects, REWARDS, strict=True):
+        difference = tabular.deltas[job.id] - reward / BETA
+        assert np.ptp(difference, axis=-1).max() < 1e-8
+
+
+@pytest.mark.parametrize("name", ["soup", "mod", "modpo"])
+@pytest.mark.parametrize("w", PREFERENCES)
+def test_linear_methods_reach_the_optimum(tabular, name, w):
+    family = tabular.build(name)
+    assert abs(tabular.log_probs(family.resolve(w)) - optimum(w)).max() < 1e-8
+
+
+def test_vertices_are_the_experts(tabular):
+    """Of soup, MOD and MODPO, as equal keys; PEO's vertices are not experts, and its coefficients say so."""
+    ids = [job.id for job in world().aspects]
+    keys = {name: [tabular.build(name).resolve(w).key for w in ((1.0, 0.0), (0.0, 1.0))] for name in ("soup", "mod", "modpo")}
+    assert keys["soup"] == keys["mod"] == keys["modpo"]
+    for w in ((1.0, 0.0), (0.0, 1.0)):
+        terms = dict(tabular.build("peo").resolve(w).mix[0][1].terms)
+        assert set(terms) == set(ids)
+
+
+@pytest.mark.parametrize("strategy", ["surrogate", "grid", "nsga2"])
+@pytest.mark.parametrize("w", INTERIOR)
+def test_peo_outside_the_hull_is_the_optimum_of_its_coefficients(tabular, strategy, w):
+    """PEO's policy at w has coefficients (a, b) with a + b > 1 and equals pi_ref exp((a r_1 + b r_2) / beta) / Z."""
+    family = tabular.build("peo", {"strategy": strategy})
+    a, b = family.coefficients(w)
+    assert a + b > 1
+    assert abs(tabular.log_probs(family.resolve(w)) - optimum((a, b))).max() < 1e-8
+
+
+def test_peo_steers_monotonically_on_validation(tabular):
+    """Along the knots of the map, validation reward and cost never fall as the helpful weight rises."""
+    job = next(job_id for job_id in tabular.results if job_id.startswith("extrapolation"))
+    evaluations = tabular.results[job]["evaluations"]
+    utilities = utility_scores(evaluations, {"reward": [0, 1], "cost": [0, 1]}, OBJECTIVES)
+    steer = steering_map(evaluations, utilities)
+    by_coefficients = {tuple(e["coefficients"]): u for e, u in zip(evaluations, utilities, strict=True)}
+    knots = np.array([by_coefficients[c] for c in steer.coefficients])
+    assert np.all(np.diff(knots[:, 0]) >= 0)
+    assert np.all(np.diff(knots[:, 1]) <= 0)
+    assert steer.positions[0] == 0
+    assert steer.positions[-1] == pytest.approx(1)
+
+
+def test_expo_scales_every_task_vector(tabular):
+    """peo-expo and expo.modpo: pi_ref exp((1 + alpha) w . r / beta), with the alpha of highest utility."""
+    for name in ("peo-expo", "expo.modpo", "expo.mod"):
+        family = tabular.build(name, {"alphas": (0.0, 0.5)} if name == "peo-expo" else None)
+        for w in INTERIOR:
+            log_pi = tabular.log_probs(family.resolve(w))
+            scale = (log_pi - log_pi[:, :1] - REFERENCE + REFERENCE[:, :1])[:, 1:]
+            scale = scale / (np.tensordot(w, REWARDS, 1) / BETA - (np.tensordot(w, REWARDS, 1) / BETA)[:, :1])[:, 1:]
+            assert np.ptp(scale) < 1e-6
+            assert scale.mean() >= 1 - 1e-8
+
+
+def test_equal_policies_of_different_methods_share_a_key(tabular):
+    assert tabular.build("peo-expo", {"alphas": (0.0,)}).resolve((0.5, 0.5)) == tabular.build("soup").resolve((0.5, 0.5))
+
+
+def test_a_second_method_trains_nothing_new(tabular):
+    tabular.build("peo")
+    trained = set(tabular.deltas)
+    tabular.build("mod")
+    assert set(tabular.deltas) == trained

@@ -1,0 +1,205 @@
+"""Specs, spaces, jobs, the runner and the store."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peo_bench.core.job import Cost, Job, closure, job_kind
+from peo_bench.core.method import Method, PolicyFamily, Round
+from peo_bench.core.runner import Runner
+from peo_bench.core.space import Space
+from peo_bench.core.spec import PolicySpec, Weights, policy, spec_from_json
+from peo_bench.errors import JobFailed, UsageError
+from peo_bench.registry import JOB_KINDS, METHODS, Registry
+from peo_bench.runs.plan import see_ahead
+from peo_bench.store.journal import Journal
+from peo_bench.store.store import Store
+
+RUNS: list[str] = []
+
+
+@job_kind("test-value", version=1, bound=lambda job: Cost(pairs_trained=job.params["value"]))
+def make_value(job, inputs, work):
+    RUNS.append(job.id)
+    if job.params["value"] < 0:
+        raise JobFailed("negative on purpose")
+    total = job.params["value"] + sum(handle.result["value"] for handle in inputs.values())
+    (work.dir / "value.txt").write_text(str(total))
+    work.charge(Cost(pairs_trained=job.params["value"]))
+    return {"value": total}
+
+
+JOB_KINDS.add("test-value", make_value)
+
+
+def value(n: int, **needs: Job) -> Job:
+    return Job("test-value", {"value": n}, needs)
+
+
+# ---- specs ----------------------------------------------------------------------------------------------------
+
+
+def test_equal_policies_have_equal_keys():
+    """Order, zero terms, duplicate terms and rounding noise do not matter; coefficients do."""
+    spec = policy("base", [("a", 0.3), ("b", 0.7)])
+    assert spec.key == policy("base", [("b", 0.7), ("a", 0.1), ("a", 0.2), ("c", 0.0)]).key
+    assert spec.key == policy("base", [("a", 0.3 + 1e-13), ("b", 0.7)]).key
+    assert spec.key != policy("base", [("a", 0.31), ("b", 0.7)]).key
+
+
+def test_keys_leave_defaults_out():
+    """The JSON that is hashed has no trace of defaults, so a new field with a default keeps every key."""
+    assert policy("base").to_json() == {"weights": {"base": "base"}}
+    assert PolicySpec(mix=((0.5, Weights("x")), (0.5, Weights("x")))) == policy("x")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(-3, 3)), max_size=5), st.floats(0.1, 2))
+def test_json_round_trip(terms, a):
+    spec = PolicySpec(mix=((a, Weights("base", tuple(terms))), (1 - a / 2, Weights("other"))))
+    assert spec_from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_a_spec_without_sources_is_refused():
+    with pytest.raises(ValueError, match="at least one source"):
+        PolicySpec(mix=((0.0, Weights("base")),))
+
+
+# ---- spaces ---------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=4))
+def test_projection_on_the_simplex(asked):
+    """The result is on the simplex, idempotent, and satisfies the variational inequality of a projection."""
+    space = Space("simplex")
+    p = np.array(space.project(tuple(asked)))
+    assert p.min() >= 0
+    assert p.sum() == pytest.approx(1)
+    assert space.project(tuple(p)) == pytest.approx(tuple(p), abs=1e-12)
+    for vertex in np.eye(len(asked)):
+        assert (np.array(asked) - p) @ (vertex - p) <= 1e-9
+
+
+def test_points_project_to_the_nearest():
+    space = Space("points", ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0)))
+    assert space.project((0.6, 0.4)) == (0.5, 0.5)
+    assert space.project(space.project((0.9, 0.1))) == (1.0, 0.0)
+
+
+# ---- jobs, store, runner -----------------------------------------------------------------------------------------
+
+
+def test_job_ids_are_content_addresses():
+    assert value(1).id == value(1).id != value(2).id
+    assert value(1, a=value(2)).id != value(1, a=value(3)).id
+    assert [job.params["value"] for job in closure([value(1, a=value(2)), value(2)])] == [2, 1]
+
+
+class Adder(Method):
+    """A method whose second round depends on the first one's result."""
+
+    name = "adder"
+    reference = "test"
+
+    def build(self, world):
+        first = value(2)
+        handles = yield Round([first], later=Cost(pairs_trained=100))
+        second = value(handles[first.id].result["value"] * 10)
+        yield Round([second])
+        return PolicyFamily(Space("simplex"), lambda w: policy(second.id))
+
+
+def test_rounds_share_jobs_and_replay(tmp_path):
+    RUNS.clear()
+    with Runner(tmp_path) as runner:
+        built = runner.build({"a": Adder(), "b": Adder()}, None, [])
+    assert len(RUNS) == 2, "equal jobs of two methods run once"
+    with Runner(tmp_path) as again:
+        replayed = again.build({"a": Adder()}, None, [])
+    assert len(RUNS) == 2, "a replay runs nothing"
+    assert replayed["a"].family.resolve((1, 0)).key == built["b"].family.resolve((1, 0)).key
+    assert again.outcome.reused == set(runner.outcome.handles)
+
+
+def test_plan_sees_past_rounds_that_cannot_be_named_yet(tmp_path):
+    """Before anything ran: one job and the declared bound of the rest; afterwards: both jobs and nothing more."""
+    jobs, later = see_ahead(Adder(), None, Store(tmp_path))
+    assert (len(jobs), later) == (1, Cost(pairs_trained=100))
+    with Runner(tmp_path) as runner:
+        built = runner.build({"a": Adder()}, None, [])
+    jobs, later = see_ahead(Adder(), None, Store(tmp_path))
+    assert set(jobs) == set(built["a"].jobs)
+    assert later == Cost()
+    assert sum(handle.cost.pairs_trained for handle in runner.outcome.handles.values()) <= 102
+
+
+class Failing(Method):
+    """A method whose job fails."""
+
+    name = "failing"
+    reference = "test"
+
+    def build(self, world):
+        yield Round([value(1, a=value(-1))])
+        return PolicyFamily(Space("simplex"), lambda w: policy("x"))
+
+
+def test_a_failing_method_does_not_stop_the_others(tmp_path):
+    with Runner(tmp_path) as runner:
+        built = runner.build({"bad": Failing(), "good": Adder()}, None, [])
+    assert set(built) == {"good"}
+    assert any("negative on purpose" in reason for reason in runner.outcome.failed.values())
+
+
+def test_a_damaged_artefact_is_built_again(tmp_path, caplog):
+    RUNS.clear()
+    handle = Store(tmp_path).run(value(5))
+    content = handle.path / "value.txt"
+    content.write_text("6")
+    assert Store(tmp_path).get(handle.id) is None
+    assert "damaged" in caplog.text
+    assert Store(tmp_path).run(value(5)).path.joinpath("value.txt").read_text() == "5"
+    assert len(RUNS) == 2
+
+
+def test_journal_cuts_a_torn_tail_at_every_offset(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl")
+    for i in range(3):
+        journal.append({"i": i, "text": "é"})
+    content = journal.path.read_bytes()
+    last = len(content) - len(content.splitlines(keepends=True)[-1])
+    for end in range(last, len(content)):
+        journal.path.write_bytes(content[:end])
+        assert [record["i"] for record in Journal(journal.path).records] == [0, 1]
+        assert journal.path.read_bytes() == content[:last]
+
+
+def test_journal_cuts_at_a_flipped_byte(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl")
+    journal.append([1])
+    journal.append([2])
+    content = bytearray(journal.path.read_bytes())
+    content[-3] ^= 1
+    journal.path.write_bytes(bytes(content))
+    assert Journal(journal.path).records == [[1]]
+
+
+# ---- registries -----------------------------------------------------------------------------------------------
+
+
+def test_unknown_names_get_a_suggestion():
+    with pytest.raises(UsageError, match="did you mean peo"):
+        METHODS.get("poe")
+
+
+def test_collisions_and_bad_names_are_errors():
+    registry: Registry[object] = Registry("thing", "peo_bench.things")
+    registry.add("one", object())
+    with pytest.raises(UsageError, match="twice"):
+        registry.add("one", object())
+    with pytest.raises(UsageError, match="not a valid name"):
+        registry.add("../evil", object())

@@ -1,0 +1,333 @@
+"""The report's contents: verdicts, tables, figures, texts, and a page that says the same in three formats."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_folder_fixture import HOSTILE, write_run_folder
+
+from peo_bench.errors import UsageError
+from peo_bench.report import build_report, contents, figures
+from peo_bench.report.build import embedded_json
+from peo_bench.report.folder import read_run_folder
+from peo_bench.report.tables import points_table, scoreboard
+from peo_bench.report.texts import MAX_CHARACTERS, embed_texts, policy_key
+from peo_bench.report.verdict import make_verdict
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return write_run_folder(tmp_path / "run")
+
+
+def view_of(run_dir: Path) -> contents.TaskView:
+    return contents.task_views(read_run_folder(run_dir))[0]
+
+
+def front(view: contents.TaskView) -> Any:
+    return figures.front_figure(view, figures.method_styles(view.methods), figures.front_geometry(view))
+
+
+def change(path: Path, **entries: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+def page_data(page: Path) -> Any:
+    found = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+# ---- the three files ----
+
+
+def test_building_twice_gives_the_same_bytes_and_touches_nothing_else(run_dir: Path) -> None:
+    inputs = {path: path.read_bytes() for path in run_dir.iterdir()}
+    assert build_report(run_dir) == run_dir / "report.html"
+    outputs = {path: path.read_bytes() for path in run_dir.glob("report.*")}
+    assert {path.name for path in outputs} == {"report.html", "report.md", "report.json"}
+    build_report(run_dir)
+    assert all(path.read_bytes() == content for path, content in (inputs | outputs).items())
+    assert set(run_dir.iterdir()) == set(inputs) | set(outputs)
+
+
+def test_the_three_formats_say_the_same(run_dir: Path) -> None:
+    page = build_report(run_dir).read_text()
+    markdown = (run_dir / "report.md").read_text()
+    stored = json.loads((run_dir / "report.json").read_text())["tasks"]["sandbox"]
+    assert stored["methods"] == json.loads((run_dir / "metrics.json").read_text())["tasks"]["sandbox"]["methods"]
+    assert f"<h1>{stored['verdict']['headline']}</h1>" in page
+    assert stored["verdict"]["headline"] in markdown
+    for row in scoreboard(view_of(run_dir)).rows:
+        assert "| " + " | ".join(text for text, _ in row.cells) + " |" in markdown
+        assert all(f">{text}</td>" in page for text, _ in row.cells)
+
+
+def test_every_inline_script_and_style_is_allowed_by_hash_and_nothing_is_loaded(run_dir: Path) -> None:
+    page = build_report(run_dir).read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy
+    allowed = set(re.findall(r"sha256-([A-Za-z0-9+/=]+)", policy[1]))
+    inline = re.findall(r"<script>(.*?)</script>", page, re.DOTALL) + re.findall(
+        r"<style[^>]*>(.*?)</style>", page, re.S
+    )
+    assert allowed == {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline}
+    assert len(inline) == 3
+    assert policy[1].startswith("default-src &#39;none&#39;;")
+    assert "unsafe" not in policy[1]
+    markup = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", page, flags=re.DOTALL)
+    assert not re.search(r'(src|href)="(?!#|data:)', markup)
+    assert not re.search(r' (style|on\w+)="', markup)
+
+
+def test_hostile_texts_cannot_leave_the_data_element(tmp_path: Path) -> None:
+    page = build_report(write_run_folder(tmp_path, hostile=True, n_prompts=8))
+    texts = page_data(page)["texts"]["texts"]
+    assert all(any(text.startswith(hostile) for text in texts) for hostile in HOSTILE)
+    assert page.read_text().count("<script") == 3
+    assert json.loads(embedded_json({"a": "</script>\u2028<!--&", "b": float("nan")})) == {
+        "a": "</script>\u2028<!--&",
+        "b": None,
+    }
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, run_dir: Path) -> None:
+    with pytest.raises(UsageError, match=r"run\.json is missing"):
+        build_report(tmp_path)
+    (run_dir / "points.csv").unlink()
+    with pytest.raises(UsageError, match=r"points\.csv is missing"):
+        build_report(run_dir)
+    change(run_dir / "run.json", schema_version=99)
+    with pytest.raises(UsageError, match="schema_version 99, this version reads 1"):
+        build_report(run_dir)
+
+
+def test_sections_without_data_are_absent(run_dir: Path) -> None:
+    for name in ("generations.parquet", "costs.json", "config.yaml"):
+        (run_dir / name).unlink()
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    metrics["tasks"]["sandbox"] |= {"methods": {}, "comparisons": [], "reference_point": None}
+    (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    table = pd.read_csv(run_dir / "points.csv")
+    table[~table["method"].isin(["oracle", "reference"])].to_csv(run_dir / "points.csv", index=False)
+    page = build_report(run_dir).read_text()
+    assert "<h1>No method was measured.</h1>" in page
+    assert "The trade-offs on offer" in page
+    for absent in (
+        "Scoreboard",
+        "Configuration (config.yaml)",
+        "Choose a mark",
+        "reference policy</span>",
+        "oracle</span>",
+    ):
+        assert absent not in page, absent
+    assert page_data(run_dir / "report.html")["texts"] is None
+
+
+def test_an_incomplete_run_says_what_is_missing(tmp_path: Path) -> None:
+    page = build_report(write_run_folder(tmp_path, complete=False)).read_text()
+    for text in ("incomplete", "1 missing", "underpowered", "modpo at helpful 0.25: training diverged at step 40"):
+        assert text in page
+
+
+def test_points_beyond_the_reference_raise_a_banner(run_dir: Path) -> None:
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    metrics["tasks"]["sandbox"]["methods"]["modpo"]["n_beyond_reference"] = 2
+    (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    page = build_report(run_dir).read_text()
+    assert "points beyond the reference point" in page
+    assert "2 points of MODPO lie beyond the reference point" in page
+
+
+# ---- figures ----
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2, 3)])
+def test_the_drawn_staircases_enclose_the_hypervolumes(tmp_path: Path, seeds: tuple[int, ...]) -> None:
+    """The area drawn (raw units) is metrics.json's hypervolume (reference units) times both standard deviations."""
+    run_dir = write_run_folder(tmp_path, seeds=seeds)
+    view = view_of(run_dir)
+    metrics = json.loads((run_dir / "metrics.json").read_text())["tasks"]["sandbox"]
+    unit = metrics["normalisation"]["reward"][1] * metrics["normalisation"]["cost"][1]
+    lines = [trace for trace in front(view).data if trace.meta["role"] == "stairs"]
+    assert len(lines) == len(seeds) * 4
+    for line in (line for line in lines if line.meta["seed"] == seeds[0]):
+        x, y = np.array([*line.x, view.bound[0]]), np.array([*line.y, view.bound[1]])
+        area = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+        assert line.line.shape is None, "corners are vertices; plotly must not add its own"
+        assert area / unit == pytest.approx(metrics["methods"][line.meta["method"]]["hypervolume"]["value"], rel=1e-6)
+
+
+def test_dominated_points_are_hollow_and_off_the_line(run_dir: Path) -> None:
+    view = view_of(run_dir)
+    figure = front(view)
+    lines = {t.meta["method"]: set(zip(t.x, t.y, strict=True)) for t in figure.data if t.meta["role"] == "stairs"}
+    marks = {t.meta["method"]: t.marker.symbol for t in figure.data if t.meta["role"] == "points"}
+    dominated = [p for p in view.points if not p.nondominated and p.method != "reference"]
+    assert {p.method for p in dominated} == {"modpo", "soup"}
+    for method, symbols in marks.items():
+        for point, symbol in zip(view.of(method), symbols, strict=True):
+            assert symbol.endswith("-open") == (not point.nondominated)
+            assert ((point.x, point.y) in lines[method]) == point.nondominated
+
+
+def test_better_is_up_and_right(run_dir: Path) -> None:
+    layout = front(view_of(run_dir)).layout
+    assert layout.xaxis.range[0] < layout.xaxis.range[1]
+    assert layout.yaxis.range[0] > layout.yaxis.range[1], "a cost axis runs downwards"
+    assert "better" in [note.text for note in layout.annotations]
+
+
+def test_points_carry_the_key_of_their_texts(run_dir: Path) -> None:
+    data = page_data(build_report(run_dir))
+    keys = {key for t in data["figures"]["front-0"]["data"] for key in t.get("customdata", []) if key}
+    assert keys == set(data["policies"]) == set(data["texts"]["policies"])
+    assert policy_key("reference", 3, None) == policy_key("reference", 1, None)
+
+
+def test_only_svg_traces_and_escaped_hover_texts(tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)> " + "long " * 60
+    data = page_data(build_report(write_run_folder(tmp_path, methods=("peo", name), n_prompts=8)))
+    traces = [trace for figure in data["figures"].values() for trace in figure["data"]]
+    assert {trace["type"] for trace in traces} == {"scatter"}
+    texts = [text for trace in traces for text in trace.get("text", [])]
+    assert not any("hovertemplate" in trace for trace in traces)
+    lines = [line for text in texts for line in text.split("<br>")]
+    assert any("&lt;img" in line and line.endswith("…") for line in lines)
+    assert all(len(line) <= 170 and "<" not in line for line in lines)
+
+
+def test_methods_are_told_apart_without_colour() -> None:
+    styles = figures.method_styles([f"m{i}" for i in range(12)])
+    assert len({(style.colour, style.symbol) for style in styles.values()}) == 12
+    assert len({style.symbol for style in list(styles.values())[:7]}) == 7
+
+
+def test_missing_numbers_are_dashes(run_dir: Path) -> None:
+    """A point without scores is no point; unknown KL, length and errors are dashes, never NaN."""
+    table = pd.read_csv(run_dir / "points.csv")
+    table.loc[table["method"] == "soup", ["kl", "length", "reward_se"]] = np.nan
+    table.loc[(table["method"] == "modpo") & (table["preference_helpful"] == 1.0), "cost"] = np.nan
+    table.to_csv(run_dir / "points.csv", index=False)
+    view = view_of(run_dir)
+    assert len(view.of("modpo")) == 4
+    cells = next(row for row in points_table(view).rows if row.method == "soup").cells
+    assert [text for text, _ in cells][3:5] == ["–", "–"]
+    assert "±" not in cells[1][0]
+    assert "NaN" not in json.dumps(page_data(build_report(run_dir)))
+
+
+# ---- verdict ----
+
+
+def metrics_of(**utilities: float) -> dict[str, Any]:
+    methods = {m: {"steered_utility": {"value": u, "ci_low": u - 1, "ci_high": u + 1}} for m, u in utilities.items()}
+    return {"methods": methods, "comparisons": []}
+
+
+def gap(a: str, b: str, low: float, high: float) -> dict[str, Any]:
+    return {"a": a, "b": b, "difference": (low + high) / 2, "ci_low": low, "ci_high": high}
+
+
+@pytest.mark.parametrize(
+    ("utilities", "comparisons", "headline"),
+    [
+        ({}, [], "No method was measured."),
+        ({"peo": 0.5}, [], "PEO reaches a steered utility of 0.50 [−0.50, 1.50]."),
+        (
+            {"peo": 0.5, "modpo": 0.4},
+            [gap("modpo", "peo", -0.15, -0.05)],
+            "PEO beats MODPO: +0.10 [0.05, 0.15] in steered utility.",
+        ),
+        (
+            {"peo": 0.5, "modpo": 0.4},
+            [gap("peo", "modpo", -0.05, 0.25)],
+            "PEO and MODPO tie: the difference in steered utility, +0.10 [−0.05, 0.25], may be zero.",
+        ),
+        (
+            {"peo": 0.5, "modpo": 0.4},
+            [],
+            "PEO has the highest steered utility; whether it differs from MODPO was not tested.",
+        ),
+        (
+            {"peo": 0.5, "modpo": 0.4, "mod": 0.3},
+            [gap("peo", "modpo", 0.05, 0.15), gap("peo", "mod", 0.1, 0.3)],
+            "PEO beats MODPO and MOD: +0.10 [0.05, 0.15] in steered utility over MODPO, the next best.",
+        ),
+        (
+            {"peo": 0.5, "modpo": 0.4, "mod": 0.3},
+            [gap("peo", "modpo", -0.05, 0.25), gap("peo", "mod", 0.1, 0.3)],
+            "PEO beats MOD in steered utility; it ties with MODPO.",
+        ),
+        (
+            {"peo": 0.5, "a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1},
+            [gap("peo", m, 0.05, 0.15) for m in "abcd"],
+            "PEO beats 4 other methods: +0.10 [0.05, 0.15] in steered utility over a, the next best.",
+        ),
+    ],
+)
+def test_the_headline_follows_the_intervals(utilities: Any, comparisons: Any, headline: str) -> None:
+    task = {**metrics_of(**utilities), "comparisons": comparisons}
+    assert make_verdict(list(utilities), [], task, [1]).headline == headline
+
+
+def test_the_verdict_names_its_limits() -> None:
+    task = metrics_of(peo=0.5, modpo=0.4, soup=0.45)
+    task["comparisons"] = [gap("peo", "modpo", 0.05, 0.15), gap("peo", "soup", -0.01, 0.11)]
+    for method, kl in (("peo", 9.0), ("modpo", 6.0)):
+        task["methods"][method]["kl_mean"] = kl
+    details = " ".join(make_verdict(["peo", "modpo"], ["reference", "soup"], task, [1]).details)
+    assert "Mean KLs differ (PEO 9.0, MODPO 6.0 nats)" in details
+    assert "best free control, soup: +0.05 [−0.01, 0.11], not told apart" in details
+    assert "One training seed: these checkpoints; training variance not included." in details
+    task["methods"]["modpo"]["kl_mean"] = 8.5
+    assert "about equally far" in make_verdict(["peo", "modpo"], [], task, [1, 2]).details[0]
+    task["methods"]["peo"]["kl_mean"] = None
+    known = make_verdict(["peo", "modpo"], [], task, [1, 2]).details
+    assert known == ("Not at equal KL: the KL of PEO is not known.", "2 training seeds.")
+
+
+# ---- texts ----
+
+
+def test_every_policy_shows_the_same_fixed_sample_of_prompts(run_dir: Path) -> None:
+    table = pd.read_parquet(run_dir / "generations.parquet")
+    found = embed_texts(table, ["reward", "cost"])
+    shuffled = embed_texts(table.sample(frac=1, random_state=0), ["reward", "cost"])
+    assert found is not None
+    assert shuffled is not None
+    assert found["prompts"] == shuffled["prompts"]
+    assert (len(found["prompts"]), found["n_prompts"]) == (24, 60)
+    assert {prompt["category"] for prompt in found["prompts"]} == {"benign", "dual-use", "dangerous"}
+    assert all(prompt["sensitive"] == (prompt["category"] != "benign") for prompt in found["prompts"])
+    assert len(found["policies"]) == 21
+    for key, answers in found["policies"].items():
+        method, _, weight = key.split("|")
+        for prompt, (index, reward, _) in zip(found["prompts"], answers, strict=True):
+            own = table[(table["method"] == method) & (table["prompt"] == prompt["text"])]
+            row = own[own["preference"].isna() if weight == "" else own["preference"] == float(weight)].iloc[0]
+            assert found["texts"][index] == row["response"]
+            assert reward == pytest.approx(row["reward"], abs=1e-3)
+
+
+def test_long_texts_are_cut_equal_texts_stored_once_and_gaps_stay_gaps(run_dir: Path) -> None:
+    table = pd.read_parquet(run_dir / "generations.parquet")
+    table["response"] = "x" * 10_000
+    lost = (table["method"] == "peo") & (table["preference"] == 1.0)
+    found = embed_texts(table[~lost | (table["prompt_id"] == "p0000")], ["reward", "absent"])
+    assert found is not None
+    assert len(found["texts"]) == 1
+    assert len(found["texts"][0]) < MAX_CHARACTERS + 20
+    assert found["scorers"] == ["reward"]
+    unlabelled = embed_texts(table.drop(columns="category"), [])
+    assert unlabelled is not None
+    assert not any(prompt["sensitive"] for prompt in unlabelled["prompts"])
+    assert embed_texts(None, []) is None

@@ -1,0 +1,307 @@
+"""Phase 1 and supervised fine-tuning: what is trained on, determinism, divergence, and resuming after a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_fixtures import handle, pair_rows, save_pairs, save_policy, sentence, tiny_tokenizer, workspace
+
+from peo_bench.core.job import Cost, Handle, Job
+from peo_bench.errors import Diverged, UsageError
+from peo_bench.training import aspect, sft, trl_common
+
+DPO = {"objective": "helpful", "seed": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-2, "lora_rank": 4}
+WEIGHTS = {"lora": "adapter/adapter_model.safetensors", "full": "model/model.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
+    """A reference policy and pairs."""
+    root = tmp_path_factory.mktemp("inputs")
+    return {"reference": save_policy(root / "reference"), "pairs": save_pairs(root / "pairs")}
+
+
+def params(form: str = "lora", **changes: Any) -> dict[str, Any]:
+    """Parameters of a small aspect job."""
+    rate = {"full": {"learning_rate": 2e-3}, "lora": {}}[form]
+    return DPO | {"form": form} | rate | changes
+
+
+def train(inputs: dict[str, Handle], directory: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Train one aspect; return its result and its weights."""
+    job = Job("aspect", params(**changes))
+    result = aspect.train_aspect.run(job, inputs, workspace(directory))
+    return result, load_file(directory / WEIGHTS[result["form"]])
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Say whether two sets of weights are the same to the last bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("form", ["lora", "full"])
+def test_an_expert_learns_its_pairs_and_two_runs_are_bit_identical(
+    form: str, inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    result, weights = train(inputs, tmp_path / "a", form=form)
+    _, again = train(inputs, tmp_path / "b", form=form)
+    assert equal(weights, again)
+    assert result["form"] == form and result["pairs"] == 48
+    first, last = result["curves"][0], result["curves"][-1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert last["loss"] < first["loss"] and last["accuracy"] > 0.9 and last["margin"] > 0
+    assert result["task_vector_norm"] > 0
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_task_vector_norm_of_an_adapter_is_that_of_its_merged_weights(
+    inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    result, _ = train(inputs, tmp_path)
+    reference = inputs["reference"].path / "model"
+    merged = trl_common.load_policy(reference, handle(tmp_path, result)).merge_and_unload()
+    assert aspect.full_norm(merged, reference) == pytest.approx(result["task_vector_norm"], rel=1e-5)
+
+
+def test_the_task_vector_norm_of_a_full_model_is_the_distance_to_the_reference(
+    inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    result, after = train(inputs, tmp_path, form="full")
+    before = load_file(inputs["reference"].path / "model" / "model.safetensors")
+    distance = math.sqrt(sum(float((after[name] - before[name]).double().square().sum()) for name in before))
+    assert distance == pytest.approx(result["task_vector_norm"], rel=1e-6)
+
+
+def test_adapters_of_different_objectives_start_from_the_same_factors(
+    inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    still = {"learning_rate": 1e-12}
+    _, helpful = train(inputs, tmp_path / "a", **still)
+    _, harmless = train(inputs, tmp_path / "b", objective="harmless", **still)
+    factors = [name for name in helpful if "lora_A" in name]
+    assert factors and not any("lm_head" in name for name in helpful)
+    assert all(torch.allclose(helpful[name], harmless[name], atol=1e-9) for name in factors)
+
+
+def test_the_order_of_the_data_does_not_depend_on_the_labels(inputs: dict[str, Handle], tmp_path: Path) -> None:
+    rows = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in pair_rows(40)]
+    for name, some in (("a", pair_rows(40)), ("b", rows)):
+        (tmp_path / f"{name}-policy.jsonl").write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
+    data = {"reference": inputs["reference"], "pairs": handle(tmp_path, {})}
+    trainers = [
+        aspect.build_trainer(params(objective=name), data, workspace(tmp_path / f"work-{name}"), 1.0, None)
+        for name in ("a", "b")
+    ]
+    prompts = [trainer.train_dataset["prompt_ids"][:] for trainer in trainers]
+    assert list(prompts[0]) == list(prompts[1])
+
+
+def test_the_model_sees_the_prompt_as_generation_does_then_the_answer_and_one_eos(
+    inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    from peo_bench.engine.rendering import prompt_ids
+
+    trainer = aspect.build_trainer(params(), inputs, workspace(tmp_path), 1.0, None)
+    tokenizer = tiny_tokenizer()
+    batch = next(iter(trainer.get_train_dataloader()))
+    rows = {row["prompt"]: row for row in pair_rows(48, seed=len("policy"))}
+    dataset = trainer.train_dataset
+    for i in range(8):
+        row = rows[dataset["prompt"][i]]
+        for half, answer in ((0, row["chosen"]), (8, row["rejected"])):
+            seen = batch["input_ids"][half + i][batch["attention_mask"][half + i].bool()].tolist()
+            answered = batch["input_ids"][half + i][batch["completion_mask"][half + i].bool()].tolist()
+            answer_ids = [tokenizer.convert_tokens_to_ids(word) for word in answer.split()] + [tokenizer.eos_token_id]
+            assert answered == answer_ids
+            assert seen == prompt_ids(tokenizer, row["prompt"]) + answer_ids
+            assert seen.count(tokenizer.bos_token_id) == 1
+
+
+def test_gradient_accumulation_gives_the_same_expert(inputs: dict[str, Handle], tmp_path: Path) -> None:
+    settings = {"form": "full", "learning_rate": 1e-4}
+    _, whole = train(inputs, tmp_path / "a", **settings)
+    _, split = train(inputs, tmp_path / "b", micro_batch_size=4, **settings)
+    assert all(torch.allclose(whole[name], split[name], atol=2e-5) for name in whole)
+
+
+def test_an_adapter_trains_on_a_trunk_in_bfloat16(inputs: dict[str, Handle], tmp_path: Path) -> None:
+    result, weights = train(inputs, tmp_path, precision="bfloat16", epochs=2.0)
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    assert result["curves"][0]["loss"] == pytest.approx(math.log(2), abs=2e-2)
+    assert result["curves"][-1]["accuracy"] > 0.9
+
+
+def test_work_is_charged_with_its_epochs_and_bounded_beforehand(inputs: dict[str, Handle], tmp_path: Path) -> None:
+    work = workspace(tmp_path)
+    pairs = Job("sandbox-pairs", {"seed": 0, "policy": 48, "scorer": 48})
+    job = Job("aspect", params(epochs=1.5), {"pairs": pairs})
+    aspect.train_aspect.run(job, inputs, work)
+    assert work.cost == job.bound == Cost(pairs_trained=72)
+
+
+def test_progress_goes_to_one(inputs: dict[str, Handle], tmp_path: Path) -> None:
+    seen: list[float] = []
+    work = workspace(tmp_path)
+    work.progress = lambda fraction, note: seen.append(fraction)
+    aspect.train_aspect.run(Job("aspect", params()), inputs, work)
+    assert seen == sorted(seen) and len(seen) == 6 and seen[-1] == 1
+
+
+def test_a_job_prints_nothing_and_leaves_loggers_and_environment_alone(
+    inputs: dict[str, Handle], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    levels = {name: logging.getLogger(name).level for name in ("transformers", "trl", "datasets")}
+    train(inputs, tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert levels == {name: logging.getLogger(name).level for name in levels}
+    assert "TQDM_DISABLE" not in os.environ
+
+
+@pytest.mark.parametrize("form", ["lora", "full"])
+def test_a_loss_that_is_not_finite_ends_the_job(form: str, inputs: dict[str, Handle], tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="not finite|training loss is"):
+        train(inputs, tmp_path, form=form, learning_rate=1e30)
+
+
+def test_micro_batches_must_divide_the_batch(inputs: dict[str, Handle], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="multiple of micro_batch_size"):
+        train(inputs, tmp_path, micro_batch_size=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "no rows"), ('{"prompt": "w1", "chosen": "w2"}\n', ":1: column 'rejected' is missing")],
+)
+def test_an_empty_or_incomplete_pairs_file_is_refused(
+    text: str, message: str, inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    (tmp_path / "helpful-policy.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        train(inputs | {"pairs": handle(tmp_path, {})}, tmp_path / "work")
+
+
+def test_pairs_without_room_for_an_answer_are_left_out(inputs: dict[str, Handle]) -> None:
+    tokenizer = tiny_tokenizer()
+    path = aspect.pairs_file(inputs, "helpful")
+    dataset = aspect.tokenised_pairs(tokenizer, path, 7)
+    assert 0 < len(dataset) < 48 and max(map(len, dataset["prompt_ids"])) < 7
+    with pytest.raises(UsageError, match="max_length = 3"):
+        aspect.tokenised_pairs(tokenizer, path, 3)
+
+
+def test_training_order_is_a_seeded_permutation_per_epoch_in_batches_of_like_length() -> None:
+    lengths = [i % 30 for i in range(640)]
+    order = trl_common.training_order(lengths, 8, 1.0, seed=3)
+    assert sorted(order) == list(range(640)) and order != sorted(order)
+    assert order == trl_common.training_order(lengths, 8, 1.0, seed=3)
+    assert order != trl_common.training_order(lengths, 8, 1.0, seed=4)
+    spread = [max(batch) - min(batch) for i in range(0, 640, 8) if (batch := [lengths[j] for j in order[i : i + 8]])]
+    assert sum(spread) / len(spread) < 4
+    longer = trl_common.training_order(lengths, 8, 2.5, seed=3)
+    assert sorted(longer).count(0) in (2, 3) and len(longer) == 1600
+
+
+# --- supervised fine-tuning -------------------------------------------------------------------------------------------
+
+
+def save_corpus(path: Path) -> Handle:
+    """A corpus whose answers repeat the last word of the prompt."""
+    import random
+
+    rng = random.Random(0)
+    prompts = [sentence(rng, 3) for _ in range(60)]
+    rows = [{"prompt": prompt, "answer": f"good {prompt.split()[-1]}"} for prompt in prompts]
+    save_policy(path, "init")
+    (path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return handle(path, {})
+
+
+def test_sft_lowers_the_loss_writes_a_base_policy_and_is_deterministic(tmp_path: Path) -> None:
+    corpus = {"corpus": save_corpus(tmp_path / "corpus")}
+    job = Job("sft", {"seed": 0, "model": {"builder": "sandbox"}, "steps": 30, "batch_size": 16, "learning_rate": 1e-2})
+    first, second = workspace(tmp_path / "a"), workspace(tmp_path / "b")
+    result = sft.train_sft.run(job, corpus, first)
+    assert sft.train_sft.run(job, corpus, second) == result
+    assert equal(*(load_file(work.dir / "model" / "model.safetensors") for work in (first, second)))
+    assert result["form"] == "base" and result["curves"][-1]["loss"] < 0.6 * result["curves"][0]["loss"]
+    assert first.cost == job.bound == Cost(examples_trained=480)
+    assert trl_common.load_tokenizer(first.dir / "model").chat_template == tiny_tokenizer().chat_template
+
+
+def test_sft_learns_from_the_answer_and_its_eos_only(tmp_path: Path) -> None:
+    corpus = save_corpus(tmp_path)
+    tokenizer = tiny_tokenizer()
+    ids, labels = sft.tokenised_corpus(tokenizer, corpus.path / "corpus.jsonl")[0]
+    row = json.loads((corpus.path / "corpus.jsonl").read_text().splitlines()[0])
+    answer = [*tokenizer(row["answer"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    assert [label for label in labels if label != sft.IGNORED] == answer == ids[-len(answer) :]
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+# --- a kill in the middle ---------------------------------------------------------------------------------------------
+
+CHILD = """
+import json, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from training_fixtures import handle, workspace
+from peo_bench.core.job import Job
+from peo_bench.training import aspect, trl_common
+trl_common.CHECKPOINT_SECONDS = 0.0
+work = workspace(Path({work!r}))
+work.progress = lambda fraction, note: fraction >= 0.8 and os.kill(os.getpid(), signal.SIGKILL)
+inputs = {{role: handle(Path(path), {{}}) for role, path in {inputs!r}.items()}}
+aspect.train_aspect.run(Job("aspect", {params!r}), inputs, work)
+"""
+
+
+@pytest.mark.parametrize("form", ["lora", "full"])
+def test_training_killed_and_run_again_gives_the_uninterrupted_weights(
+    form: str, inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    paths = {role: str(value.path) for role, value in inputs.items()}
+    script = CHILD.format(
+        tests=str(Path(__file__).parent), work=str(tmp_path / "killed"), inputs=paths, params=params(form, epochs=2.0)
+    )
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert child.returncode == -9, child.stderr
+    checkpoints = sorted((tmp_path / "killed" / "scratch" / "trainer").glob("checkpoint-*/complete"))
+    assert len(checkpoints) == 2
+    steps: list[str] = []
+    work = workspace(tmp_path / "killed")
+    work.progress = lambda fraction, note: steps.append(note)
+    result = aspect.train_aspect.run(Job("aspect", params(form, epochs=2.0)), inputs, work)
+    assert steps == ["step 10/12", "step 11/12", "step 12/12"]
+    expected, weights = train(inputs, tmp_path / "whole", form=form, epochs=2.0)
+    assert equal(load_file(work.dir / WEIGHTS[form]), weights)
+    assert result == expected
+
+
+def test_a_checkpoint_that_was_not_finished_is_not_resumed_from(inputs: dict[str, Handle], tmp_path: Path) -> None:
+    work = workspace(tmp_path)
+    torn = work.scratch / "trainer" / "checkpoint-3"
+    torn.mkdir(parents=True)
+    (torn / "trainer_state.json").write_text("{", encoding="utf-8")
+    assert aspect.train_aspect.run(Job("aspect", params()), inputs, work)["pairs"] == 48
+
+
+def test_job_kinds_are_importable_without_torch() -> None:
+    script = (
+        "import sys; from peo_bench.training import aspect, modpo, sft, reward_model;"
+        "sys.exit(bool({'torch', 'trl', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
