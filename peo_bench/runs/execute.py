@@ -133,7 +133,7 @@ def _build(runner: Runner, config: RunConfig, task: TaskConfig, seed: int) -> Se
     for name, method in methods.items():
         if method.needs_labels_on_both and not world.labels_on_both:
             raise UsageError(f"{name} needs both labels on every pair, which the data of suite {config.suite.name} has not")
-    externals = {name: checkpoint_job(path, "policy") for name, path in config.policies.items()}
+    externals = {name: checkpoint_job(path, "delta", world.reference) for name, path in config.policies.items()}
     oracle = _oracle_job(config, world)
     units = responses_job(world, task, policy(world.reference.id), {}, "validation", world.validation_prompts)
     built = runner.build(methods, world, [*externals.values(), units, *([oracle] if oracle else [])])

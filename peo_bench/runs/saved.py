@@ -127,9 +127,9 @@ def answer(
     folder: Path, method: str, preference: Preference, prompts: list[str], *, samples: int, seed: int | None
 ) -> list[dict[str, Any]]:
     """Answer `prompts` with the policy of `method` at `preference`; sampling is reproducible."""
+    family, world, store = load_family(folder, method, seed)
     from peo_bench.engine.engine import Engine, Request
 
-    family, world, store = load_family(folder, method, seed)
     decoding = dict(world.decoding)
     engine = Engine(store.__getitem__, precision=decoding.pop("precision"), noise_seed=world.seed)
     spec = family.resolve(preference)
@@ -144,9 +144,9 @@ def answer(
 
 def export_policy(folder: Path, method: str, preference: Preference, to: Path, *, seed: int | None) -> None:
     """Write the policy of `method` at `preference` as a Hugging Face model folder with a model card."""
+    family, world, store = load_family(folder, method, seed)
     from peo_bench.engine.engine import Engine
 
-    family, world, store = load_family(folder, method, seed)
     spec = family.resolve(preference)
     if len(spec.mix) != 1 or spec.mix[0][0] != 1.0:
         raise UsageError(f"{method} mixes the log-probabilities of {len(spec.mix)} models at decoding time: no single model")

@@ -10,6 +10,7 @@ from peo_bench.core.method import Objective, World
 from peo_bench.core.spec import PolicySpec
 from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
 from peo_bench.data.pairs import pairs_job, prompts_job
+from peo_bench.errors import unknown
 from peo_bench.runs.config import RunConfig
 from peo_bench.suites.config import PairsData, SandboxData, SuiteConfig, TaskConfig
 
@@ -44,9 +45,20 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         decoding=suite.decoding.model_dump(mode="json") | {"precision": suite.precision},
         seed=seed,
         validation_prompts=scaled(suite.validation_prompts, limit),
-        labels_on_both=isinstance(suite.data, SandboxData),
-        experts={name: checkpoint_job(path, "delta") for name, path in config.experts.items()},
+        labels_on_both=_labels_on_both(suite),
+        experts=_experts(config, [objective.name for objective in objectives], reference),
     )
+
+
+def _labels_on_both(suite: SuiteConfig) -> bool:
+    return isinstance(suite.data, SandboxData) or all(source.labels_on_both for source in suite.data.sources)
+
+
+def _experts(config: RunConfig, objectives: list[str], reference: Job) -> dict[str, Job]:
+    for name in config.experts:
+        if name not in objectives:
+            raise unknown("objective in --expert", name, objectives)
+    return {name: checkpoint_job(path, "delta", reference) for name, path in config.experts.items()}
 
 
 def _sandbox(suite: SuiteConfig, data: SandboxData, limit: int | None, seed: int) -> tuple[Job, Job, Job]:

@@ -14,6 +14,7 @@ import math
 import os
 import random
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -261,24 +262,40 @@ def _last_checkpoint(directory: Path) -> str | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence progress bars and the libraries' INFO and WARNING chatter; restore everything afterwards."""
+    """Silence progress bars, deprecations and the libraries' INFO and WARNING chatter; restore everything afterwards."""
     import datasets
+    from transformers.utils import logging as hub
 
+    bars = [
+        (datasets.are_progress_bars_disabled(), datasets.disable_progress_bars, datasets.enable_progress_bars),
+        (not hub.is_progress_bar_enabled(), hub.disable_progress_bar, hub.enable_progress_bar),
+    ]
     loggers = [logging.getLogger(name) for name in ("transformers", "trl", "peft", "accelerate", "datasets")]
     levels = [logger.level for logger in loggers]
-    bars, tqdm = datasets.are_progress_bars_disabled(), os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    datasets.disable_progress_bars()
+    for _, disable, _ in bars:
+        disable()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings(), _environment("TQDM_DISABLE", "1"):
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if not bars:
-            datasets.enable_progress_bars()
-        if tqdm is None:
-            del os.environ["TQDM_DISABLE"]
+        for disabled, _, enable in bars:
+            if not disabled:
+                enable()
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
         else:
-            os.environ["TQDM_DISABLE"] = tqdm
+            os.environ[name] = before

