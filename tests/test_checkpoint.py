@@ -130,7 +130,7 @@ def test_truncated_weights_and_missing_shards_are_refused(tmp_path, store):
     (folder / "model.safetensors").write_bytes(content)
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UsageError, match="model-00002-of-00002.safetensors is missing"):
+    with pytest.raises(UsageError, match=r"model-00002-of-00002\.safetensors is missing"):
         store.run(checkpoint_job(str(folder), "base"))
 
 
@@ -168,7 +168,7 @@ def test_an_adapter_of_another_base_is_a_warning(tmp_path, store, reference):
 )
 def test_an_expert_that_does_not_fit_the_reference_is_refused(tmp_path, store, reference, make, said):
     job = checkpoint_job(str(make(tmp_path / "expert")), "delta", reference)
-    with pytest.raises(UsageError, match=rf"does not fit the reference policy \({said}"):
+    with pytest.raises(UsageError, match=rf"does not fit the reference policy \(.*{said}"):
         store.run(job)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,15 @@ PARAMS: dict[str, Any] = {
 }
 
 
+SIDES = ("chosen", "rejected")
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
     """Reference policy, pairs, and the harmless expert (preferring the other word, harder trained) as the margin."""
     root = tmp_path_factory.mktemp("inputs")
     found = {"reference": save_policy(root / "reference"), "pairs": save_pairs(root / "pairs")}
-    params = PARAMS | {"objective": "harmless", "beta": 0.3}
+    params = PARAMS | {"objective": "harmless", "beta": 0.3, "epochs": 6.0}
     result = aspect.train_aspect.run(Job("aspect", params), found, workspace(root / "margin"))
     return found | {"margin": handle(root / "margin", result)}
 
@@ -43,7 +47,8 @@ def cost_model(inputs: dict[str, Handle], tmp_path_factory: pytest.TempPathFacto
     """A harmlessness model, higher is worse."""
     directory = tmp_path_factory.mktemp("cost")
     params = {"objective": "harmless", "direction": "cost", "seed": 1, "epochs": 2.0, "learning_rate": 2e-3}
-    return handle(directory, reward_model.train_reward_model.run(Job("reward-model", params), inputs, workspace(directory)))
+    result = reward_model.train_reward_model.run(Job("reward-model", params), inputs, workspace(directory))
+    return handle(directory, result)
 
 
 def paper(
@@ -54,7 +59,7 @@ def paper(
     return math.log(1 + math.exp(-inside))
 
 
-def log_probs(model: Any, tokenizer: Any, prompt: list[int], answer: list[int]) -> float:
+def log_probs(model: Any, prompt: list[int], answer: list[int]) -> float:
     """Sum log pi over the answer's tokens, from plain logits in float64, one text at a time."""
     ids = torch.tensor([prompt + answer])
     with torch.no_grad():
@@ -69,7 +74,8 @@ def test_the_loss_is_the_papers(weight: float) -> None:
         3 * torch.randn(16, dtype=torch.float64) for _ in range(2)
     ]
     ours = modpo.modpo_loss(*values, beta=0.1, weight=weight)
-    literal = [paper(*row, beta=0.1, w=(weight, 1 - weight)) for row in zip(*map(torch.Tensor.tolist, values), strict=True)]
+    rows = torch.stack(values, dim=1).tolist()
+    literal = [paper(*row, beta=0.1, w=(weight, 1 - weight)) for row in rows]
     assert ours.shape == (16,)
     assert ours.tolist() == pytest.approx(literal, abs=1e-6)
 
@@ -133,16 +139,14 @@ def test_the_trainer_computes_the_papers_loss(
         values = []
         for model in (trainer.model, reference, margin):
             for answer in (row["chosen_ids"], row["rejected_ids"]):
-                values.append(log_probs(model, None, row["prompt_ids"], answer))
+                values.append(log_probs(model, row["prompt_ids"], answer))
         pi_w, pi_l, ref_w, ref_l, other_w, other_l = values
         r_w, r_l = (PARAMS["margin_beta"] * (a - b) for a, b in ((other_w, ref_w), (other_l, ref_l)))
         literal.append(paper(pi_w, pi_l, ref_w, ref_l, r_w, r_l, PARAMS["beta"], (weight, 1 - weight)))
     assert loss == pytest.approx(sum(literal) / 8, abs=1e-6)
 
 
-def test_a_cost_model_enters_with_a_minus_sign(
-    inputs: dict[str, Handle], cost_model: Handle, tmp_path: Path
-) -> None:
+def test_a_cost_model_enters_with_a_minus_sign(inputs: dict[str, Handle], cost_model: Handle, tmp_path: Path) -> None:
     work = workspace(tmp_path)
     with_cost = {**inputs, "margin": cost_model}
     plain = aspect.build_trainer(PARAMS, inputs, workspace(tmp_path / "plain"), 0.5, None).train_dataset
@@ -164,25 +168,41 @@ def test_weight_one_is_the_aspect_to_the_last_bit(form: str, inputs: dict[str, H
     result = modpo.train_modpo.run(Job("modpo", params | {"weight": 1.0}), inputs, workspace(tmp_path / "b"))
     name = {"lora": "adapter/adapter_model.safetensors", "full": "model/model.safetensors"}[form]
     a, b = (load_file(tmp_path / side / name) for side in "ab")
-    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
     assert result == {"weight": 1.0} | expert
 
 
 @pytest.mark.parametrize("form", ["lora", "full"])
-def test_a_smaller_weight_moves_towards_the_margin(form: str, inputs: dict[str, Handle], tmp_path: Path) -> None:
-    """The pairs prefer "good", the margin "bad": the less the pairs weigh, the lower the preference for "good"."""
+def test_where_the_pairs_are_undecided_the_margin_decides(form: str, inputs: dict[str, Handle], tmp_path: Path) -> None:
+    """Every pair comes in both orders, so r_0 = 0 and the optimum is ref exp(w_1 R_1 / beta): towards "bad"."""
+    rows = [json.loads(line) for line in aspect.pairs_file(inputs, "helpful").read_text().splitlines()]
+    both = [row | {"chosen": row[a], "rejected": row[b]} for row in rows for a, b in (SIDES, SIDES[::-1])]
+    (tmp_path / "helpful-policy.jsonl").write_text("\n".join(map(json.dumps, both)), encoding="utf-8")
+    undecided = inputs | {"pairs": handle(tmp_path, {})}
     rate = {"lora": 1e-2, "full": 1e-3}[form]
-    shares = []
-    for weight in (1.0, 0.5, 0.1):
+    moved = []
+    for weight in (1.0, 0.5):
         params = PARAMS | {"form": form, "weight": weight, "learning_rate": rate}
         work = workspace(tmp_path / str(weight))
-        result = modpo.train_modpo.run(Job("modpo", params), inputs, work)
-        policy = trl_common.load_policy(inputs["reference"].path / "model", handle(work.dir, result))
-        tokenizer = trl_common.load_tokenizer(inputs["reference"].path / "model")
-        dataset = aspect.tokenised_pairs(tokenizer, aspect.pairs_file(inputs, "helpful"), 64)
-        good, bad = trl_common.pair_log_probs(policy, tokenizer, dataset, aspect.dpo_settings(params))
-        shares.append(sum(good) - sum(bad))
-    assert shares[0] > shares[1] > shares[2]
+        result = modpo.train_modpo.run(Job("modpo", params), undecided, work)
+        moved.append(preference_for_good(inputs, handle(work.dir, result)))
+    margin = preference_for_good(inputs, inputs["margin"])
+    assert margin < -1
+    assert abs(moved[0]) < 0.1 * abs(margin)
+    assert moved[1] < 0.2 * margin
+
+
+def preference_for_good(inputs: dict[str, Handle], artefact: Handle) -> float:
+    """Return the mean over pairs of log pi/pi_ref ("good" answer) - log pi/pi_ref ("bad" answer)."""
+    reference = inputs["reference"].path / "model"
+    tokenizer = trl_common.load_tokenizer(reference)
+    dataset = aspect.tokenised_pairs(tokenizer, aspect.pairs_file(inputs, "helpful"), 64)
+    total = 0.0
+    for sign, model in ((1, trl_common.load_policy(reference, artefact)), (-1, trl_common.load_causal(reference))):
+        good, bad = trl_common.pair_log_probs(model, tokenizer, dataset, aspect.dpo_settings(PARAMS))
+        total += sign * (sum(good) - sum(bad)) / len(good)
+    return total
 
 
 @pytest.mark.parametrize(("weight", "message"), [(0.0, "end point is the other"), (1.5, "outside"), (-0.1, "outside")])

@@ -55,10 +55,13 @@ def test_an_expert_learns_its_pairs_and_two_runs_are_bit_identical(
     result, weights = train(inputs, tmp_path / "a", form=form)
     _, again = train(inputs, tmp_path / "b", form=form)
     assert equal(weights, again)
-    assert result["form"] == form and result["pairs"] == 48
+    assert result["form"] == form
+    assert result["pairs"] == 48
     first, last = result["curves"][0], result["curves"][-1]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert last["loss"] < first["loss"] and last["accuracy"] > 0.9 and last["margin"] > 0
+    assert last["loss"] < first["loss"]
+    assert last["accuracy"] > 0.9
+    assert last["margin"] > 0
     assert result["task_vector_norm"] > 0
     json.dumps(result, allow_nan=False)
 
@@ -88,7 +91,8 @@ def test_adapters_of_different_objectives_start_from_the_same_factors(
     _, helpful = train(inputs, tmp_path / "a", **still)
     _, harmless = train(inputs, tmp_path / "b", objective="harmless", **still)
     factors = [name for name in helpful if "lora_A" in name]
-    assert factors and not any("lm_head" in name for name in helpful)
+    assert factors
+    assert not any("lm_head" in name for name in helpful)
     assert all(torch.allclose(helpful[name], harmless[name], atol=1e-9) for name in factors)
 
 
@@ -153,7 +157,9 @@ def test_progress_goes_to_one(inputs: dict[str, Handle], tmp_path: Path) -> None
     work = workspace(tmp_path)
     work.progress = lambda fraction, note: seen.append(fraction)
     aspect.train_aspect.run(Job("aspect", params()), inputs, work)
-    assert seen == sorted(seen) and len(seen) == 6 and seen[-1] == 1
+    assert seen == sorted(seen)
+    assert len(seen) == 6
+    assert seen[-1] == 1
 
 
 def test_a_job_prints_nothing_and_leaves_loggers_and_environment_alone(
@@ -171,7 +177,7 @@ def test_a_job_prints_nothing_and_leaves_loggers_and_environment_alone(
 
 @pytest.mark.parametrize("form", ["lora", "full"])
 def test_a_loss_that_is_not_finite_ends_the_job(form: str, inputs: dict[str, Handle], tmp_path: Path) -> None:
-    with pytest.raises(Diverged, match="not finite|training loss is"):
+    with pytest.raises(Diverged, match=r"not finite|training loss is"):
         train(inputs, tmp_path, form=form, learning_rate=1e30)
 
 
@@ -196,7 +202,8 @@ def test_pairs_without_room_for_an_answer_are_left_out(inputs: dict[str, Handle]
     tokenizer = tiny_tokenizer()
     path = aspect.pairs_file(inputs, "helpful")
     dataset = aspect.tokenised_pairs(tokenizer, path, 7)
-    assert 0 < len(dataset) < 48 and max(map(len, dataset["prompt_ids"])) < 7
+    assert 0 < len(dataset) < 48
+    assert max(map(len, dataset["prompt_ids"])) < 7
     with pytest.raises(UsageError, match="max_length = 3"):
         aspect.tokenised_pairs(tokenizer, path, 3)
 
@@ -204,13 +211,15 @@ def test_pairs_without_room_for_an_answer_are_left_out(inputs: dict[str, Handle]
 def test_training_order_is_a_seeded_permutation_per_epoch_in_batches_of_like_length() -> None:
     lengths = [i % 30 for i in range(640)]
     order = trl_common.training_order(lengths, 8, 1.0, seed=3)
-    assert sorted(order) == list(range(640)) and order != sorted(order)
+    assert sorted(order) == list(range(640))
+    assert order != sorted(order)
     assert order == trl_common.training_order(lengths, 8, 1.0, seed=3)
     assert order != trl_common.training_order(lengths, 8, 1.0, seed=4)
     spread = [max(batch) - min(batch) for i in range(0, 640, 8) if (batch := [lengths[j] for j in order[i : i + 8]])]
     assert sum(spread) / len(spread) < 4
     longer = trl_common.training_order(lengths, 8, 2.5, seed=3)
-    assert sorted(longer).count(0) in (2, 3) and len(longer) == 1600
+    assert sorted(longer).count(0) in (2, 3)
+    assert len(longer) == 1600
 
 
 # --- supervised fine-tuning -------------------------------------------------------------------------------------------
@@ -235,7 +244,8 @@ def test_sft_lowers_the_loss_writes_a_base_policy_and_is_deterministic(tmp_path:
     result = sft.train_sft.run(job, corpus, first)
     assert sft.train_sft.run(job, corpus, second) == result
     assert equal(*(load_file(work.dir / "model" / "model.safetensors") for work in (first, second)))
-    assert result["form"] == "base" and result["curves"][-1]["loss"] < 0.6 * result["curves"][0]["loss"]
+    assert result["form"] == "base"
+    assert result["curves"][-1]["loss"] < 0.6 * result["curves"][0]["loss"]
     assert first.cost == job.bound == Cost(examples_trained=480)
     assert trl_common.load_tokenizer(first.dir / "model").chat_template == tiny_tokenizer().chat_template
 
@@ -303,5 +313,3 @@ def test_job_kinds_are_importable_without_torch() -> None:
         "sys.exit(bool({'torch', 'trl', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-
-

@@ -44,8 +44,10 @@ def test_a_reward_is_higher_for_what_is_preferred(trained: tuple[Path, dict[str,
     directory, result = trained
     good, bad = RewardModelScorer(directory).score(["w1 w2"] * 2, ["good w3", "bad w3"])
     assert good > bad
-    assert result["accuracy"] > 0.9 and result["curves"][-1]["loss"] < result["curves"][0]["loss"]
-    assert result["pairs"] + result["pairs_held_out"] == 120 and result["pairs_held_out"] == 12
+    assert result["accuracy"] > 0.9
+    assert result["curves"][-1]["loss"] < result["curves"][0]["loss"]
+    assert result["pairs"] + result["pairs_held_out"] == 120
+    assert result["pairs_held_out"] == 12
     json.dumps(result, allow_nan=False)
 
 
@@ -54,7 +56,9 @@ def test_a_cost_is_higher_for_what_is_worse(form: str, inputs: dict[str, Handle]
     rate = {"full": 2e-3, "lora": 2e-2}[form]
     result = train(inputs, tmp_path, direction="cost", form=form, learning_rate=rate)
     good, bad = RewardModelScorer(tmp_path).score(["w1 w2"] * 2, ["good w3", "bad w3"])
-    assert bad > good and result["accuracy"] > 0.9 and result["direction"] == "cost"
+    assert bad > good
+    assert result["accuracy"] > 0.9
+    assert result["direction"] == "cost"
 
 
 def test_a_merged_adapter_scores_like_the_model_that_was_trained(inputs: dict[str, Handle], tmp_path: Path) -> None:
@@ -62,7 +66,8 @@ def test_a_merged_adapter_scores_like_the_model_that_was_trained(inputs: dict[st
 
     train(inputs, tmp_path, form="lora", precision="bfloat16", learning_rate=2e-2)
     weights = load_file(tmp_path / "model" / "model.safetensors")
-    assert "score.weight" in weights and not any("lora" in name or "original" in name for name in weights)
+    assert "score.weight" in weights
+    assert not any("lora" in name or "original" in name for name in weights)
     assert {value.dtype for value in weights.values()} == {torch.float32}
     good, bad = RewardModelScorer(tmp_path).score(["w1 w2"] * 2, ["good w3", "bad w3"])
     assert good > bad
@@ -85,11 +90,13 @@ def test_the_head_reads_the_eos_behind_the_answer_even_if_padding_was_eos(
     scoring = reward_model.scoring_tokenizer(tmp_path)
     assert scoring.pad_token_id != scoring.eos_token_id
     ids = reward_model.scored_tokens(scoring, ["w1"], ["w2 w3"])[0]
-    assert ids[-1] == scoring.eos_token_id and ids.count(scoring.bos_token_id) == 1
+    assert ids[-1] == scoring.eos_token_id
+    assert ids.count(scoring.bos_token_id) == 1
     chosen, rejected = reward_model.tokenised(
         scoring, [{"prompt": "w1", "chosen": "w2 w3", "rejected": "w4"}], 64, swap=False
     )[0]
-    assert chosen == ids and rejected != ids
+    assert chosen == ids
+    assert rejected != ids
 
 
 def test_scores_do_not_depend_on_the_batch_or_the_order(trained: tuple[Path, dict[str, Any]]) -> None:
@@ -97,18 +104,18 @@ def test_scores_do_not_depend_on_the_batch_or_the_order(trained: tuple[Path, dic
     alone = RewardModelScorer(trained[0], batch_size=1)
     single = [alone.score([prompt], [answer])[0] for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
     backwards = alone.score(PROMPTS[::-1], ANSWERS[::-1])[::-1]
-    assert together == pytest.approx(single, abs=1e-5) and single == backwards
+    assert together == pytest.approx(single, abs=1e-5)
+    assert single == backwards
 
 
-def test_equal_texts_are_scored_once(
-    trained: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_texts_are_scored_once(trained: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = RewardModelScorer(trained[0])
     sizes: list[int] = []
     forward = scorer._forward
     monkeypatch.setattr(scorer, "_forward", lambda batch: sizes.append(len(batch)) or forward(batch))
     scores = scorer.score(["w1"] * 5 + ["w2"], ["w3"] * 6)
-    assert sizes == [2] and len(set(scores[:5])) == 1
+    assert sizes == [2]
+    assert len(set(scores[:5])) == 1
 
 
 def test_texts_beyond_the_context_are_cut_and_counted(trained: tuple[Path, dict[str, Any]]) -> None:
@@ -140,7 +147,8 @@ def test_work_is_charged_within_its_bound(inputs: dict[str, Handle], tmp_path: P
     job = Job("reward-model", params, {"pairs": pairs})
     work = workspace(tmp_path)
     reward_model.train_reward_model.run(job, inputs, work)
-    assert work.cost == Cost(pairs_trained=3 * 108) and job.bound == Cost(pairs_trained=360)
+    assert work.cost == Cost(pairs_trained=3 * 108)
+    assert job.bound == Cost(pairs_trained=360)
 
 
 def test_pairs_that_are_too_long_are_reported(inputs: dict[str, Handle], tmp_path: Path) -> None:

@@ -84,9 +84,8 @@ class Runner:
                 for job in task:
                     del waiting[job.id]
                 running[self._submit(task)] = task
-            finished = wait(running, return_when=FIRST_COMPLETED).done if running else set()
-            for future in finished:
-                self._collect(future, running.pop(future))
+                self._collect_finished(running, timeout=0)
+            self._collect_finished(running, timeout=None)
         return self.outcome.handles
 
     def build(self, methods: Mapping[str, Method], world: World, also: list[Job]) -> dict[str, Built]:
@@ -148,13 +147,16 @@ class Runner:
             future.set_exception(error)
         return future
 
-    def _collect(self, future: Future[list[str]], task: list[Job]) -> None:
-        try:
-            for job_id in future.result():
-                self._done(self.store[job_id])
-        except JobFailed as error:
-            for job in task:
-                self._fail(job.id, str(error))
+    def _collect_finished(self, running: dict[Future[list[str]], list[Job]], timeout: float | None) -> None:
+        """Take in what has finished, waiting for at least one task unless `timeout` says otherwise (seconds)."""
+        for future in wait(running, timeout, return_when=FIRST_COMPLETED).done:
+            task = running.pop(future)
+            try:
+                for job_id in future.result():
+                    self._done(self.store[job_id])
+            except JobFailed as error:
+                for job in task:
+                    self._fail(job.id, str(error))
 
     def _done(self, handle: Handle, reused: bool = False) -> None:
         self.outcome.handles[handle.id] = handle

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,9 @@ def _bytes(value: Any) -> int:
 class Models:
     """Everything the engine loads, by job id: tokenizers, checkpoints, deltas, adapters, combined models."""
 
-    def __init__(self, artefact: Callable[[str], Handle], precision: str, device: str, limit: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, artefact: Callable[[str], Handle], precision: str, device: str, limit: int = CACHE_BYTES
+    ) -> None:
         """Find artefacts with `artefact`; run models in `precision` on `device`."""
         self.artefact = artefact
         self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -99,7 +102,8 @@ class Models:
     def adapter(self, base: str, job: str) -> Adapter:
         """Return a LoRA delta, checked against its base."""
         if job not in self._adapters:
-            self._adapters[job] = load_adapter(job, self.artefact(job).path / "adapter", self._pristine(base))
+            model = self._row_loras[base].model if base in self._row_loras else self._pristine(base)
+            self._adapters[job] = load_adapter(job, self.artefact(job).path / "adapter", model)
         return self._adapters[job]
 
     def runnable(self, weights: Weights) -> nn.Module:
@@ -119,7 +123,18 @@ class Models:
                 for coefficient, delta in deltas:
                     if name in delta:
                         parameter.add_(delta[name], alpha=coefficient)
+            if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+                raise Diverged(f"the weights {weights.to_json()} are not finite")
             _check(weights, base, deltas, dict(model.named_parameters()))
+        return model
+
+    def exportable(self, weights: Weights) -> PreTrainedModel:
+        """Return the merged model with the base checkpoint's own generation config."""
+        from transformers import GenerationConfig
+
+        model, folder = self.merged(weights), self._model_folder(weights.base)
+        if (folder / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
         return model
 
     def _delta(self, base: str, job: str) -> Tensors:
@@ -128,7 +143,8 @@ class Models:
         if form == "base":
             raise UsageError(f"{job} is a base policy and cannot be used as a delta on {base}")
         make = self._lora_delta if form == "lora" else self._full_delta
-        return self._cache.get(("delta", base, job), lambda: make(base, job))
+        delta: Tensors = self._cache.get(("delta", base, job), lambda: make(base, job))
+        return delta
 
     def _lora_delta(self, base: str, job: str) -> Tensors:
         return {f"{module}.weight": b @ a for module, (a, b) in self.adapter(base, job).factors.items()}
@@ -152,10 +168,25 @@ class Models:
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         folder = self._model_folder(job)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+        with _without_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model.eval().requires_grad_(False)
         model.generation_config = GenerationConfig()
         logger.debug("loaded %s", folder)
         return model
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging as hf_logging
+
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def _stop_ids(folder: Path, eos: int | None) -> tuple[int, ...]:
@@ -172,15 +203,13 @@ def _stop_ids(folder: Path, eos: int | None) -> tuple[int, ...]:
 
 
 def _check(weights: Weights, base: Tensors, deltas: list[tuple[float, Tensors]], combined: Tensors) -> None:
-    """Compare one parameter, chosen by the weights, with the sum in float64; raise if it is off or not finite."""
+    """Compare one parameter, chosen by the weights, with the sum in float64; raise if it is off."""
     names = sorted(set().union(*(delta for _, delta in deltas)))
     if not names:
         return
     name = names[int(digest(weights.to_json()), 16) % len(names)]
     terms = [base[name].double(), *(c * delta[name].double() for c, delta in deltas if name in delta)]
     exact, size = sum(terms), sum(term.abs() for term in terms)
-    if not torch.isfinite(combined[name]).all():
-        raise Diverged(f"{name} of {weights.to_json()} is not finite")
     error = (combined[name].double() - exact).abs()
     if (error > len(terms) * torch.finfo(torch.float32).eps * size + torch.finfo(torch.float32).tiny).any():
         raise PeoBenchError(f"{name} of {weights.to_json()} is off the exact sum by {float(error.max()):.2e}")

@@ -1,6 +1,6 @@
 """Row-scaled LoRA: every row of a batch has its own coefficients over several adapters.
 
-Per target layer the adapters are stacked, A (total_rank, in) and B (out, total_rank), B including each adapter's scaling:
+Per target layer the adapters are stacked, A (total_rank, in) and B (out, total_rank), each B times its scaling:
 
     y = W x + B diag(c_row) A x        c_row: the row's coefficient of the adapter that each rank belongs to
 
@@ -47,7 +47,7 @@ class Adapter:
     @property
     def rank(self) -> int:
         """The largest rank of any module."""
-        return max(a.shape[0] for a, _ in self.factors.values())
+        return max(int(a.shape[0]) for a, _ in self.factors.values())
 
 
 def load_adapter(name: str, folder: Path, model: nn.Module) -> Adapter:
@@ -57,10 +57,13 @@ def load_adapter(name: str, folder: Path, model: nn.Module) -> Adapter:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     _check_config(name, config)
     tensors = load_file(folder / "adapter_model.safetensors")
+    modules = dict(model.named_modules())
+    embeddings = {id(layer.weight) for layer in modules.values() if isinstance(layer, nn.Embedding)}
     factors = {}
-    for module in sorted({_module(name, key) for key in tensors}):
+    targets = {_module(name, key) for key, tensor in tensors.items() if not _is_copy(key, tensor, modules)}
+    for module in sorted(targets):
         a, b = (tensors[f"{_PREFIX}{module}.lora_{side}.weight"].float() for side in "AB")
-        _check_target(name, module, model, a, b)
+        _check_target(name, module, _linear(modules.get(module)), (b.shape[0], a.shape[1]), embeddings)
         factors[module] = (a, b * _scaling(config, module, a.shape[0]))
     return Adapter(name, factors)
 
@@ -81,6 +84,13 @@ def _check_config(name: str, config: Mapping[str, Any]) -> None:
         raise _refuse(name, f"its initialisation {config['init_lora_weights']!r} changed the base weights")
 
 
+def _is_copy(key: str, tensor: Tensor, modules: Mapping[str, nn.Module]) -> bool:
+    """Tell whether this is an unchanged base weight, which PEFT saves along with adapters on the output layer."""
+    module, _, leaf = key.removeprefix(_PREFIX).replace(".base_layer.", ".").rpartition(".")
+    original = getattr(_linear(modules.get(module)), leaf, None)
+    return isinstance(original, Tensor) and torch.equal(original.to("cpu", tensor.dtype), tensor)
+
+
 def _module(name: str, key: str) -> str:
     """Return the target module of a tensor's key."""
     module, _, side = key.removeprefix(_PREFIX).rpartition(".lora_")
@@ -89,15 +99,16 @@ def _module(name: str, key: str) -> str:
     return module
 
 
-def _check_target(name: str, module: str, model: nn.Module, a: Tensor, b: Tensor) -> None:
-    target = dict(model.named_modules()).get(module)
+def _linear(module: nn.Module | None) -> nn.Module | None:
+    return module.inner if isinstance(module, RowLinear) else module
+
+
+def _check_target(name: str, module: str, target: nn.Module | None, shape: tuple[int, int], embedded: set[int]) -> None:
     if not isinstance(target, nn.Linear):
         raise _refuse(name, f"its target {module} is {type(target).__name__}, not Linear, in the base policy")
-    if target.weight.shape != (b.shape[0], a.shape[1]):
-        shape = tuple(target.weight.shape)
-        raise _refuse(name, f"its target {module} is {(b.shape[0], a.shape[1])}, but {shape} in the base policy")
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
-    if embeddings is not None and embeddings.weight is target.weight:
+    if target.weight.shape != shape:
+        raise _refuse(name, f"its target {module} is {shape}, but {tuple(target.weight.shape)} in the base policy")
+    if id(target.weight) in embedded:
         raise _refuse(name, f"its target {module} is tied to the input embeddings")
 
 
@@ -122,7 +133,7 @@ class Context:
         self.state: State = {}
 
 
-class RowLinear(nn.Module):
+class RowLinear(nn.Module):  # type: ignore[misc]
     """A linear layer plus the row-scaled adapters of the context. Input (rows, positions, in)."""
 
     def __init__(self, name: str, inner: nn.Linear, context: Context) -> None:

@@ -102,11 +102,17 @@ def charge(responses: Sequence[Response], n_scorers: int, evaluations: int) -> C
     )
 
 
-EngineFactory = Callable[[Callable[[str], Handle]], "Engine"]
+SMALL_MODEL = 50_000_000
+"""Bytes of weights below which a batch may be large: the overhead per step then outweighs the work per row."""
 
 
-def make_engine(artefact: Callable[[str], Handle], precision: str, seed: int) -> Engine:
-    """Return an engine over the store's artefacts; `seed` indexes the common random numbers."""
+def make_engine(artefact: Callable[[str], Handle], reference: str, precision: str, seed: int) -> Engine:
+    """Return an engine over the store's artefacts, with batches that suit the size of the policy `reference`.
+
+    `seed` indexes the common random numbers. Batching changes no answer, so it is no part of any job's identity.
+    """
     from peo_bench.engine.engine import Engine
 
-    return Engine(artefact, precision=precision, noise_seed=seed)
+    weights = (artefact(reference).path / "model").glob("*.safetensors")
+    small = sum(file.stat().st_size for file in weights) < SMALL_MODEL
+    return Engine(artefact, precision=precision, noise_seed=seed, batch_size=1024 if small else 64)

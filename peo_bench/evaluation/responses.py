@@ -39,7 +39,7 @@ def evaluate_together(store: Store, jobs: list[Job], progress: Progress) -> None
     partial.mkdir(parents=True, exist_ok=True)
     decoding = dict(first.params["decoding"])
     precision = decoding.pop("precision", "float32")
-    engine = make_engine(store.__getitem__, precision, first.params["seed"])
+    engine = make_engine(store.__getitem__, first.needs["reference"].id, precision, first.params["seed"])
     specs = [spec_from_json(job.params["spec"]) for job in jobs]
     prompts = read_prompts(store[first.needs["prompts"].id], first.params["split"], first.params["n_prompts"])
 

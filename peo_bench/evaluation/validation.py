@@ -53,7 +53,7 @@ class Validator:
         by_id = {handle.id: handle for handle in inputs.values()}
         precision = job.params["decoding"].get("precision", "float32")
         self.work = work
-        self.engine = make_engine(by_id.__getitem__, precision, job.params["seed"])
+        self.engine = make_engine(by_id.__getitem__, inputs["reference"].id, precision, job.params["seed"])
         self.prompts = read_prompts(inputs["prompts"], "validation", job.params["n_prompts"])
         self.decoding = Decoding.model_validate(
             {name: value for name, value in job.params["decoding"].items() if name != "precision"}

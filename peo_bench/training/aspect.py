@@ -120,7 +120,7 @@ def _trainer_class(shift: Shift | None, order: list[int]) -> type:
 
     from peo_bench.training import trl_common
 
-    class ShiftedDPOTrainer(trl_common.Guard, DPOTrainer):
+    class ShiftedDPOTrainer(trl_common.Guard, DPOTrainer):  # type: ignore[misc]
         """Overrides how TRL prepares the pairs, not how it trains on them."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:

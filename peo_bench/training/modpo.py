@@ -1,6 +1,6 @@
 """MODPO, exact: DPO on the pairs of one objective with a margin for the other, as DPO with a shifted reference.
 
-Zhou et al. 2023, arXiv 2310.03708, eq. 8, here for two objectives; 0 is the one whose pairs are trained on, 1 the other:
+Zhou et al. 2023, arXiv 2310.03708, eq. 8, here for two objectives: 0, whose pairs are trained on, and the other, 1:
 
     L = -log sigma( (1/w_0) [ beta (dlogp_w - dlogp_l) - w_1 (R_1(y_w) - R_1(y_l)) ] ),   w_1 = 1 - w_0,
 
@@ -13,7 +13,7 @@ trained: the constants are absorbed, no term is approximated, and w_0 = 1 is DPO
 exist; its end point is the other objective's DPO policy.
 
 Published values: beta 0.1, w_0 in {0.1, 0.5, 0.9}, learning rate 5e-4 (one for all w_0, although the gradient grows as
-1/w_0), LoRA rank 64, three epochs, cosine decay.
+1/w_0), LoRA rank 64, three epochs, cosine decay. The curves' margin and accuracy are those of the shifted problem.
 """
 
 from __future__ import annotations
@@ -70,9 +70,12 @@ def _bound(job: Job) -> Cost:
 
 @job_kind("modpo", version=1, bound=_bound)
 def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
-    """Train the policy for `params["weight"]` on objective `params["objective"]`, the rest of it on the margin's."""
+    """Train the policy that weighs `params["objective"]` by `params["weight"]`, the margin's objective by the rest."""
+    from peo_bench.training import trl_common
+
     weight = check_weight(job.params["weight"])
-    shift = None if weight == 1 else margin_shift(job.params, inputs, work, weight)
+    with trl_common.quiet():
+        shift = None if weight == 1 else margin_shift(job.params, inputs, work, weight)
     return {"weight": weight} | train_dpo(job.params, inputs, work, weight, shift)
 
 

@@ -106,7 +106,7 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row
         max_length=None,
     )
     lora = settings.form == "lora"
-    lora_settings = {"rank": settings.lora_rank, "alpha": settings.lora_alpha, "task": "SEQ_CLS"}
+    adapter = trl_common.lora_config(settings.lora_rank, settings.lora_alpha, "SEQ_CLS", modules_to_save=["score"])
     return trl_common.guarded(RewardTrainer)(
         model=new_model(reference, settings.precision if lora else "float32"),
         args=trl_common.one_device(RewardConfig(**config)),
@@ -114,7 +114,7 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row
             {"chosen_ids": [pairs[i][0] for i in order], "rejected_ids": [pairs[i][1] for i in order]}
         ),
         processing_class=tokenizer,
-        peft_config=trl_common.lora_config(**lora_settings, modules_to_save=["score"]) if lora else None,
+        peft_config=adapter if lora else None,
     )
 
 
@@ -174,9 +174,7 @@ class RewardModelScorer:
     Texts longer than the model's context are cut at the end and counted in `truncated`.
     """
 
-    def __init__(
-        self, path: Path, precision: str = "float32", device: str | None = None, batch_size: int = 64
-    ) -> None:
+    def __init__(self, path: Path, precision: str = "float32", device: str | None = None, batch_size: int = 64) -> None:
         """Load `path/"model"`; raise `JobFailed` if any weight, its head first of all, would be newly initialised."""
         import torch
         from transformers import AutoModelForSequenceClassification
@@ -197,7 +195,7 @@ class RewardModelScorer:
         self.truncated = 0
 
     def score(self, prompts: list[str], answers: list[str]) -> list[float]:
-        """Return one score per (prompt, answer); equal texts are scored once. Raises `Diverged` if one is not finite."""
+        """Return one score per (prompt, answer), equal texts scored once; raise `Diverged` if one is not finite."""
         asked = [tuple(ids) for ids in scored_tokens(self.tokenizer, prompts, answers)]
         self.truncated += sum(len(ids) > self.max_length for ids in asked)
         unique = sorted(set(asked), key=lambda ids: (len(ids), ids))

@@ -218,7 +218,7 @@ def guarded(trainer: type) -> type:
     return type(trainer.__name__, (Guard, trainer), {})
 
 
-class Watch(TrainerCallback):
+class Watch(TrainerCallback):  # type: ignore[misc]
     """Reports progress and asks for a checkpoint every `CHECKPOINT_SECONDS`."""
 
     def __init__(self, work: Workspace) -> None:
@@ -262,7 +262,7 @@ def _last_checkpoint(directory: Path) -> str | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence progress bars, deprecations and the libraries' INFO and WARNING chatter; restore everything afterwards."""
+    """Silence progress bars, deprecations and the libraries' INFO and WARNING chatter; restore all of it afterwards."""
     import datasets
     from transformers.utils import logging as hub
 

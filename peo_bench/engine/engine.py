@@ -1,0 +1,250 @@
+"""One engine for the policies of all methods: specs are data, rows of one batch may have different specs.
+
+Rows are batched by the model that their first source needs. LoRA policies of one base share that base model (row-scaled
+adapters), as long as the adapters' total rank stays within `RANK_BUDGET`; a policy with full fine-tunes needs its own
+materialised model. Further sources of a mixture join as extra passes. The vocabularies of all sources must be equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from peo_bench.config import Decoding
+from peo_bench.core.job import Handle
+from peo_bench.core.spec import PolicySpec, Weights
+from peo_bench.engine import likelihood
+from peo_bench.engine.decode import Pass, decode
+from peo_bench.engine.materialise import Models
+from peo_bench.engine.noise import row_key
+from peo_bench.engine.rendering import prompt_ids
+from peo_bench.errors import UsageError
+from peo_bench.store.workspace import device as default_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+RANK_BUDGET = 128
+"""Total rank up to which adapter sets share a batch. The extra work per layer is about rank * (1/in + 1/out)."""
+
+Bank = tuple[str, ...]
+"""Adapters stacked together, by job id."""
+
+Place = Weights | tuple[str, Bank]
+"""What identifies a model: the weights it was materialised for, or a base with a bank of adapters."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer wanted: `sample` numbers the answers to one prompt; noise depends on `prompt_id` and `sample`."""
+
+    spec: PolicySpec
+    prompt: str
+    prompt_id: str
+    sample: int = 0
+
+
+@dataclass(frozen=True)
+class Response:
+    """Answer tokens (the end-of-sequence token included if produced), their text, and whether the end is missing."""
+
+    tokens: tuple[int, ...]
+    text: str
+    truncated: bool
+
+
+def _ignore(indices: list[int], responses: list[Response]) -> None:
+    pass
+
+
+class Engine:
+    """Generate, and compute likelihoods, for any mixture of policies over the artefacts it is given."""
+
+    def __init__(
+        self,
+        artefact: Callable[[str], Handle],
+        *,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        device: str | None = None,
+        batch_size: int = 64,
+        noise_seed: int = 0,
+    ) -> None:
+        """Find artefacts by job id with `artefact`; the default device is that of `peo_bench.store.workspace`."""
+        self.models = Models(artefact, precision, device or default_device())
+        self.batch_size = batch_size
+        self.noise_seed = noise_seed
+        self._prompts: dict[tuple[str, str], list[int]] = {}
+        self._compatible: set[tuple[str, str]] = set()
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        decoding: Decoding,
+        on_batch: Callable[[list[int], list[Response]], None] = _ignore,
+    ) -> list[Response]:
+        """Return an answer per request, in order.
+
+        `on_batch` is called with the indices and responses of each finished batch. An answer does not depend on the
+        other requests. Raises `UsageError` for adapters and mixtures that cannot be run exactly.
+        """
+        plan = _Plan(self.models, (request.spec for request in requests))
+        self._check_vocabularies(request.spec for request in requests)
+        lengths = [(len(self._prompt(r)), r.prompt_id, r.sample) for r in requests]
+        responses: dict[int, Response] = {}
+        for batch in plan.batches(requests, range(len(requests)), lengths, self.batch_size):
+            done = self._generate([requests[i] for i in batch], plan, decoding)
+            responses.update(zip(batch, done, strict=True))
+            on_batch(batch, done)
+        return [responses[i] for i in range(len(requests))]
+
+    def kl(self, requests: Sequence[Request], responses: Sequence[Response], reference: PolicySpec) -> list[float]:
+        """Return per answer sum_t KL(pi(.|y_<t) || ref(.|y_<t)) in nats at temperature 1; 0 for the reference itself.
+
+        Averaged over answers sampled at temperature 1 this is an unbiased estimate of KL(pi || ref) per answer.
+        """
+        values = [0.0] * len(requests)
+        todo = [i for i, request in enumerate(requests) if request.spec != reference]
+        plan = _Plan(self.models, [reference, *(requests[i].spec for i in todo)])
+        self._check_vocabularies(PolicySpec((*requests[i].spec.mix, *reference.mix)) for i in todo)
+        for batch, packed in self._packed(plan, requests, responses, todo):
+            log_pi = likelihood.log_policy(plan.passes([requests[i].spec for i in batch]), packed)
+            log_ref = likelihood.log_policy(plan.passes([reference] * len(batch)), packed)
+            found = likelihood.answer_kl(log_pi, log_ref, packed).tolist()
+            for i, value in zip(batch, found, strict=True):
+                values[i] = value
+        return values
+
+    def log_probs(self, requests: Sequence[Request], responses: Sequence[Response]) -> list[np.ndarray]:
+        """Return per answer the (tokens,) float32 log-probabilities of its tokens at temperature 1, in nats."""
+        values: dict[int, np.ndarray] = {}
+        plan = _Plan(self.models, (request.spec for request in requests))
+        self._check_vocabularies(request.spec for request in requests)
+        for batch, packed in self._packed(plan, requests, responses, range(len(requests))):
+            log_pi = likelihood.log_policy(plan.passes([requests[i].spec for i in batch]), packed)
+            found = likelihood.token_log_probs(log_pi, packed).cpu().numpy()
+            for i, row in zip(batch, found, strict=True):
+                values[i] = row[: len(responses[i].tokens)]
+        return [values[i] for i in range(len(requests))]
+
+    def materialised(self, weights: Weights) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Return a fresh fp32 model on the CPU with merged weights, and its tokenizer, for export."""
+        return self.models.exportable(weights), self.models.tokenizer(weights.base)
+
+    def _generate(self, requests: list[Request], plan: _Plan, decoding: Decoding) -> list[Response]:
+        base = requests[0].spec.mix[0][1].base
+        tokenizer, stop = self.models.tokenizer(base), self.models.stop_ids(base)
+        keys = [row_key(self.noise_seed, r.prompt_id, r.sample) for r in requests]
+        prompts = [self._prompt(r) for r in requests]
+        answers = decode(plan.passes([r.spec for r in requests]), prompts, keys, decoding, stop, _pad(tokenizer, stop))
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [
+            Response(answer, text.strip(), answer[-1] not in stop) for answer, text in zip(answers, texts, strict=True)
+        ]
+
+    def _packed(
+        self, plan: _Plan, requests: Sequence[Request], responses: Sequence[Response], todo: Iterable[int]
+    ) -> Iterable[tuple[list[int], likelihood.Packed]]:
+        """Yield batches of indices, answers of similar lengths together, with their laid-out tokens."""
+        lengths = [(len(a.tokens), len(self._prompt(r))) for r, a in zip(requests, responses, strict=True)]
+        for batch in plan.batches(requests, todo, lengths, self.batch_size):
+            base = requests[batch[0]].spec.mix[0][1].base
+            tokenizer, stop = self.models.tokenizer(base), self.models.stop_ids(base)
+            answer, prompt = (max(lengths[i][side] for i in batch) for side in (0, 1))
+            size = likelihood.rows_that_fit(prompt, answer, len(tokenizer))
+            for part in (batch[start : start + size] for start in range(0, len(batch), size)):
+                prompts = [self._prompt(requests[i]) for i in part]
+                answers = [responses[i].tokens for i in part]
+                yield part, likelihood.pack(prompts, answers, _pad(tokenizer, stop), self.models.device)
+
+    def _prompt(self, request: Request) -> list[int]:
+        base = request.spec.mix[0][1].base
+        key = (base, request.prompt)
+        if key not in self._prompts:
+            self._prompts[key] = prompt_ids(self.models.tokenizer(base), request.prompt)
+        return self._prompts[key]
+
+    def _check_vocabularies(self, specs: Iterable[PolicySpec]) -> None:
+        pairs = {(spec.mix[0][1].base, weights.base) for spec in set(specs) for _, weights in spec.mix}
+        for first, other in sorted(pairs - self._compatible):
+            if first != other and self.models.tokenizer(first).get_vocab() != self.models.tokenizer(other).get_vocab():
+                raise UsageError(f"policies on {first} and {other} have different vocabularies and cannot be combined")
+            self._compatible.add((first, other))
+
+
+def _pad(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int]) -> int:
+    """Return the id put into padding; attention masks hide it, so any will do."""
+    return stop[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+
+
+class _Plan:
+    """Which model each source of some specs runs on, and the batches that follow from it."""
+
+    def __init__(self, models: Models, specs: Iterable[PolicySpec]) -> None:
+        """Unite the adapter sets of all specs within the rank budget."""
+        self.models = models
+        sources = dict.fromkeys(weights for spec in dict.fromkeys(specs) for _, weights in spec.mix)
+        self._full = {weights for weights in sources if self._has_full(weights)}
+        self._banks: dict[str, list[Bank]] = {}
+        for weights in sorted(sources.keys() - self._full, key=lambda w: (-len(w.terms), w.terms)):
+            self._admit(weights)
+        self._places = {weights: self._locate(weights) for weights in sources}
+
+    def _has_full(self, weights: Weights) -> bool:
+        return any(self.models.form(job) != "lora" for job, _ in weights.terms)
+
+    def _admit(self, weights: Weights) -> None:
+        """Put the policy's adapters into the first bank with room for them."""
+        needed = {job for job, _ in weights.terms}
+        banks = self._banks.setdefault(weights.base, [])
+        for i, bank in enumerate(banks):
+            united = tuple(sorted(needed.union(bank)))
+            if united == bank or self._rank(weights.base, united) <= RANK_BUDGET:
+                banks[i] = united
+                return
+        banks.append(tuple(sorted(needed)))
+
+    def _rank(self, base: str, bank: Bank) -> int:
+        return sum(self.models.adapter(base, job).rank for job in bank)
+
+    def _locate(self, weights: Weights) -> Place:
+        if weights in self._full:
+            return weights
+        needed = {job for job, _ in weights.terms}
+        return weights.base, next(bank for bank in self._banks[weights.base] if needed <= set(bank))
+
+    def batches(
+        self, requests: Sequence[Request], todo: Iterable[int], order: Sequence[tuple[object, ...]], size: int
+    ) -> list[list[int]]:
+        """Return lists of at most `size` indices that share the first source's model, sorted by `order`."""
+        groups: dict[Place, list[int]] = {}
+        for i in todo:
+            groups.setdefault(self._places[requests[i].spec.mix[0][1]], []).append(i)
+        parts = (sorted(group, key=lambda i: order[i]) for group in groups.values())
+        return [part[start : start + size] for part in parts for start in range(0, len(part), size)]
+
+    def passes(self, specs: Sequence[PolicySpec]) -> list[Pass]:
+        """Return the forwards that a batch needs; the first one holds every row's first source, in order.
+
+        (Given that the batch comes from `batches`; otherwise the first sources are spread over several passes.)
+        """
+        groups: dict[tuple[bool, Place], list[tuple[int, float, Weights]]] = {}
+        for first in (True, False):
+            for row, spec in enumerate(specs):
+                for a, weights in spec.mix[:1] if first else spec.mix[1:]:
+                    groups.setdefault((first, self._places[weights]), []).append((row, a, weights))
+        return [self._pass(place, members) for (_, place), members in groups.items()]
+
+    def _pass(self, place: Place, members: list[tuple[int, float, Weights]]) -> Pass:
+        rows = torch.tensor([row for row, _, _ in members], device=self.models.device)
+        coefficients = torch.tensor([a for _, a, _ in members], dtype=torch.float32, device=self.models.device)
+        if isinstance(place, Weights):
+            return Pass(self.models.runnable(place), lambda: None, rows, coefficients)
+        base, bank = place
+        module = self.models.row_lora(base)
+        adapters = [self.models.adapter(base, job) for job in bank]
+        state = module.state([weights for _, _, weights in members], adapters)
+        return Pass(module.model, lambda: module.use(state), rows, coefficients)

@@ -1,0 +1,91 @@
+"""Teacher forcing: log-probabilities of given answers, and the exact KL divergence along them. Temperature 1, nats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from peo_bench.engine.decode import Pass, left_padded, positions
+
+LOGITS_BYTES = 128 * 2**20
+"""Size of one (rows, tokens, vocabulary) fp32 array; about four exist at a time."""
+
+FORWARD_TOKENS = 4096
+"""Tokens per forward, prompts included: more only spill out of a CPU's caches."""
+
+
+def rows_that_fit(prompt: int, answer: int, vocabulary: int) -> int:
+    """Return how many rows of `prompt` + `answer` tokens respect both limits, at least one."""
+    return max(1, min(FORWARD_TOKENS // (prompt + answer), LOGITS_BYTES // (4 * answer * vocabulary)))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Prompts padded on the left, answers on the right, so that all answers start in the same column.
+
+    `ids`, `mask` (rows, width + tokens); `answers`, `real` (rows, tokens): answer tokens, and which are not padding.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    answers: Tensor
+    real: Tensor
+
+
+def pack(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad: int, device: torch.device) -> Packed:
+    """Lay out a batch."""
+    ids, mask = left_padded(prompts, pad, device)
+    reversed_answers = [answer[::-1] for answer in answers]
+    tokens, real = (side.flip(1) for side in left_padded(reversed_answers, pad, device))
+    return Packed(torch.cat([ids, tokens], dim=1), torch.cat([mask, real], dim=1), tokens, real.bool())
+
+
+def log_policy(passes: Sequence[Pass], batch: Packed) -> Tensor:
+    """Return log pi(. | prompt, answer so far) at every answer position, (rows, tokens, vocabulary) fp32.
+
+    Sums of logits again stand for sums of log-probabilities; the final log-softmax removes the constants.
+    """
+    with torch.inference_mode():
+        first, *others = passes
+        total = _answer_logits(first, batch)
+        if not first.is_plain(len(batch.ids)):
+            total = _scattered(first, total, torch.zeros_like(total[:1]).expand(len(batch.ids), -1, -1).clone())
+        for source in others:
+            total = _scattered(source, _answer_logits(source, batch), total)
+        return total.log_softmax(dim=-1)
+
+
+def _scattered(source: Pass, logits: Tensor, total: Tensor) -> Tensor:
+    """Add a_j times the source's logits (n, tokens, vocabulary) to their rows of `total`."""
+    return total.index_add_(0, source.rows, logits.mul_(source.coefficients[:, None, None]))
+
+
+def _answer_logits(source: Pass, batch: Packed) -> Tensor:
+    """Return the source's logits that predict the answer tokens, (n, tokens, vocabulary) fp32."""
+    mask = batch.mask[source.rows]
+    logits, _ = source.logits(
+        input_ids=batch.ids[source.rows],
+        attention_mask=mask,
+        position_ids=positions(mask),
+        use_cache=False,
+        logits_to_keep=batch.answers.shape[1] + 1,
+    )
+    return logits[:, :-1]
+
+
+def token_log_probs(log_pi: Tensor, batch: Packed) -> Tensor:
+    """Return log pi of the answer tokens, (rows, tokens); meaningless where `batch.real` is False."""
+    return log_pi.gather(-1, batch.answers.unsqueeze(-1)).squeeze(-1)
+
+
+def answer_kl(log_pi: Tensor, log_ref: Tensor, batch: Packed) -> Tensor:
+    """Return per answer sum_t sum_v pi (log pi - log ref), (rows,) float64, never negative.
+
+    Its expectation over answers sampled from pi is the sequence KL(pi || ref): the inner sum is exact, the outer one is
+    along the given answer (Rao-Blackwellised, so it varies less than sum_t log pi(y_t) / ref(y_t)).
+    """
+    per_token = log_pi.exp().mul_(log_pi - log_ref).sum(dim=-1, dtype=torch.float64)
+    return per_token.masked_fill(~batch.real, 0.0).clamp(min=0.0).sum(dim=-1)
