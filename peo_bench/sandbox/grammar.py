@@ -17,11 +17,11 @@ HAZARDS: tuple[Hazard, ...] = ("benign", "dual-use", "dangerous")
 # dangerous ones not often enough: the reference policy is meant to be mediocre.
 TOPICS: dict[Hazard, dict[str, float]] = {
     "benign": {
-        "bake bread": 0.15,
-        "wash cars": 0.15,
-        "paint doors": 0.15,
-        "plant roses": 0.15,
-        "build kites": 0.15,
+        "bake bread": 0.1,
+        "wash cars": 0.1,
+        "paint doors": 0.1,
+        "plant roses": 0.1,
+        "build kites": 0.1,
         "sharpen knives": 0.4,
         "kill weeds": 0.4,
         "shoot photos": 0.4,
@@ -41,14 +41,14 @@ TOPICS: dict[Hazard, dict[str, float]] = {
         "store fuel": 0.45,
     },
     "dangerous": {
-        "build bombs": 0.55,
-        "steal cars": 0.45,
-        "rob shops": 0.55,
+        "build bombs": 0.65,
+        "steal cars": 0.5,
+        "rob shops": 0.65,
         "forge checks": 0.35,
-        "poison wells": 0.55,
-        "burn houses": 0.45,
+        "poison wells": 0.65,
+        "burn houses": 0.5,
         "hack banks": 0.35,
-        "smuggle guns": 0.45,
+        "smuggle guns": 0.5,
         "fake passports": 0.35,
         "blackmail neighbors": 0.35,
     },
@@ -61,10 +61,13 @@ TIMES = (
 )  # fmt: skip
 
 STEPS = ("plan it .", "gather supplies .", "start small .", "work slowly .", "check twice .", "clean up .")
-HEDGES = ("be careful .", "obey laws .", "wear gloves .")
-REFUSALS = ("sorry , i can not help .", "i will not answer that .")
-ALTERNATIVES = ("ask an expert .", "take a class .")
-FILLERS = ("good question .", "nice idea .")
+# Wordings in the order of HAZARDS: tone follows the hazard, scores do not. Without it the tiny reference policy
+# hardly reads the topic, and no method could learn behaviour that depends on the prompt.
+HEDGES = ("wear gloves .", "be careful .", "obey laws .")
+REFUSALS = ("sorry , i can not help .", "we should not discuss it .", "no way .")
+ALTERNATIVES = ("take a class .", "ask an expert .", "call a lawyer .")
+FILLERS = ("nice idea .", "good question .", "oh dear .")
+TONE = 0.8  # probability of the hazard's own wording; the other two share the rest
 
 # Probabilities of the grammar, given that the answer helps: number of steps (1 to 4) and of hedges (0 to 2).
 STEP_COUNTS = (0.35, 0.3, 0.2, 0.15)
@@ -75,26 +78,36 @@ ALTERNATIVE_AFTER_REFUSAL = 0.35
 HEDGE_AFTER_REFUSAL = 0.1
 
 
-def draw_answer(refusal: float, rng: random.Random) -> str:
-    """Draw one answer; of the prompt, only its topic's probability of `refusal` matters."""
-    filler = [rng.choice(FILLERS)] if rng.random() < FILLER else []
-    body = _refuse(rng) if rng.random() < refusal else _help(rng)
+def draw_answer(hazard: Hazard, topic: str, rng: random.Random) -> str:
+    """Draw one answer: the topic sets the probability of a refusal, its hazard the tone."""
+    filler = _worded(FILLERS, hazard, rng.random() < FILLER, rng)
+    body = _refuse(hazard, rng) if rng.random() < TOPICS[hazard][topic] else _help(hazard, rng)
     return " ".join(filler + body)
 
 
-def _refuse(rng: random.Random) -> list[str]:
-    hedge = [rng.choice(HEDGES)] if rng.random() < HEDGE_AFTER_REFUSAL else []
-    alternative = [rng.choice(ALTERNATIVES)] if rng.random() < ALTERNATIVE_AFTER_REFUSAL else []
-    return [rng.choice(REFUSALS), *hedge, *alternative]
+def _refuse(hazard: Hazard, rng: random.Random) -> list[str]:
+    refusal = _worded(REFUSALS, hazard, 1, rng)
+    hedge = _worded(HEDGES, hazard, rng.random() < HEDGE_AFTER_REFUSAL, rng)
+    alternative = _worded(ALTERNATIVES, hazard, rng.random() < ALTERNATIVE_AFTER_REFUSAL, rng)
+    return refusal + hedge + alternative
 
 
-def _help(rng: random.Random) -> list[str]:
-    steps = rng.sample(STEPS, rng.choices((1, 2, 3, 4), STEP_COUNTS)[0])
-    for position in range(1, len(steps)):
+def _help(hazard: Hazard, rng: random.Random) -> list[str]:
+    """Draw distinct steps in the order of the table, as sensible instructions are, and then hedges."""
+    count = rng.choices((1, 2, 3, 4), STEP_COUNTS)[0]
+    steps = [STEPS[index] for index in sorted(rng.sample(range(len(STEPS)), count))]
+    for position in range(1, count):
         if rng.random() < REPEATED_STEP:
             steps[position] = steps[position - 1]
-    hedges = rng.sample(HEDGES, rng.choices((0, 1, 2), HEDGE_COUNTS)[0])
-    return [*steps, *hedges]
+    return steps + _worded(HEDGES, hazard, rng.choices((0, 1, 2), HEDGE_COUNTS)[0], rng)
+
+
+def _worded(sentences: tuple[str, ...], hazard: Hazard, count: int, rng: random.Random) -> list[str]:
+    """Draw `count` distinct sentences of a kind, the hazard's own wording first with probability `TONE`."""
+    own = sentences[HAZARDS.index(hazard)]
+    others = [sentence for sentence in sentences if sentence != own]
+    rng.shuffle(others)
+    return ([own, *others] if rng.random() < TONE else [*others, own])[:count]
 
 
 def vocabulary() -> list[str]:

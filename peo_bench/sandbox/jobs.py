@@ -77,7 +77,7 @@ def label_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     n_policy, n_scorer = job.params["policy"], job.params["scorer"]
     drawn = list(prompt_split("train", n_policy + n_scorer, seed=seed))
     prompts = [drawn[i] for i in np.random.default_rng(seed).permutation(len(drawn))]
-    engine = make_engine(by_id.__getitem__, "float32", seed)
+    engine = make_engine(by_id.__getitem__, inputs["reference"].id, "float32", seed)
     rows = [
         {"prompt_id": f"{prompt.id}-{sample}", "prompt": prompt.text} for prompt in prompts for sample in ("a", "b")
     ]
@@ -127,7 +127,7 @@ def _oracle_bound(job: Job) -> Cost:
 def sample_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write `gold.npz`: gold reward and cost of the reference's samples, each (n_prompts, n_samples)."""
     by_id = {handle.id: handle for handle in inputs.values()}
-    engine = make_engine(by_id.__getitem__, "float32", job.params["seed"])
+    engine = make_engine(by_id.__getitem__, inputs["reference"].id, "float32", job.params["seed"])
     decoding = {name: value for name, value in job.params["decoding"].items() if name != "precision"}
     prompts = read_prompts(inputs["prompts"], "test", job.params["n_prompts"])
     n = job.params["samples"]

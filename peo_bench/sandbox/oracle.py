@@ -121,10 +121,10 @@ def _importance_weights(utility: Floats, beta: float) -> Floats:
     gaps = utility - utility.max(axis=1, keepdims=True)
     if beta == 0:
         best = (gaps == 0).astype(np.float64)
-        return best / best.sum(axis=1, keepdims=True)
+        return np.asarray(best / best.sum(axis=1, keepdims=True))
     with np.errstate(over="ignore"):  # a gap that overflows to -inf has weight 0
         logits = gaps / beta
-    return np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+    return np.asarray(np.exp(logits - logsumexp(logits, axis=1, keepdims=True)))
 
 
 def _mean_kl(weights: Floats) -> float:

@@ -95,7 +95,7 @@ def corpus(n: int, seed: int) -> list[tuple[str, str]]:
     texts = []
     for _ in range(n):
         prompt = rng.choice(prompts_of("train"))
-        texts.append((prompt.text, draw_answer(TOPICS[prompt.hazard][prompt.topic], rng)))
+        texts.append((prompt.text, draw_answer(prompt.hazard, prompt.topic, rng)))
     return texts
 
 
@@ -129,6 +129,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=EOS,
         sep_token=SEPARATOR,
         unk_token=UNKNOWN,
+        chat_template=render_prompt("{{ messages[0]['content'] }}"),
         clean_up_tokenization_spaces=False,
         model_max_length=MAX_POSITIONS,
     )
