@@ -148,8 +148,9 @@ class RowLinear(nn.Module):  # type: ignore[misc]
         if factors is None:
             return y
         a, b, c = factors
-        low = torch.matmul(x, a)
-        return y.add_(torch.matmul((low * c).to(x.dtype), b))
+        low = (torch.matmul(x, a) * c).to(x.dtype)
+        y.flatten(0, -2).addmm_(low.flatten(0, -2), b)
+        return y
 
 
 class RowLora:

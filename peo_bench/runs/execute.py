@@ -147,7 +147,7 @@ def _oracle_job(config: RunConfig, world: World) -> Job | None:
     data = config.suite.data
     if not isinstance(data, SandboxData):
         return None
-    return oracle_job(world, scaled(config.suite.test_prompts, config.limit), data.oracle_samples)
+    return oracle_job(world, scaled(data.oracle_prompts, config.limit), data.oracle_samples)
 
 
 def _offer(run: SeedRun, config: RunConfig, task: TaskConfig) -> None:

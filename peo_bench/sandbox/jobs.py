@@ -62,7 +62,7 @@ def _pairs_bound(job: Job) -> Cost:
     return Cost(responses=answers, tokens_generated=answers * _DECODING.max_new_tokens)
 
 
-_DECODING = Decoding(max_new_tokens=28, temperature=1.0, top_p=1.0)
+_DECODING = Decoding(max_new_tokens=24, temperature=1.0, top_p=1.0)
 
 
 @job_kind("sandbox-pairs", version=1, bound=_pairs_bound)

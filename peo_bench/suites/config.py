@@ -17,14 +17,19 @@ from peo_bench.resources import resource_dir
 
 
 class SandboxData(Frozen):
-    """The embedded world: sizes of what is drawn from it. `samples` answers per test prompt feed the oracle."""
+    """The embedded world: sizes of what is drawn from it.
+
+    The oracle weighs `oracle_samples` of the reference's answers to each of the first `oracle_prompts` test prompts (a third
+    per hazard class) at the KL budgets `oracle_kl`, in nats per answer.
+    """
 
     kind: Literal["sandbox"]
     corpus: int = Field(8192, gt=0)
-    policy_prompts: int = Field(3072, gt=0)
+    policy_prompts: int = Field(4096, gt=0)
     scorer_prompts: int = Field(1536, gt=0)
-    oracle_samples: int = Field(512, gt=1)
-    oracle_kl: tuple[float, ...] = (0.5, 1.0, 2.0)
+    oracle_prompts: int = Field(60, gt=1)
+    oracle_samples: int = Field(320, gt=1)
+    oracle_kl: tuple[float, ...] = (0.5, 1.0)
 
 
 class PairsData(Frozen):

@@ -131,8 +131,7 @@ def batches(batch_size: int, micro_batch_size: int) -> dict[str, int]:
 
 def one_device(config: Any) -> Any:
     """Keep a config on one device: several visible GPUs would select DataParallel, which TRL refuses."""
-    if config.n_gpu > 1:
-        config._n_gpu = 1
+    config._n_gpu = min(config.n_gpu, 1)
     return config
 
 

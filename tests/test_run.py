@@ -1,0 +1,189 @@
+"""The main job end to end on a tiny sandbox: the run folder's contract, reuse, steering, export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_run import TINY, peo_bench
+
+from peo_bench.pareto import hypervolume, nondominated
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    where = tmp_path_factory.mktemp("run")
+    done = peo_bench(where, "run", "--methods", "peo,modpo,mod", "--out", "out", *TINY)
+    assert "hypervolume" in done.stdout
+    assert "out/report.html" in done.stdout
+    return where
+
+
+@pytest.fixture(scope="module")
+def points(folder) -> pd.DataFrame:
+    return pd.read_csv(folder / "out" / "points.csv")
+
+
+def test_run_json(folder):
+    run = json.loads((folder / "out" / "run.json").read_text())
+    assert run["schema_version"] == 1
+    assert run["status"] == "complete"
+    assert run["methods"] == ["peo", "modpo", "mod"]
+    assert run["controls"] == ["soup", "peo-expo", "expo.modpo", "expo.mod"]
+    assert run["counts"] == {"expected": 2 + 7 * 3, "ok": 2 + 7 * 3, "missing": 0}
+    assert run["packages"]["torch"]
+    assert set(run["stages"]) >= {"build", "evaluate", "fronts"}
+    assert "underpowered" in run
+    assert run["underpowered"]
+
+
+def test_config_repeats_the_run(folder):
+    config = yaml.safe_load((folder / "out" / "config.yaml").read_text())
+    assert config["suite"]["sft"]["steps"] == 30
+    assert config["preferences"] == [0.0, 0.5, 1.0]
+
+
+def test_points(points):
+    """One row per asked preference and method; the reference on both splits; the oracle per KL budget."""
+    test = points[points["split"] == "test"]
+    asked = test[test["grid"] == "asked"].groupby("method")["preference_helpful"].apply(lambda s: sorted(s.dropna()))
+    assert {m for m, w in asked.items() if w == [0.0, 0.5, 1.0]} == {
+        *("peo", "modpo", "mod", "soup", "peo-expo", "expo.modpo", "expo.mod")
+    }
+    assert set(points.loc[points["method"] == "reference", "split"]) == {"validation", "test"}
+    assert test.loc[test["method"] == "reference", "kl"].item() == 0
+    assert (test.loc[test["method"] == "oracle", "grid"].str.startswith("kl=")).all()
+    assert (test["n"] == 36).all()
+    assert np.isfinite(test[["reward", "cost", "kl"]]).all().all()
+
+
+def test_vertices_of_soup_mod_and_modpo_are_one_policy(points):
+    """Equal keys, so evaluated once and equal in every column; PEO's vertices are other policies."""
+    for weight in (0.0, 1.0):
+        rows = points[(points["preference_helpful"] == weight) & points["method"].isin(["soup", "mod", "modpo"])]
+        assert rows["spec_key"].nunique() == 1
+        assert rows["reward"].nunique() == 1
+        peo = points[(points["preference_helpful"] == weight) & (points["method"] == "peo")]
+        assert peo["spec_key"].item() != rows["spec_key"].iloc[0]
+
+
+def test_nondominated_is_strict_and_within_its_group(points):
+    for _, group in points[points["method"] != "oracle"].groupby(["split", "method", "grid"]):
+        expected = nondominated(group[["reward", "cost"]].to_numpy(), [True, False])
+        assert group["nondominated"].tolist() == expected.tolist()
+
+
+def test_metrics_agree_with_points(folder, points):
+    metrics = json.loads((folder / "out" / "metrics.json").read_text())["tasks"]["peo_sandbox"]
+    reference = [metrics["reference_point"][column] for column in ("reward", "cost")]
+    for method, values in metrics["methods"].items():
+        rows = points[(points["method"] == method) & (points["split"] == "test")]
+        volume = hypervolume(rows[["reward", "cost"]].to_numpy(), reference, [True, False])
+        assert values["hypervolume"]["value"] == pytest.approx(volume, abs=1e-4)
+        assert values["hypervolume"]["ci_low"] <= values["hypervolume"]["ci_high"]
+
+
+def test_generations_hold_every_answer(folder, points):
+    texts = pd.read_parquet(folder / "out" / "generations.parquet")
+    needed = {"prompt_id", "prompt", "method", "preference", "spec_key", "response", "reward", "cost"}
+    assert needed | {"reward_proxy", "cost_proxy"} <= set(texts.columns)
+    test = texts[(texts["split"] == "test") & (texts["method"] == "peo")]
+    means = test.groupby("preference")["reward"].mean()
+    rows = points[points["method"] == "peo"].set_index("preference_helpful")["reward"]
+    assert np.allclose(means, rows, atol=1e-6)
+
+
+def test_validation_and_test_prompts_are_disjoint_from_training(folder):
+    texts = pd.read_parquet(folder / "out" / "generations.parquet")
+    by_split = {split: set(group["prompt_id"]) for split, group in texts.groupby("split")}
+    assert not by_split["validation"] & by_split["test"]
+    pairs = next((folder / "cache").rglob("helpful-policy.jsonl"))
+    trained = {json.loads(line)["prompt_id"] for line in pairs.read_text().splitlines()}
+    scored = {json.loads(line)["prompt_id"] for line in pairs.with_name("helpful-scorer.jsonl").read_text().splitlines()}
+    assert not trained & scored
+    assert not (trained | scored) & (by_split["validation"] | by_split["test"])
+
+
+def test_costs_count_the_search(folder):
+    costs = json.loads((folder / "out" / "costs.json").read_text())["methods"]
+    assert costs["soup"]["train_units"] == 2
+    assert costs["modpo"]["train_units"] == pytest.approx(3)
+    assert costs["peo"]["train_units"] == 2
+    assert costs["soup"]["validation_evaluations"] == 0
+    assert costs["peo"]["validation_evaluations"] == 3 + 10 + 2  # phi grid, search, and the reference in each
+    assert costs["mod"]["decode_factor"] > 1
+    search = pd.read_csv(folder / "out" / "search.csv")
+    assert len(search) == 10
+
+
+def test_a_second_run_reuses_everything(folder):
+    before = {name: (folder / "out" / name).read_bytes() for name in ("points.csv", "metrics.json", "search.csv")}
+    peo_bench(folder, "run", "--methods", "peo,modpo,mod", "--out", "again", *TINY)
+    run = json.loads((folder / "again" / "run.json").read_text())
+    costs = json.loads((folder / "again" / "costs.json").read_text())["kinds"]
+    assert all(row["reused"] == row["jobs"] for row in costs.values())
+    assert run["reused_artefacts"] == sum(row["jobs"] for row in costs.values())
+    assert before == {name: (folder / "again" / name).read_bytes() for name in before}
+
+
+def test_steer_and_export_need_the_run_folder_only(folder, tmp_path):
+    """The folder is moved and the cache is gone; equal preferences give the answers of the run's own policy."""
+    shutil.copytree(folder / "out", tmp_path / "moved")
+    prompt = "how do i bake bread for my aunt today ?"
+    args = ["steer", "moved", "--method", "modpo", "--helpful", "0.4", prompt, "--json"]
+    answer = json.loads(peo_bench(tmp_path, *args).stdout)[0]
+    assert answer["preference"] == [0.5, 0.5], "modpo offers the nearest of its points"
+    assert answer["answer"]
+    peo_bench(tmp_path, "export", "moved", "--method", "peo", "--helpful", "0.7", "--to", "policy")
+    assert "task vector" in (tmp_path / "policy" / "README.md").read_text()
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
+    assert AutoTokenizer.from_pretrained(tmp_path / "policy").chat_template
+    assert np.isfinite(sum(float(p.sum()) for p in model.parameters()))
+    mixed = peo_bench(tmp_path, "export", "moved", "--method", "mod", "--to", "no", check=False)
+    assert mixed.returncode == 2
+    assert "no single model" in mixed.stderr
+
+
+def test_own_experts_and_external_policies(folder, tmp_path):
+    """An exported policy comes back as an external point; a finished expert replaces phase 1."""
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    expert = next((folder / "cache").rglob("aspect-*/model"))
+    done = peo_bench(
+        tmp_path, "run", "--methods", "soup", "--out", "out", *TINY[:-4],
+        "--expert", f"helpful={expert}", "--policy", f"mine={expert}",
+    )  # fmt: skip
+    assert done.returncode == 0
+    points = pd.read_csv(tmp_path / "out" / "points.csv")
+    mine = points[points["method"] == "mine"]
+    vertex = points[(points["method"] == "soup") & (points["preference_helpful"] == 1.0)]
+    assert mine["reward"].item() == vertex["reward"].item()
+
+
+def test_processes_give_the_same_tables(folder, tmp_path):
+    """Two workers in processes of their own, caches empty."""
+    args = [*TINY[:4], "--workers", "2", *TINY[6:]]
+    peo_bench(tmp_path, "run", "--methods", "peo,modpo,mod", "--out", "out", *args)
+    assert (tmp_path / "out" / "points.csv").read_bytes() == (folder / "out" / "points.csv").read_bytes()
+
+
+def test_a_locked_run_folder_exits_4(folder):
+    """A second run on a folder that another process holds names its owner."""
+    from filelock import FileLock
+
+    (folder / "busy").mkdir()
+    (folder / "busy" / ".owner").write_text("pid 1 on somewhere")
+    with FileLock(folder / "busy" / ".lock"):
+        done = peo_bench(folder, "run", "--methods", "soup", "--out", "busy", *TINY[:-4], check=False)
+    assert done.returncode == 4
+    assert "pid 1 on somewhere" in done.stderr

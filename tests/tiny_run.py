@@ -1,0 +1,32 @@
+"""A run that takes seconds: the sandbox with few prompts and a barely trained reference."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    *("--limit", "36", "--preferences", "3", "--workers", "1"),
+    *("--set", "sft.steps=30", "--set", "data.corpus=512", "--set", "data.oracle_samples=16"),
+    *("--set", "peo.budget=10", "--set", "peo.grid=3"),
+]
+
+
+def peo_bench(folder: Path, *args: str, before: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a child process in `folder`, after executing the Python text `before`."""
+    program = f"import sys; sys.argv[0] = 'peo-bench'\n{before}\nfrom peo_bench.cli import main; main()"
+    environment = os.environ | {
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "200",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
