@@ -55,6 +55,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2, never a traceback."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # busy threads on shared cores cost an order of magnitude
     warnings.filterwarnings("ignore")
     from peo_bench.cli import export, inspect, run, steer  # noqa: F401 - they register their commands
 

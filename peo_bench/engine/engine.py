@@ -154,7 +154,7 @@ class Engine:
             base = requests[batch[0]].spec.mix[0][1].base
             tokenizer, stop = self.models.tokenizer(base), self.models.stop_ids(base)
             answer, prompt = (max(lengths[i][side] for i in batch) for side in (0, 1))
-            size = likelihood.rows_that_fit(prompt, answer, len(tokenizer))
+            size = likelihood.rows_that_fit(prompt, answer, len(tokenizer), self.models.device)
             for part in (batch[start : start + size] for start in range(0, len(batch), size)):
                 prompts = [self._prompt(requests[i]) for i in part]
                 answers = [responses[i].tokens for i in part]

@@ -13,13 +13,14 @@ from peo_bench.engine.decode import Pass, left_padded, positions
 LOGITS_BYTES = 128 * 2**20
 """Size of one (rows, tokens, vocabulary) fp32 array; about four exist at a time."""
 
-FORWARD_TOKENS = 4096
-"""Tokens per forward, prompts included: more only spill out of a CPU's caches."""
+FORWARD_TOKENS = {"cpu": 2048, "cuda": 65536}
+"""Tokens per forward, prompts included: more of them spill out of a CPU's caches, fewer leave a GPU idle."""
 
 
-def rows_that_fit(prompt: int, answer: int, vocabulary: int) -> int:
+def rows_that_fit(prompt: int, answer: int, vocabulary: int, device: torch.device) -> int:
     """Return how many rows of `prompt` + `answer` tokens respect both limits, at least one."""
-    return max(1, min(FORWARD_TOKENS // (prompt + answer), LOGITS_BYTES // (4 * answer * vocabulary)))
+    tokens = FORWARD_TOKENS.get(device.type, FORWARD_TOKENS["cuda"])
+    return max(1, min(tokens // (prompt + answer), LOGITS_BYTES // (4 * answer * vocabulary)))
 
 
 @dataclass(frozen=True)

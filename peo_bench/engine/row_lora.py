@@ -149,7 +149,7 @@ class RowLinear(nn.Module):  # type: ignore[misc]
             return y
         a, b, c = factors
         low = (torch.matmul(x, a) * c).to(x.dtype)
-        y.flatten(0, -2).addmm_(low.flatten(0, -2), b)
+        y.view(-1, y.shape[-1]).addmm_(low.flatten(0, -2), b)
         return y
 
 

@@ -24,7 +24,7 @@ class SandboxData(Frozen):
     """
 
     kind: Literal["sandbox"]
-    corpus: int = Field(8192, gt=0)
+    corpus: int = Field(16000, gt=0)
     policy_prompts: int = Field(4096, gt=0)
     scorer_prompts: int = Field(1536, gt=0)
     oracle_prompts: int = Field(60, gt=1)

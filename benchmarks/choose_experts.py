@@ -1,0 +1,52 @@
+"""Choose the sandbox experts' learning rate and beta, once, by each expert's own proxy on validation prompts.
+
+python benchmarks/choose_experts.py
+
+Sees the reference, the two experts and the proxy scorers; no gold score, no test prompt, no combination method. A setting
+serves both experts: the one with the highest sum of own-proxy improvements, in standard deviations of the reference.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+from peo_bench.cli import cache_dir
+from peo_bench.core.runner import Runner
+from peo_bench.core.spec import policy
+from peo_bench.evaluation.validation import utility_scores
+from peo_bench.runs.config import resolve_config
+from peo_bench.runs.world import build_world
+from peo_bench.suites.config import load_task
+
+LEARNING_RATES, BETAS = (1e-4, 2e-4, 5e-4), (0.1, 0.3)
+RESULT = Path(__file__).parent / "results" / "choose_experts.json"
+
+
+def own_proxies(runner: Runner, learning_rate: float, beta: float) -> dict[str, float]:
+    config = resolve_config(
+        methods="soup", suite="sandbox", model=None, seeds=(0,), preferences="5", limit=None, experts=[], policies=[],
+        settings=[f"training.learning_rate={learning_rate}", f"training.beta={beta}"],
+    )  # fmt: skip
+    world = build_world(config, load_task(config.suite.task), 0)
+    specs = [policy(world.reference.id, [(job.id, 1.0)]).to_json() for job in world.aspects]
+    job = world.validation_job("candidates", {"specs": specs}, world.aspects)
+    result = runner.run([job])[job.id].result
+    scores = utility_scores(result["points"], result["reference"], world.objectives)
+    return {objective.name: round(float(scores[i, i]), 4) for i, objective in enumerate(world.objectives)}
+
+
+def main() -> None:
+    rows = []
+    with Runner(cache_dir(), workers=2) as runner:
+        for learning_rate, beta in product(LEARNING_RATES, BETAS):
+            proxies = own_proxies(runner, learning_rate, beta)
+            rows.append({"learning_rate": learning_rate, "beta": beta, **proxies, "sum": sum(proxies.values())})
+            print(rows[-1], flush=True)
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps({"rows": rows, "chosen": max(rows, key=lambda row: row["sum"])}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
