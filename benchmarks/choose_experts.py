@@ -2,8 +2,9 @@
 
 python benchmarks/choose_experts.py
 
-Sees the reference, the two experts and the proxy scorers; no gold score, no test prompt, no combination method. A setting
-serves both experts: the one with the highest sum of own-proxy improvements, in standard deviations of the reference.
+Sees the reference, the two experts and the proxy scorers; no gold score, no test prompt, no combination method. A
+setting serves both experts: the one with the highest sum of own-proxy improvements, in standard deviations of the
+reference.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""peo-bench: which alignment method gives the best trade-off between helpful and harmless, at what price?"""
+"""Compare alignment methods by their trade-off between helpful and harmless, and by its price."""
 
 __version__ = "0.1.0"

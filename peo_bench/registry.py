@@ -77,7 +77,9 @@ class Registry(Generic[T]):
         self._discovered = True
         for point in entry_points(group=self.group):
             if point.name in self._entries:
-                raise UsageError(f"{self.what} {point.name!r} of {point.value} is already taken: rename the entry point")
+                raise UsageError(
+                    f"{self.what} {point.name!r} of {point.value} is already taken: rename the entry point"
+                )
             self.add(point.name, point.value)
 
 

@@ -132,8 +132,17 @@ def test_doctor_runs(peo_bench):
 
 
 def test_help_does_not_import_torch():
-    script = "import sys; sys.argv = ['peo-bench', '--help']\nfrom peo_bench import cli\ntry: cli.main()\nexcept SystemExit: pass\n"
-    script += "heavy = {'torch', 'transformers', 'trl', 'datasets', 'plotly'} & set(sys.modules)\nassert not heavy, heavy"
+    script = """
+import sys
+sys.argv = ["peo-bench", "--help"]
+from peo_bench import cli
+try:
+    cli.main()
+except SystemExit:
+    pass
+heavy = {"torch", "transformers", "trl", "datasets", "plotly"} & set(sys.modules)
+assert not heavy, heavy
+"""
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,8 @@
 """The log-linear oracle: on a softmax bandit every KL-regularised method has a known optimum.
 
-X prompts, V responses, rewards r_1, r_2, free logits per prompt, Bradley-Terry labels in expectation. DPO to convergence in
-float64 gives tau_i = r_i / beta (up to a constant per prompt), and pi*(w) = pi_ref exp(w . r / beta) / Z. The methods under
-test are the real ones; only the executors of jobs are replaced by exact tabular ones.
+X prompts, V responses, rewards r_1, r_2, free logits per prompt, Bradley-Terry labels in expectation. DPO to
+convergence in float64 gives tau_i = r_i / beta (up to a constant per prompt), and pi*(w) = pi_ref exp(w . r / beta) /
+Z. The methods under test are the real ones; only the executors of jobs are replaced by exact tabular ones.
 """
 
 from __future__ import annotations
@@ -65,7 +65,13 @@ def converge(reward: np.ndarray, margin: np.ndarray, weight: float) -> np.ndarra
     reference = torch.log_softmax(torch.tensor(REFERENCE), -1)
     logits = torch.tensor(REFERENCE).clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
-        [logits], lr=1, max_iter=3000, tolerance_grad=1e-15, tolerance_change=0, history_size=50, line_search_fn="strong_wolfe"
+        [logits],
+        lr=1,
+        max_iter=3000,
+        tolerance_grad=1e-15,
+        tolerance_change=0,
+        history_size=50,
+        line_search_fn="strong_wolfe",
     )
 
     def loss(z: torch.Tensor) -> torch.Tensor:
@@ -131,7 +137,11 @@ class Tabular:
 
         def evaluate(i: int, unit: np.ndarray) -> np.ndarray:
             c = low + unit * high
-            point = self.point(spec_from_json({"weights": {"base": job.needs["reference"].id, "terms": list(zip(ids, c))}}))
+            point = self.point(
+                spec_from_json(
+                    {"weights": {"base": job.needs["reference"].id, "terms": list(zip(ids, c, strict=True))}}
+                )
+            )
             records.append({"coefficients": list(c), **point})
             return utility_scores([point], units, OBJECTIVES)[0]
 
@@ -175,7 +185,10 @@ def test_linear_methods_reach_the_optimum(tabular, name, w):
 def test_vertices_are_the_experts(tabular):
     """Of soup, MOD and MODPO, as equal keys; PEO's vertices are not experts, and its coefficients say so."""
     ids = [job.id for job in world().aspects]
-    keys = {name: [tabular.build(name).resolve(w).key for w in ((1.0, 0.0), (0.0, 1.0))] for name in ("soup", "mod", "modpo")}
+    keys = {
+        name: [tabular.build(name).resolve(w).key for w in ((1.0, 0.0), (0.0, 1.0))]
+        for name in ("soup", "mod", "modpo")
+    }
     assert keys["soup"] == keys["mod"] == keys["modpo"]
     for w in ((1.0, 0.0), (0.0, 1.0)):
         terms = dict(tabular.build("peo").resolve(w).mix[0][1].terms)
@@ -219,7 +232,9 @@ def test_expo_scales_every_task_vector(tabular):
 
 
 def test_equal_policies_of_different_methods_share_a_key(tabular):
-    assert tabular.build("peo-expo", {"alphas": (0.0,)}).resolve((0.5, 0.5)) == tabular.build("soup").resolve((0.5, 0.5))
+    assert tabular.build("peo-expo", {"alphas": (0.0,)}).resolve((0.5, 0.5)) == tabular.build("soup").resolve(
+        (0.5, 0.5)
+    )
 
 
 def test_a_second_method_trains_nothing_new(tabular):

@@ -33,7 +33,8 @@ Trainer.training_step = dying(Trainer.training_step, lambda n, args: 'DPO' in ty
 """,
     "search": """
 from peo_bench.store.journal import Journal
-Journal.append = dying(Journal.append, lambda n, args: args[0].path.name == 'evaluations.jsonl' and len(args[0].records) == 5)
+due = lambda n, args: args[0].path.name == 'evaluations.jsonl' and len(args[0].records) == 5
+Journal.append = dying(Journal.append, due)
 """,
     "generation": """
 from peo_bench.store.journal import Journal

@@ -107,7 +107,9 @@ def test_validation_and_test_prompts_are_disjoint_from_training(folder):
     assert not by_split["validation"] & by_split["test"]
     pairs = next((folder / "cache").rglob("helpful-policy.jsonl"))
     trained = {json.loads(line)["prompt_id"] for line in pairs.read_text().splitlines()}
-    scored = {json.loads(line)["prompt_id"] for line in pairs.with_name("helpful-scorer.jsonl").read_text().splitlines()}
+    scored = {
+        json.loads(line)["prompt_id"] for line in pairs.with_name("helpful-scorer.jsonl").read_text().splitlines()
+    }
     assert not trained & scored
     assert not (trained | scored) & (by_split["validation"] | by_split["test"])
 

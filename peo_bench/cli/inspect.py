@@ -18,6 +18,7 @@ from rich.table import Table
 from peo_bench.cli import Json, app, cache_dir
 from peo_bench.errors import UsageError
 
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="methods|suites|tasks|judges|scorers")], as_json: Json = False
@@ -36,8 +37,8 @@ def list_(
 
 
 def _rows(what: str) -> list[dict[str, Any]]:
-    from peo_bench.registry import JUDGES, METHODS, SCORERS
-    from peo_bench.suites.config import SUITES, TASKS, load_suite, load_task
+    from peo_bench.registry import JUDGES, METHODS, SCORERS, SUITES, TASKS
+    from peo_bench.suites.config import load_suite, load_task
 
     if what == "methods":
         return [_method(METHODS.get(name)) for name in METHODS.names()]
@@ -47,7 +48,12 @@ def _rows(what: str) -> list[dict[str, Any]]:
     if what == "tasks":
         tasks = {name: load_task(name) for name in TASKS.names()}
         return [
-            {"name": name, "version": t.version, "objectives": ", ".join(o.name for o in t.objectives), "licence": t.licence}
+            {
+                "name": name,
+                "version": t.version,
+                "objectives": ", ".join(o.name for o in t.objectives),
+                "licence": t.licence,
+            }
             for name, t in tasks.items()
         ]
     if what in ("scorers", "judges"):
@@ -72,7 +78,10 @@ def doctor(as_json: Json = False) -> None:
     else:
         table = Table("", "what", "found", "what to type")
         for item in findings:
-            table.add_row("[green]ok[/green]" if item["ok"] else "[yellow]--[/yellow]", *(item[k] for k in ("what", "found", "fix")))
+            table.add_row(
+                "[green]ok[/green]" if item["ok"] else "[yellow]--[/yellow]",
+                *(item[k] for k in ("what", "found", "fix")),
+            )
         Console().print(table)
     raise typer.Exit(0 if all(item["ok"] or item["optional"] for item in findings) else 2)
 
@@ -82,7 +91,18 @@ def _finding(what: str, ok: bool, found: str, fix: str = "", optional: bool = Fa
 
 
 def _packages() -> list[dict[str, Any]]:
-    required = ("torch", "transformers", "trl", "peft", "datasets", "lm_eval", "alpaca_eval", "pandas", "plotly", "pymoo")
+    required = (
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "datasets",
+        "lm_eval",
+        "alpaca_eval",
+        "pandas",
+        "plotly",
+        "pymoo",
+    )
     rows = [_finding("python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer")]
     for name in required:
         found = _version(name)
@@ -128,7 +148,9 @@ def _access() -> list[dict[str, Any]]:
     cache = cache_dir()
     parent = next(path for path in (cache, *cache.parents) if path.exists())
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    hub = "offline (HF_HUB_OFFLINE is set)" if offline else f"token {'set' if os.environ.get('HF_TOKEN') else 'not set'}"
+    hub = (
+        "offline (HF_HUB_OFFLINE is set)" if offline else f"token {'set' if os.environ.get('HF_TOKEN') else 'not set'}"
+    )
     return [
         _finding("cache", os.access(parent, os.W_OK), str(cache), "export XDG_CACHE_HOME=/a/writable/folder"),
         _finding("hub", True, hub),

@@ -93,7 +93,12 @@ def plan(
     for stage in stages:
         cost = stage["cost"]
         counts = [cost.get(key, 0) for key in ("pairs_trained", "responses", "tokens_generated", "scorer_calls")]
-        table.add_row(stage["stage"], "?" if stage["jobs"] is None else str(stage["jobs"]), str(stage["cached"]), *(f"{n:,}" for n in counts))
+        table.add_row(
+            stage["stage"],
+            "?" if stage["jobs"] is None else str(stage["jobs"]),
+            str(stage["cached"]),
+            *(f"{n:,}" for n in counts),
+        )
     Console().print(table)
 
 
@@ -140,7 +145,9 @@ def _config(
 ) -> RunConfig:
     if data_dir is not None:
         if not data_dir.is_dir():
-            raise UsageError(f"--data-dir {data_dir}: no such folder: give the folder that holds the suite's data files")
+            raise UsageError(
+                f"--data-dir {data_dir}: no such folder: give the folder that holds the suite's data files"
+            )
         os.environ["PEO_BENCH_DATA_DIR"] = str(data_dir.resolve())
     return resolve_config(
         methods=methods,

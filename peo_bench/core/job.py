@@ -1,7 +1,8 @@
 """Jobs: content-addressed pieces of work, and the kinds that carry them out.
 
-The identity of a job is everything that changes its output: its kind, that kind's version (an integer raised by hand when
-the algorithm changes), its parameters and the identities of the jobs it needs. Equal jobs of different methods are one.
+The identity of a job is everything that changes its output: its kind, that kind's version (an integer raised by hand
+when the algorithm changes), its parameters and the identities of the jobs it needs. Equal jobs of different methods
+are one.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ class JobKind:
     """How jobs of one kind are done.
 
     `run(job, inputs, work)` writes files into `work.dir` and returns the JSON result; `inputs` maps the roles of
-    `job.needs` to handles. `bound(job)` is an upper bound of the cost. Kinds whose jobs gain from being done in one batch
-    have `together(store, jobs, progress)`, which stores all of their artefacts.
+    `job.needs` to handles. `bound(job)` is an upper bound of the cost. Kinds whose jobs gain from being done in one
+    batch have `together(store, jobs, progress)`, which stores all of their artefacts.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a method is: a preference space, a generator of rounds of jobs, and a pure map from preference to policy spec."""
+"""A method: a preference space, a generator of rounds of jobs, a pure map from preference to policy spec."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ Build = Generator[Round, Mapping[str, Handle], PolicyFamily]
 """Yields rounds, is sent the handles of all jobs so far by id, returns the family."""
 
 
-class Settings(BaseModel):
+class MethodSettings(BaseModel):
     """A method's settings: `--set method.key=value`; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -107,11 +107,11 @@ class Method(ABC):
 
     name: ClassVar[str]
     reference: ClassVar[str]
-    Settings: ClassVar[type[Settings]] = Settings
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
     needs_labels_on_both: ClassVar[bool] = False
     wraps: ClassVar[bool] = False
 
-    def __init__(self, settings: Settings | None = None, inner: Method | None = None) -> None:
+    def __init__(self, settings: MethodSettings | None = None, inner: Method | None = None) -> None:
         """Use `settings`, by default the published or documented values; `inner` is what a wrapper wraps."""
         self.settings: Any = settings or self.Settings()
         self._inner = inner

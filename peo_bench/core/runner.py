@@ -1,7 +1,8 @@
 """Run the jobs of all methods of a run: each once, as soon as what it needs is there, in several processes if wanted.
 
-Methods advance in rounds, side by side: the jobs that all of them can name now are done, every method is sent the handles,
-and so on until each has returned its family. A job that fails takes down the methods that need it and no others.
+Methods advance in rounds, side by side: the jobs that all of them can name now are done, every method is sent the
+handles, and so on until each has returned its family. A job that fails takes down the methods that need it and no
+others.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ class Runner:
 
     def _ready(self, waiting: dict[str, Job]) -> list[list[Job]]:
         """Return the tasks that can start: single jobs, or groups of a kind that is done together."""
-        single, groups = [], {}
+        single: list[list[Job]] = []
+        groups: dict[str, list[Job]] = {}
         for job in list(waiting.values()):
             lost = [need.id for need in job.needs.values() if need.id in self.outcome.failed]
             if lost:
@@ -218,7 +220,12 @@ def _start_worker(events: Any, threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _work(root: Path, task: list[Job]) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from peo_bench.config import Decoding
 from peo_bench.core.job import Cost, Handle
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 DIGITS = 6
 """Decimals of stored scores and KL divergences: what fp32 carries whatever the batch."""
+
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Scorer(Protocol):
@@ -106,7 +109,7 @@ SMALL_MODEL = 50_000_000
 """Bytes of weights below which a batch may be large: the overhead per step then outweighs the work per row."""
 
 
-def make_engine(artefact: Callable[[str], Handle], reference: str, precision: str, seed: int) -> Engine:
+def make_engine(artefact: Callable[[str], Handle], reference: str, precision: Precision, seed: int) -> Engine:
     """Return an engine over the store's artefacts, with batches that suit the size of the policy `reference`.
 
     `seed` indexes the common random numbers. Batching changes no answer, so it is no part of any job's identity.

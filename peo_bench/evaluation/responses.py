@@ -1,13 +1,14 @@
 """Operating points: a policy's answers to the prompts of a split, with scores, KL to the reference and lengths.
 
-One artefact per policy, so that a policy shared by two methods (or two runs) is evaluated once; policies that are missing
-are generated together, specs of all methods in one batch.
+One artefact per policy, so that a policy shared by two methods (or two runs) is evaluated once; policies that are
+missing are generated together, specs of all methods in one batch.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -35,15 +36,15 @@ def evaluate_together(store: Store, jobs: list[Job], progress: Progress) -> None
     """Evaluate policies that share prompts, decoding and scorers; a kill loses at most one batch of answers."""
     started = time.monotonic()
     first = jobs[0]
-    partial = store.root / "partial" / f"batch-{digest([job.id for job in jobs])}"
-    partial.mkdir(parents=True, exist_ok=True)
+    scratch = store.root / "partial" / f"batch-{digest([job.id for job in jobs])}"
+    scratch.mkdir(parents=True, exist_ok=True)
     decoding = dict(first.params["decoding"])
     precision = decoding.pop("precision", "float32")
     engine = make_engine(store.__getitem__, first.needs["reference"].id, precision, first.params["seed"])
     specs = [spec_from_json(job.params["spec"]) for job in jobs]
     prompts = read_prompts(store[first.needs["prompts"].id], first.params["split"], first.params["n_prompts"])
 
-    journal = Journal(partial / "answers.jsonl")
+    journal = Journal(scratch / "answers.jsonl")
     requests, responses = generate(engine, specs, prompts, Decoding.model_validate(decoding), journal, progress)
     columns = score(_scorers(first, store, precision), requests, responses)
     kl = engine.kl(requests, responses, policy(first.needs["reference"].id))
@@ -63,11 +64,11 @@ def evaluate_together(store: Store, jobs: list[Job], progress: Progress) -> None
     seconds = (time.monotonic() - started) / len(jobs)
     for i, job in enumerate(jobs):
         rows = slice(i * len(prompts), (i + 1) * len(prompts))
-        cost = charge(responses[rows], len(columns), 0)
-        store.adopt(job, lambda work, rows=rows, cost=cost: _write(work, table.iloc[rows], cost), seconds)
-    for file in partial.iterdir():
+        write = partial(_write, table=table.iloc[rows], cost=charge(responses[rows], len(columns), 0))
+        store.adopt(job, write, seconds)
+    for file in scratch.iterdir():
         file.unlink()
-    partial.rmdir()
+    scratch.rmdir()
 
 
 def read_responses(handle: Handle) -> pd.DataFrame:
@@ -103,4 +104,3 @@ def _bound(job: Job) -> Cost:
 
 
 RESPONSES = JobKind("responses", version=1, run=_alone, bound=_bound, together=evaluate_together)
-

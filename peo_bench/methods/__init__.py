@@ -1,4 +1,4 @@
-"""One method, one file. `make_method` turns a name and settings into a method; wrappers are written `wrapper.method`."""
+"""One method, one file; `make_method` makes them by name. Wrappers are written `wrapper.method`."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 For a family whose policies are weights, theta_ref + (1 + alpha) (theta(w) - theta_ref); for one that mixes
 log-probabilities, log pi_ref + (1 + alpha) (log pi_w - log pi_ref). One alpha serves all preferences: the one with the
-highest mean steered utility of the proxies on validation prompts (Zheng et al. 2024, arXiv 2404.16792, choose alpha by a
-reward model on held-out prompts and use mostly 0.3 or 0.5).
+highest mean steered utility of the proxies on validation prompts (Zheng et al. 2024, arXiv 2404.16792, choose alpha
+by a reward model on held-out prompts and use mostly 0.3 or 0.5).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Generator, Mapping
 import numpy as np
 
 from peo_bench.core.job import Handle, Job, closure
-from peo_bench.core.method import Build, Method, PolicyFamily, Round, Settings, World
+from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.spec import PolicySpec, Weights, policy
 from peo_bench.evaluation.validation import utility_scores, validation_bound
 
 
-class ExPOSettings(Settings):
-    """`alphas` is the grid of extrapolation strengths; with 5 preferences it makes 35 evaluations, as PEO spends 11 + 25."""
+class ExPOSettings(MethodSettings):
+    """`alphas` is the grid of strengths; with 5 preferences it makes 35 evaluations, as PEO spends 11 + 25."""
 
     alphas: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0)
 
@@ -29,7 +29,7 @@ def extrapolate(spec: PolicySpec, reference: str, alpha: float) -> PolicySpec:
     if len(spec.mix) == 1 and spec.mix[0][0] == 1.0:
         weights = spec.mix[0][1]
         return policy(weights.base, [(name, (1 + alpha) * c) for name, c in weights.terms])
-    return PolicySpec(mix=tuple(((1 + alpha) * a, weights) for a, weights in spec.mix) + ((-alpha, Weights(reference)),))
+    return PolicySpec(mix=(*(((1 + alpha) * a, weights) for a, weights in spec.mix), (-alpha, Weights(reference))))
 
 
 class ExPO(Method):
@@ -58,9 +58,7 @@ class ExPO(Method):
             coefficients=coefficients and (lambda w: tuple((1 + alpha) * c for c in coefficients(w))),
         )
 
-    def _build_inner(
-        self, world: World
-    ) -> Generator[Round, Mapping[str, Handle], tuple[PolicyFamily, dict[str, Job]]]:
+    def _build_inner(self, world: World) -> Generator[Round, Mapping[str, Handle], tuple[PolicyFamily, dict[str, Job]]]:
         """Run the wrapped build, announcing this wrapper's evaluations too; return its family and its jobs by id."""
         known: dict[str, Job] = {}
         search = validation_bound(world, len(self.settings.alphas) * len(world.preferences))

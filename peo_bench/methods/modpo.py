@@ -11,13 +11,13 @@ taken as they are. Training is exact: see `peo_bench.training.modpo`.
 from __future__ import annotations
 
 from peo_bench.core.job import Job
-from peo_bench.core.method import Build, Method, PolicyFamily, Round, Settings, World
+from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.errors import UsageError
 
 
-class MODPOSettings(Settings):
+class MODPOSettings(MethodSettings):
     """`objective` is the one whose pairs are trained on (the paper models "better" with the margin "safer")."""
 
     objective: str = "helpful"

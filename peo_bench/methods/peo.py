@@ -3,7 +3,8 @@
 Every reading lives in the plane theta(a, b) = theta_ref + a tau_helpful + b tau_harmless. The paper's interpolation
 weights, search and hyperparameters are not available to us, so nothing here is "the paper's number".
 
-- `peo`: theta_gen + lambda_1 tau_1 + lambda_2 tau_2 with lambda >= 0, so a >= phi_1 and b >= phi_2: the experts themselves
+- `peo`: theta_gen + lambda_1 tau_1 + lambda_2 tau_2 with lambda >= 0, so a >= phi_1 and b >= phi_2: the experts
+themselves
   are not reachable. Its preference space is the simplex; the plane is internal, searched once on validation prompts.
 - `peo-expo`: ExPO on the generalist, (1 + alpha) (w, 1 - w), one alpha chosen on validation prompts.
 """
@@ -15,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from peo_bench.core.job import Handle
-from peo_bench.core.method import Build, Method, PolicyFamily, Round, Settings, World
+from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.errors import UsageError
@@ -26,8 +27,8 @@ from peo_bench.training.extrapolation import steering_map
 from peo_bench.training.interpolation import choose_generalist, simplex_grid
 
 
-class PEOSettings(Settings):
-    """`budget` evaluations in phase 3; lambda_i runs up to `reach` x mean ||tau|| / ||tau_i||; `grid` points for phi."""
+class PEOSettings(MethodSettings):
+    """`budget` evaluations in phase 3, lambda_i up to `reach` x mean ||tau|| / ||tau_i||, `grid` points for phi."""
 
     budget: int = Field(25, ge=9)
     strategy: Literal["surrogate", "grid", "nsga2"] = "surrogate"
@@ -80,7 +81,7 @@ def _norms(experts: list[Handle]) -> list[float]:
 
 
 class PEOExPO(Method):
-    """ExPO on the generalist: (1 + alpha) (w, 1 - w) on the experts' task vectors, alpha chosen on validation prompts."""
+    """ExPO on the generalist: (1 + alpha) (w, 1 - w) on the task vectors, alpha chosen on validation prompts."""
 
     name = "peo-expo"
     reference = "PEO, arXiv 2503.01233; ExPO, arXiv 2404.16792"

@@ -92,7 +92,7 @@ def parse_settings(items: list[str], methods: tuple[str, ...]) -> tuple[dict[str
         elif owner.split(".")[0] in METHODS.names():
             by_method.setdefault(owner, {})[name] = value
         else:
-            sections = [n for n in ("training", "reward_model", "sft", "decoding", "data")]
+            sections = ("training", "reward_model", "sft", "decoding", "data")
             raise UsageError(f"--set {item!r}: {owner!r} is neither a method nor one of {', '.join(sections)}")
     unused = set(by_method) - set(methods)
     if unused:

@@ -17,9 +17,9 @@ COMMON = ("sft", "gguf", "checkpoint", "reward-model", "pairs", "prompts")
 def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Built]]]) -> dict[str, Any]:
     """Return costs per method and per kind of job.
 
-    A training unit is one aspect run (DPO on one objective's pairs). `shared_jobs` counts the jobs that another method of
-    the run needed too, and that were therefore done once; `seconds` are those of the jobs when they were done, so a
-    reused job still counts. `decode_factor` is the number of forward passes per generated token.
+    A training unit is one aspect run (DPO on one objective's pairs). `shared_jobs` counts the jobs that another
+    method of the run needed too, and that were therefore done once; `seconds` are those of the jobs when they were
+    done, so a reused job still counts. `decode_factor` is the number of forward passes per generated token.
     """
     handles = runner.outcome.handles
     users = Counter(job_id for _, built in seeds.values() for item in built.values() for job_id in item.jobs)

@@ -127,12 +127,12 @@ def _locked(out: Path) -> Iterator[None]:
 def _build(runner: Runner, config: RunConfig, task: TaskConfig, seed: int) -> SeedRun:
     """Train every method of one seed; the reference's validation scores and the oracle's samples come along."""
     world = build_world(config, task, seed)
-    methods = {
-        name: make_method(name, config.settings.get(name)) for name in (*config.methods, *config.controls)
-    }
+    methods = {name: make_method(name, config.settings.get(name)) for name in (*config.methods, *config.controls)}
     for name, method in methods.items():
         if method.needs_labels_on_both and not world.labels_on_both:
-            raise UsageError(f"{name} needs both labels on every pair, which the data of suite {config.suite.name} has not")
+            raise UsageError(
+                f"{name} needs both labels on every pair, which the data of suite {config.suite.name} has not"
+            )
     externals = {name: checkpoint_job(path, "delta", world.reference) for name, path in config.policies.items()}
     oracle = _oracle_job(config, world)
     units = responses_job(world, task, policy(world.reference.id), {}, "validation", world.validation_prompts)
@@ -174,7 +174,10 @@ def _collect(
     runner: Runner, seeds: Mapping[int, SeedRun], config: RunConfig, task: TaskConfig
 ) -> tuple[pd.DataFrame, Scores, pd.DataFrame, list[dict[str, str]]]:
     """Gather rows, scores and texts of every operating point, and what is missing with its reason."""
-    rows, scores, texts, missing = [], Scores(), {}, []
+    rows: list[dict[str, Any]] = []
+    missing: list[dict[str, str]] = []
+    texts: dict[int, tuple[Offer, pd.DataFrame]] = {}
+    scores = Scores()
     handles, failed = runner.outcome.handles, runner.outcome.failed
     for seed, run in seeds.items():
         for name in (*config.methods, *config.controls):
@@ -244,7 +247,9 @@ def _save(out: Path, runner: Runner, config: RunConfig, seeds: Mapping[int, Seed
     for run in seeds.values():
         used[run.world.reference.id] = None
         for built in run.built.values():
-            used |= {job_id: None for job_id, job in built.jobs.items() if job.kind in kept or _is_policy(runner, job_id)}
+            used |= {
+                job_id: None for job_id, job in built.jobs.items() if job.kind in kept or _is_policy(runner, job_id)
+            }
     names = {name: config.settings.get(name, {}) for run in seeds.values() for name in run.built}
     save_families(out, runner.store, names, {seed: run.world for seed, run in seeds.items()}, list(used))
 

@@ -63,7 +63,7 @@ def run_json(
     """Return the content of `run.json`."""
     asked = points[points["method"] != "oracle"]
     lost = sum(len(config.preferences) if "all preferences" in item["what"] else 1 for item in missing)
-    n = int(points.loc[points["split"] == "test", "n"].min())
+    n = int(asked.loc[asked["split"] == "test", "n"].min())
     return {
         "schema_version": SCHEMA,
         "peo_bench": __version__,
@@ -100,7 +100,9 @@ def _notes(config: RunConfig, task: TaskConfig) -> list[str]:
     if len(config.seeds) == 1:
         notes.append("One training seed: intervals cover prompts, not training.")
     if not task.scorers:
-        notes.append("Selection and evaluation use the same reward and cost models, trained on a disjoint set of prompts.")
+        notes.append(
+            "Selection and evaluation use the same reward and cost models, trained on a disjoint set of prompts."
+        )
     if config.policies:
         notes.append("External policies are single points: compare them by dominance.")
     return notes

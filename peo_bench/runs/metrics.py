@@ -47,7 +47,9 @@ def run_metrics(
     bound = np.array([task.reference_point[column] for column in columns])
 
     seeds = sorted({seed for _, seed in scores.tables})
-    complete = [m for m in dict.fromkeys(method for method, _ in scores.tables) if _complete(scores, m, seeds, preferences)]
+    complete = [
+        m for m in dict.fromkeys(method for method, _ in scores.tables) if _complete(scores, m, seeds, preferences)
+    ]
     raw = {method: scores.array(method, seeds, columns) for method in complete}
     scaled = {method: (array - shift) / scale for method, array in raw.items()}
     volumes = bootstrap_hypervolume(scaled if by_reference else raw, bound, maximise)
@@ -63,7 +65,9 @@ def run_metrics(
             "steered_utility": utilities[method].as_dict(),
             "n_nondominated": int(rows["nondominated"].sum()),
             "n_points": len(rows),
-            "n_beyond_reference": n_beyond_reference(means if by_reference else raw[method].mean(axis=1), bound, maximise),
+            "n_beyond_reference": n_beyond_reference(
+                means if by_reference else raw[method].mean(axis=1), bound, maximise
+            ),
             "oracle_distance": distance_to_front(means, oracle, maximise) if len(oracle) else None,
             "kl_mean": float(rows["kl"].mean()),
             "length_mean": float(rows["length"].mean()),

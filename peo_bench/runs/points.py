@@ -93,8 +93,7 @@ class Scores:
     def array(self, method: str, seeds: Iterable[int], columns: list[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return (n_preferences, n_prompts, n_objectives), averaged over training seeds."""
         stacks = [
-            np.stack([table[columns].to_numpy(dtype=float) for table in self.tables[method, seed]])
-            for seed in seeds
+            np.stack([table[columns].to_numpy(dtype=float) for table in self.tables[method, seed]]) for seed in seeds
         ]
         return np.asarray(np.mean(stacks, axis=0))
 

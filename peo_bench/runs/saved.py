@@ -46,7 +46,9 @@ def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFami
     """Return the family of `method` in the finished run at `folder`, with its world and the store of its artefacts."""
     path = folder / "families.json"
     if not path.exists():
-        raise UsageError(f"{folder} is not a finished run folder: {path.name} is missing; give the folder that `run` printed")
+        raise UsageError(
+            f"{folder} is not a finished run folder: {path.name} is missing; give the folder that `run` printed"
+        )
     saved = json.loads(path.read_text(encoding="utf-8"))
     if method not in saved["methods"]:
         raise unknown(f"method in {folder}", method, saved["methods"])
@@ -149,7 +151,9 @@ def export_policy(folder: Path, method: str, preference: Preference, to: Path, *
 
     spec = family.resolve(preference)
     if len(spec.mix) != 1 or spec.mix[0][0] != 1.0:
-        raise UsageError(f"{method} mixes the log-probabilities of {len(spec.mix)} models at decoding time: no single model")
+        raise UsageError(
+            f"{method} mixes the log-probabilities of {len(spec.mix)} models at decoding time: no single model"
+        )
     if to.exists():
         raise UsageError(f"{to} exists already: give --to a new folder")
     model, tokenizer = Engine(store.__getitem__, noise_seed=world.seed).materialised(spec.mix[0][1])

@@ -80,7 +80,9 @@ def _pairs(
     return reference, pairs, prompts_job(pairs, **counts)
 
 
-def responses_job(world: World, task: TaskConfig, spec: PolicySpec, deltas: Mapping[str, Job], split: str, n: int) -> Job:
+def responses_job(
+    world: World, task: TaskConfig, spec: PolicySpec, deltas: Mapping[str, Job], split: str, n: int
+) -> Job:
     """Return the job that evaluates `spec` on `n` prompts of `split`; `deltas` finds the jobs its weights come from.
 
     Registered scorers give the reported columns, and the run's own models then the `_proxy` ones; without registered

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from peo_bench.store.store import Store
 from peo_bench.store.workspace import Workspace
 
 Floats = npt.NDArray[np.float64]
-GOLD = {"helpful": gold_reward, "harmless": lambda prompt, answer: -gold_cost(prompt, answer)}
+GOLD: dict[str, Callable[[Prompt | str, str], float]] = {
+    "helpful": gold_reward,
+    "harmless": lambda prompt, answer: -gold_cost(prompt, answer),
+}
 """Gold utilities by objective, higher is better: what the Bradley-Terry labels are drawn from."""
 LABEL_SCALE = 2.0
 """Gold differences are multiplied by this before the logistic: labels are noisy, not arbitrary."""
@@ -69,8 +72,8 @@ _DECODING = Decoding(max_new_tokens=24, temperature=1.0, top_p=1.0)
 def label_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Sample two answers per training prompt from the reference and label the pair for both objectives.
 
-    P(first preferred) = sigma(LABEL_SCALE x difference of gold utilities), Bradley and Terry (1952). Prompts for policies
-    and for scorers are disjoint. Writes `<objective>-policy.jsonl` and `<objective>-scorer.jsonl`.
+    P(first preferred) = sigma(LABEL_SCALE x difference of gold utilities), Bradley and Terry (1952). Prompts for
+    policies and for scorers are disjoint. Writes `<objective>-policy.jsonl` and `<objective>-scorer.jsonl`.
     """
     seed = job.params["seed"]
     by_id = {handle.id: handle for handle in inputs.values()}
@@ -153,7 +156,7 @@ def oracle_rows(
     rows = []
     for budget in kl_budgets:
         for weight in preferences:
-            point = solve_beta(reward, cost, weight, budget)
+            point = solve_beta(reward, cost, (weight[0], weight[1]), budget)
             rows.append(
                 {
                     "task": task,
@@ -174,4 +177,3 @@ def oracle_rows(
                 }
             )
     return rows
-

@@ -1,8 +1,8 @@
 """Write a file so that a reader sees the old content or the new, never a part.
 
 The new content goes to a temporary file in the same folder, is fsynced, and is renamed over the target; the folder is
-fsynced too. On any failure (disk full, interrupt) the old file is intact and the temporary one is removed. Not promised:
-atomicity over several files, and network file systems without atomic rename.
+fsynced too. On any failure (disk full, interrupt) the old file is intact and the temporary one is removed. Not
+promised: atomicity over several files, and network file systems without atomic rename.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An append-only journal of JSON records that survives a kill at any byte.
 
-Each line is `<16 hex digits> <json>`, the digits identifying the JSON. A torn or damaged tail is cut off on opening, with
-a warning, and its work is done again.
+Each line is `<16 hex digits> <json>`, the digits identifying the JSON. A torn or damaged tail is cut off on opening,
+with a warning, and its work is done again.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from peo_bench.resources import resource_dir
 class SandboxData(Frozen):
     """The embedded world: sizes of what is drawn from it.
 
-    The oracle weighs `oracle_samples` of the reference's answers to each of the first `oracle_prompts` test prompts (a third
-    per hazard class) at the KL budgets `oracle_kl`, in nats per answer.
+    The oracle weighs `oracle_samples` of the reference's answers to each of the first `oracle_prompts` test prompts
+    (a third per hazard class) at the KL budgets `oracle_kl`, in nats per answer.
     """
 
     kind: Literal["sandbox"]
@@ -71,9 +71,9 @@ class ObjectiveConfig(Frozen):
 class TaskConfig(Frozen):
     """What is measured: peo-bench's part of a task file (the `metadata` key of an lm-eval YAML).
 
-    `reference_point` by column bounds the hypervolume; with `units: reference` it is given in standard deviations of the
-    reference policy's validation scores around their mean, for scorers that are trained in the run. `scorers` names the
-    registered scorer of a column; columns without one are scored by the run's own reward and cost models.
+    `reference_point` by column bounds the hypervolume; with `units: reference` it is given in standard deviations of
+    the reference policy's validation scores around their mean, for scorers that are trained in the run. `scorers`
+    names the registered scorer of a column; columns without one are scored by the run's own reward and cost models.
     """
 
     version: int
@@ -94,7 +94,7 @@ def read_yaml(path: Path, model: type[M], section: str = "") -> M:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}): give the path of a YAML file") from None
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -134,7 +134,7 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which lm-eval's `!function module.name` is read as its text."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+_Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
 def register_builtin() -> None:

@@ -1,8 +1,8 @@
 """Phase 3 of PEO: extrapolation of the generalist along the experts' task vectors (arXiv 2503.01233).
 
 theta(lambda) = theta_gen + sum_i lambda_i tau_i, lambda_i >= 0. The search for lambda is ours: a declared budget of
-evaluations on validation prompts with the proxy scorers, each journalled; its outcome is the non-dominated set and, from
-it, a map from preference to coefficients. Ranges are normalised by the task vectors' norms, since the best strength
+evaluations on validation prompts with the proxy scorers, each journalled; its outcome is the non-dominated set and a
+map from preference to coefficients along it. Ranges are normalised by the task vectors' norms, since the best strength
 shrinks as they grow (ExPO, arXiv 2404.16792).
 """
 
@@ -49,7 +49,7 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
             spec = policy(inputs["reference"].id, zip(deltas, coefficients, strict=True))
             journal.append({"coefficients": coefficients, **validator.points([spec])[0]})
         work.progress((i + 1) / budget, f"{i + 1}/{budget} evaluations")
-        return utility_scores([journal.records[i + 1]], reference, objectives)[0]
+        return np.asarray(utility_scores([journal.records[i + 1]], reference, objectives)[0])
 
     drive(STRATEGIES[job.params["strategy"]](budget, job.params["seed"]), evaluate)
     return {"reference": reference, "evaluations": journal.records[1:]}
@@ -59,8 +59,8 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
 class SteeringMap:
     """A map from the weight of the first objective to coefficients, along the validation front.
 
-    `positions` (k,) rise from 0 (the first objective's worst, the second's best) to 1; `coefficients` (k, m) lie at these
-    positions and are interpolated linearly between them.
+    `positions` (k,) rise from 0 (the first objective's worst, the second's best) to 1; `coefficients` (k, m) lie at
+    these positions and are interpolated linearly between them.
     """
 
     positions: tuple[float, ...]
@@ -80,7 +80,9 @@ def steering_map(evaluations: Sequence[Mapping[str, Any]], utilities: Floats) ->
     """
     mask = np.asarray(nondominated(utilities, maximise=(True, True)))
     front = utilities[mask]
-    coefficients = [tuple(evaluation["coefficients"]) for evaluation, keep in zip(evaluations, mask, strict=True) if keep]
+    coefficients = [
+        tuple(evaluation["coefficients"]) for evaluation, keep in zip(evaluations, mask, strict=True) if keep
+    ]
     order = [int(i) for i in np.lexsort((-front[:, 1], front[:, 0]))]
     walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(front[order], axis=0), axis=1))])
     positions = walked / walked[-1] if walked[-1] > 0 else walked

@@ -1,7 +1,8 @@
 """Black-box search in a box with few, noisy evaluations of two objectives (phase 3).
 
-A strategy is a generator: it yields batches of points of the unit square, is sent their objective values (n, 2), higher is
-better, and stops when the budget is spent. Strategies see nothing else, so they replay identically from a journal.
+A strategy is a generator: it yields batches of points of the unit square, is sent their objective values (n, 2),
+higher is better, and stops when the budget is spent. Strategies see nothing else, so they replay identically from a
+journal.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Supervised fine-tuning of the reference policy from an initialised model (the sandbox's is built from scratch).
 
-Cross-entropy of the answer and its EOS given the prompt, with TRL's SFTTrainer: AdamW (betas 0.9 and 0.99, for short runs
-from scratch), cosine decay, gradient norm clipped at 1. One step sees `batch_size` rows; the corpus is passed over as often
-as `steps` needs.
+Cross-entropy of the answer and its EOS given the prompt, with TRL's SFTTrainer: AdamW (betas 0.9 and 0.99, for short
+runs from scratch), cosine decay, gradient norm clipped at 1. One step sees `batch_size` rows; the corpus is passed
+over as often as `steps` needs.
 """
 
 from __future__ import annotations
