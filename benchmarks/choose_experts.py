@@ -3,14 +3,16 @@
 python benchmarks/choose_experts.py
 
 Sees the reference, the two experts and the proxy scorers; no gold score, no test prompt, no combination method. A
-setting serves both experts: the one with the highest sum of own-proxy improvements, in standard deviations of the
-reference.
+setting serves both experts. Each is rated by the sum of the experts' own-proxy improvements, in standard deviations
+of the reference. Of those within one standard error of the best (sqrt(2 / n_prompts)), the gentlest is taken: the
+largest beta, then the smallest learning rate.
 """
 
 from __future__ import annotations
 
 import json
 from itertools import product
+from math import sqrt
 from pathlib import Path
 
 from peo_bench.cli import cache_dir
@@ -19,7 +21,7 @@ from peo_bench.core.spec import policy
 from peo_bench.evaluation.validation import utility_scores
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.world import build_world
-from peo_bench.suites.config import load_task
+from peo_bench.suites.config import load_suite, load_task
 
 LEARNING_RATES, BETAS = (1e-4, 2e-4, 5e-4), (0.1, 0.3)
 RESULT = Path(__file__).parent / "results" / "choose_experts.json"
@@ -46,7 +48,15 @@ def main() -> None:
             rows.append({"learning_rate": learning_rate, "beta": beta, **proxies, "sum": sum(proxies.values())})
             print(rows[-1], flush=True)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"rows": rows, "chosen": max(rows, key=lambda row: row["sum"])}, indent=2) + "\n")
+    RESULT.write_text(
+        json.dumps({"rows": rows, "chosen": choose(rows, load_suite("sandbox").validation_prompts)}, indent=2)
+    )
+
+
+def choose(rows: list[dict[str, float]], n_prompts: int) -> dict[str, float]:
+    """Return the gentlest setting within one standard error of the best."""
+    enough = max(row["sum"] for row in rows) - sqrt(2 / n_prompts)
+    return min((row for row in rows if row["sum"] >= enough), key=lambda row: (-row["beta"], row["learning_rate"]))
 
 
 if __name__ == "__main__":

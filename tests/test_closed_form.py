@@ -215,8 +215,28 @@ def test_peo_steers_monotonically_on_validation(tabular):
     knots = np.array([by_coefficients[c] for c in steer.coefficients])
     assert np.all(np.diff(knots[:, 0]) >= 0)
     assert np.all(np.diff(knots[:, 1]) <= 0)
-    assert steer.positions[0] == 0
-    assert steer.positions[-1] == pytest.approx(1)
+    assert list(steer.positions) == sorted({0.0, *steer.positions, 1.0})
+
+
+def test_each_knot_of_the_map_is_best_for_its_weight():
+    """By hand: A (0, 3), B (2, 2), C (3, 0) are supported; D (0.9, 2.5) lies under the chord AB, E is dominated.
+
+    B beats A from w = 1/3 on and C beats B from w = 2/3 on, so B sits at 1/2.
+    """
+    utilities = np.array([[3.0, 0.0], [0.9, 2.5], [2.0, 2.0], [0.0, 3.0], [1.0, 1.0]])
+    steer = steering_map([{"coefficients": (float(i), 0.0)} for i in range(5)], utilities)
+    assert steer.coefficients == ((3.0, 0.0), (2.0, 0.0), (0.0, 0.0))
+    assert steer.positions == pytest.approx((0.0, 0.5, 1.0))
+    assert steer(0.25) == pytest.approx((2.5, 0.0))
+    for weight, knot in zip(steer.positions, steer.coefficients, strict=True):
+        assert np.argmax(utilities @ (weight, 1 - weight)) == knot[0]
+
+
+def test_a_front_that_collapses_to_a_point_steers_nowhere():
+    steer = steering_map(
+        [{"coefficients": (1.0, 1.0)}, {"coefficients": (0.0, 0.0)}], np.array([[2.0, 2.0], [1.0, 1.0]])
+    )
+    assert steer(0.0) == steer(1.0) == (1.0, 1.0)
 
 
 def test_expo_scales_every_task_vector(tabular):

@@ -32,7 +32,7 @@ class PEOSettings(MethodSettings):
 
     budget: int = Field(25, ge=9)
     strategy: Literal["surrogate", "grid", "nsga2"] = "surrogate"
-    reach: float = Field(1.0, gt=0)
+    reach: float = Field(0.5, gt=0)
     grid: int = Field(11, ge=2)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,8 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
 class SteeringMap:
     """A map from the weight of the first objective to coefficients, along the validation front.
 
-    `positions` (k,) rise from 0 (the first objective's worst, the second's best) to 1; `coefficients` (k, m) lie at
-    these positions and are interpolated linearly between them.
+    `positions` (k,) are weights that rise from 0 (best for the second objective) to 1 (best for the first);
+    `coefficients` (k, m) belong to these weights and are interpolated linearly between them.
     """
 
     positions: tuple[float, ...]
@@ -73,17 +74,27 @@ class SteeringMap:
 
 
 def steering_map(evaluations: Sequence[Mapping[str, Any]], utilities: Floats) -> SteeringMap:
-    """Order the non-dominated evaluations by the first objective; a preference is a position along that front.
+    """Order the front's supported points by the first objective and give each the weights for which it is best.
 
-    `utilities` (n, 2), higher is better. Along the knots the first utility rises and the second falls, so validation
-    reward and cost are non-decreasing in the helpful weight. A position is the distance walked along the front.
+    `utilities` (n, 2), higher is better. A non-dominated point is supported if it maximises w u_1 + (1 - w) u_2 for
+    some w; it then does so on an interval of weights, whose middle is its position (the outermost points sit at 0 and
+    1). Points that owe their place on the front to noise are rarely supported. Along the knots u_1 rises and u_2
+    falls, so validation reward and cost are non-decreasing in the helpful weight.
     """
-    mask = np.asarray(nondominated(utilities, maximise=(True, True)))
-    front = utilities[mask]
-    coefficients = [
-        tuple(evaluation["coefficients"]) for evaluation, keep in zip(evaluations, mask, strict=True) if keep
-    ]
-    order = [int(i) for i in np.lexsort((-front[:, 1], front[:, 0]))]
-    walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(front[order], axis=0), axis=1))])
-    positions = walked / walked[-1] if walked[-1] > 0 else walked
-    return SteeringMap(tuple(float(p) for p in positions), tuple(coefficients[i] for i in order))
+    hull: list[int] = []
+    mask = np.flatnonzero(nondominated(utilities, maximise=(True, True)))
+    for i in mask[np.lexsort((-utilities[mask, 1], utilities[mask, 0]))]:
+        while len(hull) > 1 and _switch(utilities, hull[-2], hull[-1]) >= _switch(utilities, hull[-1], i):
+            hull.pop()
+        if not hull or utilities[i, 0] > utilities[hull[-1], 0]:
+            hull.append(int(i))
+    switches = [_switch(utilities, a, b) for a, b in pairwise(hull)]
+    middles = [(a + b) / 2 for a, b in pairwise(switches)]
+    positions = [0.0, *middles, 1.0] if len(hull) > 1 else [0.0]
+    return SteeringMap(tuple(positions), tuple(tuple(evaluations[i]["coefficients"]) for i in hull))
+
+
+def _switch(utilities: Floats, low: int, high: int) -> float:
+    """Return the weight of the first objective above which point `high` is better than point `low`."""
+    gain, loss = utilities[high] - utilities[low]
+    return float(-loss / (gain - loss))
