@@ -47,6 +47,7 @@ class RewardModelSettings(Frozen):
     learning_rate: float = Field(1e-4, gt=0)
     epochs: float = Field(1.0, gt=0)
     batch_size: int = Field(16, gt=0)
+    micro_batch_size: int = Field(16, gt=0)
     max_length: int = Field(512, gt=0)
     lora_rank: int = Field(16, gt=0)
     lora_alpha: float = Field(32, gt=0)

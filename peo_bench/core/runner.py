@@ -14,13 +14,14 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from peo_bench.core.job import Handle, Job, closure
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
-from peo_bench.errors import JobFailed
+from peo_bench.errors import JobFailed, PeoBenchError
 from peo_bench.registry import JOB_KINDS
 from peo_bench.store.store import Store
 
@@ -159,6 +160,11 @@ class Runner:
             except JobFailed as error:
                 for job in task:
                     self._fail(job.id, str(error))
+            except BrokenProcessPool:
+                raise PeoBenchError(
+                    f"a process was killed during {task[0].label}, probably for lack of memory: try --workers 1 or a "
+                    "smaller micro_batch_size (--set training.micro_batch_size=1); finished work is kept"
+                ) from None
 
     def _done(self, handle: Handle, reused: bool = False) -> None:
         self.outcome.handles[handle.id] = handle
@@ -221,6 +227,7 @@ def _start_worker(events: Any, threads: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    import trl  # noqa: F401 - what most jobs need, imported before the first one is waited for
 
 
 def _follow(parent: Any) -> None:

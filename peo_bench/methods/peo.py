@@ -75,9 +75,9 @@ class PEO(Method):
 
 
 def _norms(experts: list[Handle]) -> list[float]:
-    """Return ||tau|| of every expert; equal lengths where one is a finished checkpoint whose norm is not recorded."""
+    """Return ||tau|| of every expert; equal lengths where one is not recorded (a finished checkpoint) or is 0."""
     norms = [expert.result.get("task_vector_norm") for expert in experts]
-    return [1.0] * len(norms) if None in norms else norms  # type: ignore[return-value]
+    return norms if all(norms) else [1.0] * len(norms)  # type: ignore[return-value]
 
 
 class PEOExPO(Method):

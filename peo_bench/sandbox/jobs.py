@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from peo_bench.core.space import Preference
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.policies import charge, generate, make_engine, read_prompts
 from peo_bench.sandbox.gold import gold_cost, gold_reward
-from peo_bench.sandbox.oracle import solve_beta
+from peo_bench.sandbox.oracle import oracle_front
 from peo_bench.sandbox.world import Prompt, build_model, build_tokenizer, corpus, prompt_split
 from peo_bench.store.store import Store
 from peo_bench.store.workspace import Workspace
@@ -153,27 +154,25 @@ def oracle_rows(
     """Return the oracle's rows of `points.csv`, one per preference and KL budget (column `kl`, nats per answer)."""
     with np.load(store[job.id].path / "gold.npz") as gold:
         reward, cost = gold["reward"], gold["cost"]
-    rows = []
-    for budget in kl_budgets:
-        for weight in preferences:
-            point = solve_beta(reward, cost, (weight[0], weight[1]), budget)
-            rows.append(
-                {
-                    "task": task,
-                    "split": "test",
-                    "method": "oracle",
-                    "seed": world.seed,
-                    "grid": f"kl={budget:g}",
-                    "preference_helpful": weight[0],
-                    "preference_harmless": weight[1],
-                    "reward": point.reward,
-                    "reward_se": point.reward_se,
-                    "cost": point.cost,
-                    "cost_se": point.cost_se,
-                    "kl": point.kl,
-                    "n": len(reward),
-                    "ess": point.ess,
-                    "hollow": point.hollow,
-                }
-            )
-    return rows
+    budgets, weights = list(kl_budgets), [(w[0], w[1]) for w in preferences]
+    points = oracle_front(reward, cost, weights, budgets)
+    return [
+        {
+            "task": task,
+            "split": "test",
+            "method": "oracle",
+            "seed": world.seed,
+            "grid": f"kl={budget:g}",
+            "preference_helpful": weight[0],
+            "preference_harmless": weight[1],
+            "reward": point.reward,
+            "reward_se": point.reward_se,
+            "cost": point.cost,
+            "cost_se": point.cost_se,
+            "kl": point.kl,
+            "n": len(reward),
+            "ess": point.ess,
+            "hollow": point.hollow,
+        }
+        for (budget, weight), point in zip(product(budgets, weights), points, strict=True)
+    ]

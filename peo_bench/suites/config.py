@@ -25,7 +25,7 @@ class SandboxData(Frozen):
 
     kind: Literal["sandbox"]
     corpus: int = Field(16000, gt=0)
-    policy_prompts: int = Field(4096, gt=0)
+    policy_prompts: int = Field(3072, gt=0)
     scorer_prompts: int = Field(1536, gt=0)
     oracle_prompts: int = Field(60, gt=1)
     oracle_samples: int = Field(320, gt=1)

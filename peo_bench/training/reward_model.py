@@ -101,7 +101,7 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row
         seed=params["seed"],
         steps=math.ceil(len(order) / settings.batch_size),
         precision=settings.precision,
-        per_device_train_batch_size=settings.batch_size,
+        **trl_common.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         max_length=None,
     )
