@@ -10,16 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TINY = [
     *("--limit", "36", "--preferences", "3", "--workers", "1"),
-    *(
-        "--set",
-        "sft.steps=30",
-        "--set",
-        "data.corpus=512",
-        "--set",
-        "training.batch_size=8",
-        "--set",
-        "data.oracle_samples=16",
-    ),
+    *("--set", "sft.steps=30", "--set", "data.corpus=512", "--set", "data.oracle_samples=16"),
+    *("--set", "training.batch_size=8"),
     *("--set", "peo.budget=10", "--set", "peo.grid=3"),
 ]
 
