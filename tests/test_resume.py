@@ -29,7 +29,8 @@ POINTS = {
     "training": """
 from peo_bench.training import aspect
 from transformers import Trainer
-Trainer.training_step = dying(Trainer.training_step, lambda n, args: any('DPO' in c.__name__ for c in type(args[0]).__mro__))
+is_dpo = lambda n, args: any("DPO" in c.__name__ for c in type(args[0]).__mro__)
+Trainer.training_step = dying(Trainer.training_step, is_dpo)
 """,
     "search": """
 from peo_bench.store.journal import Journal
