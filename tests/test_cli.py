@@ -56,6 +56,8 @@ data: {kind: sandbox}
         (["run", "--set", "mod.x=1"], "not in the run"),
         (["run", "--seeds", "a,b"], "whole numbers"),
         (["run", "--limit", "1"], "at least 2"),
+        (["plan", "--model", "gpt2"], "trains its own model"),
+        (["run", "--set", "modpo.margin=none"], "'implicit' or 'explicit'"),
         (["run", "--data-dir", "/nowhere"], "no such folder"),
         (["run", "--expert", "helpful"], "NAME=PATH"),
         (["run", "--expert", "helpful=/nowhere"], "/nowhere"),

@@ -119,8 +119,9 @@ class Tabular:
             self.deltas[job.id] = converge(REWARDS[names.index(job.params["objective"])], np.zeros((X, V)), 1.0)
             return {"form": "full", "task_vector_norm": float(np.linalg.norm(self.deltas[job.id]))}
         if job.kind == "modpo":
-            # labels of objective 0; margin = implicit reward of the other expert
-            margin = BETA * self.deltas[job.needs["margin"].id]
+            # labels of objective 0; margin = implicit reward of the other expert, or the reward itself
+            other = job.needs["margin"]
+            margin = REWARDS[1] if other.kind == "reward-model" else BETA * self.deltas[other.id]
             reward = REWARDS[names.index(job.params["objective"])]
             self.deltas[job.id] = converge(reward, margin, job.params["weight"])
             return {"form": "full"}
@@ -182,6 +183,13 @@ def test_linear_methods_reach_the_optimum(tabular, name, w):
     assert abs(tabular.log_probs(family.resolve(w)) - optimum(w)).max() < 1e-8
 
 
+@pytest.mark.parametrize("w", INTERIOR)
+def test_modpo_with_an_explicit_margin_reaches_the_optimum(tabular, w):
+    explicit, implicit = tabular.build("modpo", {"margin": "explicit"}), tabular.build("modpo")
+    assert explicit.resolve(w).key != implicit.resolve(w).key
+    assert abs(tabular.log_probs(explicit.resolve(w)) - optimum(w)).max() < 1e-8
+
+
 def test_vertices_are_the_experts(tabular):
     """Of soup, MOD and MODPO, as equal keys; PEO's vertices are not experts, and its coefficients say so."""
     ids = [job.id for job in world().aspects]
@@ -215,7 +223,8 @@ def test_peo_steers_monotonically_on_validation(tabular):
     knots = np.array([by_coefficients[c] for c in steer.coefficients])
     assert np.all(np.diff(knots[:, 0]) >= 0)
     assert np.all(np.diff(knots[:, 1]) <= 0)
-    assert list(steer.positions) == sorted({0.0, *steer.positions, 1.0})
+    ends = {0.0, 1.0} if len(knots) > 1 else {0.0}
+    assert list(steer.positions) == sorted({*steer.positions, *ends})
 
 
 def test_each_knot_of_the_map_is_best_for_its_weight():

@@ -1,14 +1,17 @@
 """MODPO: one DPO run per preference, with a margin for the other objective.
 
 L = -log sigma( (1/w_0) [ beta (dlogp_w - dlogp_l) - w_1 (R_1(y_w) - R_1(y_l)) ] ) on the pairs of objective 0, with the
-frozen margin reward R_1 = beta (log pi_1 - log pi_ref) of the other objective's DPO expert, shared with PEO's phase 1
-(Zhou et al. 2023, arXiv 2310.03708, eq. 8; the public code's implicit margin).
+frozen margin reward R_1 of the other objective (Zhou et al. 2023, arXiv 2310.03708, eq. 8): by default the implicit
+reward beta (log pi_1 - log pi_ref) of its DPO expert, as in the public code and shared with PEO's phase 1, or the
+run's own reward or cost model.
 
 w_0 = 1 is plain DPO, so the expert of objective 0; w_0 = 0 is undefined and its end point is the other expert. Both are
 taken as they are. Training is exact: see `peo_bench.training.modpo`.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from peo_bench.core.job import Job
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
@@ -18,9 +21,13 @@ from peo_bench.errors import UsageError
 
 
 class MODPOSettings(MethodSettings):
-    """`objective` is the one whose pairs are trained on (the paper models "better" with the margin "safer")."""
+    """`objective` is the one whose pairs are trained on (the paper models "better" with the margin "safer").
+
+    `margin` "implicit" is the other expert's DPO reward, "explicit" the run's reward or cost model for it.
+    """
 
     objective: str = "helpful"
+    margin: Literal["implicit", "explicit"] = "implicit"
 
 
 class MODPO(Method):
@@ -46,8 +53,10 @@ class MODPO(Method):
     def _job(self, world: World, weight: float, main: int) -> Job:
         if weight in (0.0, 1.0):
             return world.aspects[main if weight else 1 - main]
-        name = world.objectives[main].name
+        name, other = world.objectives[main].name, world.objectives[1 - main].name
+        params = {"objective": name, "weight": weight, "seed": world.seed, **world.training}
+        needs = {"reference": world.reference, "pairs": world.pairs[name]}
+        if self.settings.margin == "explicit":
+            return Job("modpo", params, needs | {"margin": world.scorers[other]})
         beta = world.training["beta"]
-        params = {"objective": name, "weight": weight, "margin_beta": beta, "seed": world.seed, **world.training}
-        needs = {"reference": world.reference, "pairs": world.pairs[name], "margin": world.aspects[1 - main]}
-        return Job("modpo", params, needs)
+        return Job("modpo", params | {"margin_beta": beta}, needs | {"margin": world.aspects[1 - main]})

@@ -22,7 +22,6 @@ from peo_bench.data.checkpoint import checkpoint_job
 from peo_bench.errors import Locked, UsageError
 from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.validation import utility_scores
-from peo_bench.methods import make_method
 from peo_bench.pareto import nondominated
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.costs import run_costs
@@ -30,7 +29,7 @@ from peo_bench.runs.folder import Provenance, write_folder
 from peo_bench.runs.metrics import run_metrics
 from peo_bench.runs.points import Offer, Scores, generations, point_row, point_table, reference_units
 from peo_bench.runs.saved import save_families
-from peo_bench.runs.world import build_world, responses_job, scaled
+from peo_bench.runs.world import build_world, make_methods, responses_job, scaled
 from peo_bench.sandbox.jobs import oracle_job, oracle_rows
 from peo_bench.suites.config import SandboxData, TaskConfig, load_task
 
@@ -127,16 +126,12 @@ def _locked(out: Path) -> Iterator[None]:
 def _build(runner: Runner, config: RunConfig, task: TaskConfig, seed: int) -> SeedRun:
     """Train every method of one seed; the reference's validation scores and the oracle's samples come along."""
     world = build_world(config, task, seed)
-    methods = {name: make_method(name, config.settings.get(name)) for name in (*config.methods, *config.controls)}
-    for name, method in methods.items():
-        if method.needs_labels_on_both and not world.labels_on_both:
-            raise UsageError(
-                f"{name} needs both labels on every pair, which the data of suite {config.suite.name} has not"
-            )
     externals = {name: checkpoint_job(path, "delta", world.reference) for name, path in config.policies.items()}
     oracle = _oracle_job(config, world)
     units = responses_job(world, task, policy(world.reference.id), {}, "validation", world.validation_prompts)
-    built = runner.build(methods, world, [*externals.values(), units, *([oracle] if oracle else [])])
+    built = runner.build(
+        make_methods(config, world), world, [*externals.values(), units, *([oracle] if oracle else [])]
+    )
     deltas = {job_id: job for method in built.values() for job_id, job in method.jobs.items()}
     deltas |= {job.id: job for job in externals.values()}
     offers = [Offer(name, seed, policy(world.reference.id, [(job.id, 1.0)])) for name, job in externals.items()]

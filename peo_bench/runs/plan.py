@@ -7,9 +7,8 @@ from typing import Any
 
 from peo_bench.core.job import Cost, Handle, Job, closure
 from peo_bench.core.method import Method, World
-from peo_bench.methods import make_method
 from peo_bench.runs.config import RunConfig
-from peo_bench.runs.world import build_world, scaled
+from peo_bench.runs.world import build_world, make_methods, scaled
 from peo_bench.store.store import Store
 from peo_bench.suites.config import load_task
 
@@ -25,8 +24,8 @@ def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
     for seed in config.seeds:
         world = build_world(config, task, seed)
         jobs |= {job.id: job for job in closure([world.reference, world.prompts, *world.scorers.values()])}
-        for name in (*config.methods, *config.controls):
-            named, bound = see_ahead(make_method(name, config.settings.get(name)), world, store)
+        for name, method in make_methods(config, world).items():
+            named, bound = see_ahead(method, world, store)
             jobs |= named
             if bound != Cost():
                 later.append({"stage": f"later rounds of {name}", "jobs": None, "cached": 0, "cost": bound.to_json()})

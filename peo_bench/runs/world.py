@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from peo_bench.core.job import Job
-from peo_bench.core.method import Objective, World
+from peo_bench.core.method import Method, Objective, World
 from peo_bench.core.spec import PolicySpec
 from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
 from peo_bench.data.pairs import pairs_job, prompts_job
-from peo_bench.errors import unknown
+from peo_bench.errors import UsageError, unknown
+from peo_bench.methods import make_method
 from peo_bench.runs.config import RunConfig
 from peo_bench.suites.config import PairsData, SandboxData, SuiteConfig, TaskConfig
 
@@ -25,6 +26,8 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
     suite, limit = config.suite, config.limit
     objectives = tuple(Objective(o.name, o.column, o.maximise) for o in task.objectives)
     if isinstance(suite.data, SandboxData):
+        if suite.model != "sandbox":
+            raise UsageError(f"--model {suite.model}: suite {suite.name} trains its own model; use a suite of pairs")
         reference, pairs, prompts = _sandbox(suite, suite.data, limit, seed)
     else:
         reference, pairs, prompts = _pairs(suite, suite.data, limit, seed, [o.name for o in objectives])
@@ -78,6 +81,17 @@ def _pairs(
     pairs = pairs_job(data.sources, objectives, max_chars=data.max_chars, limit=n, seed=seed)
     counts = {"validation": scaled(suite.validation_prompts, limit), "test": scaled(suite.test_prompts, limit)}
     return reference, pairs, prompts_job(pairs, **counts)
+
+
+def make_methods(config: RunConfig, world: World) -> dict[str, Method]:
+    """Return the run's methods and controls by name; raise `UsageError` for one that the data cannot serve."""
+    methods = {name: make_method(name, config.settings.get(name)) for name in (*config.methods, *config.controls)}
+    for name, method in methods.items():
+        if method.needs_labels_on_both and not world.labels_on_both:
+            raise UsageError(
+                f"{name} needs the labels of all objectives on every pair; suite {config.suite.name} has one"
+            )
+    return methods
 
 
 def responses_job(
