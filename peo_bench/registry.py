@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
@@ -22,7 +21,7 @@ from peo_bench.errors import UsageError, unknown
 if TYPE_CHECKING:
     from peo_bench.core.job import JobKind
     from peo_bench.core.method import Method
-    from peo_bench.evaluation.policies import Scorer
+    from peo_bench.evaluation.policies import RegisteredScorer
 
 T = TypeVar("T")
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -118,7 +117,7 @@ METHODS: Registry[type[Method]] = Registry(
 )
 TASKS: Registry[Path] = Registry("task", "peo_bench.tasks")
 SUITES: Registry[Path] = Registry("suite", "peo_bench.suites")
-SCORERS: Registry[Callable[[], Scorer]] = Registry(
+SCORERS: Registry[type[RegisteredScorer]] = Registry(
     "scorer",
     "peo_bench.scorers",
     {"sandbox-cost": "peo_bench.sandbox.scorers:GoldCost", "sandbox-reward": "peo_bench.sandbox.scorers:GoldReward"},

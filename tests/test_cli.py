@@ -56,6 +56,11 @@ data: {kind: sandbox}
         (["run", "--set", "mod.x=1"], "not in the run"),
         (["run", "--seeds", "a,b"], "whole numbers"),
         (["run", "--limit", "1"], "at least 2"),
+        (["run", "--policy", "soup=/nowhere"], "belongs to a method"),
+        (["plan", "--set", "peo.reach=.inf"], "finite"),
+        (["plan", "--set", "training.beta=.inf"], "finite"),
+        (["plan", "--seeds", "²"], "whole numbers"),
+        (["plan", "--set", "peo-expo.alphas=[]"], "at least 1 item"),
         (["plan", "--model", "gpt2"], "trains its own model"),
         (["run", "--set", "modpo.margin=none"], "'implicit' or 'explicit'"),
         (["run", "--data-dir", "/nowhere"], "no such folder"),
@@ -82,6 +87,7 @@ def test_mistakes_are_one_line_and_exit_2(peo_bench, args, says):
         (SUITE + "bad: [", "malformed YAML"),
         (SUITE.replace("task: peo_sandbox", "task: peo_sandbux"), "did you mean peo_sandbox"),
         (SUITE + "trainig: {}", "did you mean training"),
+        (SUITE.replace("name: mine", "name: ../../evil name"), "not a valid name"),
         (SUITE.replace("title: mine\n", ""), "'title'"),
         (SUITE.replace("sandbox}", "sandbox, corpus: -1}"), "corpus"),
         ("- 1\n", "expected `key: value` lines"),
@@ -93,6 +99,20 @@ def test_mistakes_in_a_suite_file_name_file_and_key(peo_bench, tmp_path, text, s
     assert code == 2
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_a_suite_file_in_another_encoding(peo_bench, tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"name: \xff\xfe")
+    code, _, err = peo_bench("plan", "--suite", "mine.yaml")
+    assert code == 2
+    assert "not UTF-8" in err
+
+
+def test_an_unwritable_cache(peo_bench, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    code, _, err = peo_bench("run")
+    assert code == 2
+    assert "set XDG_CACHE_HOME" in err
 
 
 def test_an_unwritable_output_folder_loses_nothing(peo_bench, tmp_path):
@@ -121,6 +141,8 @@ def test_plan_executes_nothing_and_bounds_later_rounds(peo_bench, tmp_path):
     assert stages["aspect"]["jobs"] == 2
     assert stages["modpo"]["jobs"] == 3
     assert stages["later rounds of peo"]["cost"]["evaluations"] >= 25
+    assert stages["sandbox-oracle"]["cost"]["responses"] == 60 * 320
+    assert stages["responses (test)"]["cost"]["scorer_calls"] == 26 * 255 * 4
     assert stages["sft"]["cached"] == 0
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").rglob("meta.json"))
     assert peo_bench("plan")[0] == 0

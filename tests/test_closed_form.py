@@ -251,7 +251,7 @@ def test_a_front_that_collapses_to_a_point_steers_nowhere():
 def test_expo_scales_every_task_vector(tabular):
     """peo-expo and expo.modpo: pi_ref exp((1 + alpha) w . r / beta), with the alpha of highest utility."""
     for name in ("peo-expo", "expo.modpo", "expo.mod"):
-        family = tabular.build(name, {"alphas": (0.0, 0.5)} if name == "peo-expo" else None)
+        family = tabular.build(name, {"alphas": (0.0, 0.5)})
         for w in INTERIOR:
             log_pi = tabular.log_probs(family.resolve(w))
             scale = (log_pi - log_pi[:, :1] - REFERENCE + REFERENCE[:, :1])[:, 1:]

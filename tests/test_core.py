@@ -162,8 +162,35 @@ def test_a_damaged_artefact_is_built_again(tmp_path, caplog):
     content.write_text("6")
     assert Store(tmp_path).get(handle.id) is None
     assert "damaged" in caplog.text
+    assert content.exists(), "reading deletes nothing"
     assert Store(tmp_path).run(value(5)).path.joinpath("value.txt").read_text() == "5"
     assert len(RUNS) == 2
+
+
+def test_copies_are_independent_and_damaged_ones_are_replaced(tmp_path):
+    store = Store(tmp_path / "a")
+    handle = store.run(value(7))
+    store.copy_to(tmp_path / "b", [handle.id])
+    copy = Store(tmp_path / "b").path(handle.id) / "value.txt"
+    copy.write_text("broken")
+    assert (handle.path / "value.txt").read_text() == "7", "damage does not reach the source"
+    store.copy_to(tmp_path / "b", [handle.id])
+    assert copy.read_text() == "7"
+
+
+@job_kind("test-bug", version=1)
+def raise_bug(job, inputs, work):
+    raise ZeroDivisionError("a bug in one job")
+
+
+JOB_KINDS.add("test-bug", raise_bug)
+
+
+def test_a_bug_in_a_job_fails_that_job_only(tmp_path):
+    with Runner(tmp_path) as runner:
+        runner.run([Job("test-bug"), value(1)])
+    assert list(runner.outcome.failed.values()) == ["ZeroDivisionError: a bug in one job"]
+    assert value(1).id in runner.outcome.handles
 
 
 def test_journal_cuts_a_torn_tail_at_every_offset(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sys
@@ -39,7 +40,7 @@ Journal.append = dying(Journal.append, due)
 """,
     "generation": """
 from peo_bench.store.journal import Journal
-Journal.append = dying(Journal.append, lambda n, args: args[0].path.name == 'answers.jsonl')
+Journal.append = dying(Journal.append, lambda n, args: 'answers' in args[0].path.name)
 """,
     "between the artefact's last file and its name": """
 from peo_bench.store import store
@@ -80,6 +81,9 @@ def test_resumed_equals_uninterrupted(uninterrupted, tmp_path, point):
     peo_bench(tmp_path, *RUN)
     for name in ("points.csv", "metrics.json", "search.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+    costs = [json.loads((folder / "costs.json").read_text()) for folder in (tmp_path / "out", uninterrupted)]
+    counts = [{m: v["validation_evaluations"] for m, v in cost["methods"].items()} for cost in costs]
+    assert counts[0] == counts[1], "what was spent before the kill is counted too"
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "finished work is not done again"
 
 

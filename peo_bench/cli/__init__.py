@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from peo_bench import __version__
-from peo_bench.errors import PeoBenchError
+from peo_bench.errors import PeoBenchError, UsageError
 
 app = typer.Typer(
     name="peo-bench",
@@ -30,6 +30,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 def cache_dir() -> Path:
     """Return where finished work is kept: $XDG_CACHE_HOME/peo-bench, by default ~/.cache/peo-bench."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peo-bench"
+
+
+def writable_cache() -> Path:
+    """Return the cache folder, made if need be; `UsageError` if it cannot be written."""
+    path = cache_dir()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the cache {path} cannot be made ({error.strerror}): set XDG_CACHE_HOME") from None
+    return path
 
 
 def version_callback(value: bool) -> None:
@@ -64,6 +74,8 @@ def main() -> None:
     except PeoBenchError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; finished work is kept: type the same command again to continue", err=True)
-        sys.exit(130)
+    except OSError as error:
+        if logging.getLogger("peo_bench").isEnabledFor(logging.INFO):
+            raise
+        typer.echo(f"error: {error} (with --verbose: where this happened)", err=True)
+        sys.exit(1)

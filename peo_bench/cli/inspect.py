@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from peo_bench.cli import Json, app, cache_dir
@@ -32,7 +33,7 @@ def list_(
     else:
         table = Table(*rows[0])
         for row in rows:
-            table.add_row(*(str(value) for value in row.values()))
+            table.add_row(*(escape(str(value)) for value in row.values()))
         Console().print(table)
 
 
@@ -80,7 +81,7 @@ def doctor(as_json: Json = False) -> None:
         for item in findings:
             table.add_row(
                 "[green]ok[/green]" if item["ok"] else "[yellow]--[/yellow]",
-                *(item[k] for k in ("what", "found", "fix")),
+                *(escape(item[k]) for k in ("what", "found", "fix")),
             )
         Console().print(table)
     raise typer.Exit(0 if all(item["ok"] or item["optional"] for item in findings) else 2)

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
@@ -40,7 +41,7 @@ class RunProgress:
         """Stop drawing and say how much was reused."""
         self.bars.stop()
         if self.reused:
-            self.console.print(f"[dim]{self.reused} finished artefacts reused[/dim]", highlight=False)
+            self.console.print(f"[dim]reused from the cache: {self.reused}[/dim]", highlight=False)
 
     def __call__(self, event: str, job_id: str, fraction: float, note: str) -> None:
         """Take one event of the runner."""
@@ -57,4 +58,4 @@ class RunProgress:
             if event == "done":
                 self.console.print(f"[green]done[/green]   {label} [dim]{seconds:.1f} s[/dim]", highlight=False)
             else:
-                self.console.print(f"[red]failed[/red] {label}: {note}", highlight=False)
+                self.console.print(f"[red]failed[/red] {label}: {escape(note)}", highlight=False)

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, app, cache_dir
+from peo_bench.cli import Json, app, cache_dir, writable_cache
 from peo_bench.cli.progress import RunProgress
 from peo_bench.errors import UsageError
 from peo_bench.runs.config import RunConfig, resolve_config
@@ -29,6 +30,9 @@ Limit = Annotated[int | None, typer.Option("--limit", help="At most so many pair
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where local data files are.")]
 Experts = Annotated[list[str], typer.Option("--expert", help="OBJECTIVE=PATH: use this checkpoint for phase 1.")]
 Policies = Annotated[list[str], typer.Option("--policy", help="NAME=PATH: compare this finished policy as a point.")]
+
+WIDE = 160
+"""Columns of the table where the output is no terminal."""
 
 
 @app.command()
@@ -53,15 +57,18 @@ def run(
     from peo_bench.runs.execute import execute
 
     folder = out or Path("runs") / config.name
-    console = Console()
-    with RunProgress(console) as progress:
-        result = execute(
-            config, folder, cache_dir(), workers=workers or default_workers(), command=_command(), observe=progress
-        )
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    n = workers or default_workers()
+    try:
+        with RunProgress(console) as progress:
+            result = execute(config, folder, writable_cache(), workers=n, command=_command(), observe=progress)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; finished work is kept: type `{_command()}` again to continue", err=True)
+        raise typer.Exit(130) from None
     report = build_report(folder)
     console.print(result_table(result.metrics, config))
     for item in result.missing:
-        console.print(f"[red]missing[/red] {item['what']}: {item['reason']}", highlight=False)
+        console.print(f"[red]missing[/red] {escape(item['what'])}: {escape(item['reason'])}", highlight=False)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if result.complete else 3)
 
@@ -164,7 +171,7 @@ def _config(
 
 def _seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() and part.isascii() for part in parts):
         raise UsageError(f"--seeds {text!r}: give whole numbers separated by commas, as in 0,1,2")
     return tuple(dict.fromkeys(int(part) for part in parts))
 

@@ -34,6 +34,8 @@ def steer(
 ) -> None:
     """Answer prompts with a trained family at a preference given here."""
     asked = preference(helpful)
+    if not all(prompt.strip() for prompt in prompts):
+        raise UsageError("a prompt is empty: give a question to answer")
     from peo_bench.runs.saved import answer
 
     answers = answer(run, method, asked, prompts, samples=samples, seed=seed)

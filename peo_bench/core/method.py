@@ -73,11 +73,14 @@ class PolicyFamily:
     """A trained method: `at` maps a preference of `space` to the spec of the policy that the method offers for it.
 
     `coefficients(preference)` gives, where it exists, the coefficient per objective on the experts' task vectors.
+    `mixes` says that policies mix log-probabilities. `chosen` is what validation chose, for people to read.
     """
 
     space: Space
     at: Callable[[Preference], PolicySpec]
     coefficients: Callable[[Preference], tuple[float, ...]] | None = None
+    mixes: bool = False
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(self, preference: Preference, prompt: str | None = None) -> PolicySpec:
         """Return the policy for `preference` (projected first); pure. `prompt` is for families that look at it."""
@@ -99,7 +102,7 @@ Build = Generator[Round, Mapping[str, Handle], PolicyFamily]
 class MethodSettings(BaseModel):
     """A method's settings: `--set method.key=value`; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Method(ABC):

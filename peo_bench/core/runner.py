@@ -208,11 +208,21 @@ def _split(group: list[Job], parts: int) -> list[list[Job]]:
 
 
 def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -> list[str]:
+    """Do one task; whatever goes wrong in it, but a user's mistake, is that task's failure and no other's."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     together = JOB_KINDS.get(task[0].kind).together
-    if together:
-        together(store, task, progress)
-    else:
-        store.run(task[0], progress)
+    try:
+        if together:
+            together(store, task, progress)
+        else:
+            store.run(task[0], progress)
+    except PeoBenchError:
+        raise
+    except Exception as error:
+        logger.warning("%s failed", task[0].id, exc_info=True)
+        raise JobFailed(f"{type(error).__name__}: {error}") from None
     return [job.id for job in task]
 
 

@@ -44,6 +44,15 @@ def read_prompts(handle: Handle, split: str, limit: int | None = None) -> list[d
     return rows[:limit]
 
 
+class RegisteredScorer(Scorer, Protocol):
+    """A scorer that a task names; `version` is raised by hand when its scores change."""
+
+    version: int
+
+    def __init__(self) -> None:
+        """Load what is needed."""
+
+
 @lru_cache(maxsize=8)
 def reward_model(path: Path, precision: str) -> Scorer:
     """Return the reward or cost model stored at `path`, loaded once per process."""

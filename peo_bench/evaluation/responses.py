@@ -6,9 +6,11 @@ missing are generated together, specs of all methods in one batch.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -34,9 +36,16 @@ from peo_bench.store.workspace import Progress, Workspace
 
 def evaluate_together(store: Store, jobs: list[Job], progress: Progress) -> None:
     """Evaluate policies that share prompts, decoding and scorers; a kill loses at most one batch of answers."""
+    name = f"batch-{digest([job.id for job in jobs])}"
+    with store.lock(name):
+        missing = [job for job in jobs if store.get(job.id) is None]
+        if missing:
+            _evaluate(store, missing, store.root / "partial" / name, progress)
+
+
+def _evaluate(store: Store, jobs: list[Job], scratch: Path, progress: Progress) -> None:
     started = time.monotonic()
     first = jobs[0]
-    scratch = store.root / "partial" / f"batch-{digest([job.id for job in jobs])}"
     scratch.mkdir(parents=True, exist_ok=True)
     decoding = dict(first.params["decoding"])
     precision = decoding.pop("precision", "float32")
@@ -44,7 +53,7 @@ def evaluate_together(store: Store, jobs: list[Job], progress: Progress) -> None
     specs = [spec_from_json(job.params["spec"]) for job in jobs]
     prompts = read_prompts(store[first.needs["prompts"].id], first.params["split"], first.params["n_prompts"])
 
-    journal = Journal(scratch / "answers.jsonl")
+    journal = Journal(scratch / f"{digest([job.id for job in jobs])}-answers.jsonl")
     requests, responses = generate(engine, specs, prompts, Decoding.model_validate(decoding), journal, progress)
     columns = score(_scorers(first, store, precision), requests, responses)
     kl = engine.kl(requests, responses, policy(first.needs["reference"].id))
@@ -66,9 +75,7 @@ def evaluate_together(store: Store, jobs: list[Job], progress: Progress) -> None
         rows = slice(i * len(prompts), (i + 1) * len(prompts))
         write = partial(_write, table=table.iloc[rows], cost=charge(responses[rows], len(columns), 0))
         store.adopt(job, write, seconds)
-    for file in scratch.iterdir():
-        file.unlink()
-    scratch.rmdir()
+    shutil.rmtree(scratch)
 
 
 def read_responses(handle: Handle) -> pd.DataFrame:
@@ -85,7 +92,7 @@ def _write(work: Workspace, table: pd.DataFrame, cost: Cost) -> dict[str, Any]:
 def _scorers(job: Job, store: Store, precision: str) -> dict[str, Scorer]:
     """Return the scorers by column: registered ones by name, trained ones by their artefact."""
     registered: Mapping[str, str] = job.params["scorers"]
-    scorers = {column: SCORERS.get(name)() for column, name in registered.items()}
+    scorers: dict[str, Scorer] = {column: SCORERS.get(name)() for column, name in registered.items()}
     for role, need in job.needs.items():
         kind, _, column = role.partition(":")
         if kind == "scorer":

@@ -49,10 +49,11 @@ class Validator:
     """Scores policies on the validation prompts of a job that `World.validation_job` made."""
 
     def __init__(self, job: Job, inputs: Mapping[str, Handle], work: Workspace) -> None:
-        """Load the scorers; `work` is charged for every evaluation."""
+        """Load the scorers; `cost` is what the evaluations have cost so far."""
         by_id = {handle.id: handle for handle in inputs.values()}
         precision = job.params["decoding"].get("precision", "float32")
         self.work = work
+        self.cost = Cost()
         self.engine = make_engine(by_id.__getitem__, inputs["reference"].id, precision, job.params["seed"])
         self.prompts = read_prompts(inputs["prompts"], "validation", job.params["n_prompts"])
         self.decoding = Decoding.model_validate(
@@ -69,7 +70,7 @@ class Validator:
         """Return by column the scores of every answer, shape (n_specs, n_prompts)."""
         requests, responses = generate(self.engine, specs, self.prompts, self.decoding, progress=self.work.progress)
         columns = score(self.scorers, requests, responses)
-        self.work.charge(charge(responses, len(columns), len(specs)))
+        self.cost = self.cost + charge(responses, len(columns), len(specs))
         return {name: np.asarray(values).reshape(len(specs), -1) for name, values in columns.items()}
 
     def points(self, specs: Sequence[PolicySpec]) -> list[Point]:
@@ -103,4 +104,6 @@ def score_candidates(job: Job, inputs: Mapping[str, Handle], work: Workspace) ->
     """Score the policies `params["specs"]`; the result holds their `points` and the `reference`'s units."""
     validator = Validator(job, inputs, work)
     specs = [spec_from_json(value) for value in job.params["specs"]]
-    return {"reference": validator.reference_units(), "points": validator.points(specs)}
+    result = {"reference": validator.reference_units(), "points": validator.points(specs)}
+    work.charge(validator.cost)
+    return result

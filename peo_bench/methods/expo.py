@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 
 import numpy as np
+from pydantic import Field
 
 from peo_bench.core.job import Handle, Job, closure
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
@@ -19,17 +20,33 @@ from peo_bench.evaluation.validation import utility_scores, validation_bound
 
 
 class ExPOSettings(MethodSettings):
-    """`alphas` is the grid of strengths; with 5 preferences it makes 35 evaluations, as PEO spends 11 + 25."""
+    """`alphas` are the strengths to choose from; by default as many, evenly spaced from 0 to 2, as `budget` allows.
 
-    alphas: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0)
+    Every alpha costs one validation evaluation per preference. The default budget is what PEO spends (11 + 25).
+    """
+
+    alphas: tuple[float, ...] | None = Field(None, min_length=1)
+    budget: int = Field(36, ge=2)
+
+    def grid(self, n_preferences: int) -> tuple[float, ...]:
+        """Return the alphas to try."""
+        if self.alphas is not None:
+            return self.alphas
+        n = max(2, self.budget // n_preferences)
+        return tuple(round(2.0 * i / (n - 1), 6) for i in range(n))
 
 
-def extrapolate(spec: PolicySpec, reference: str, alpha: float) -> PolicySpec:
-    """Return `spec` moved past itself, away from `reference`, by `alpha` (0 leaves it as it is)."""
-    if len(spec.mix) == 1 and spec.mix[0][0] == 1.0:
-        weights = spec.mix[0][1]
-        return policy(weights.base, [(name, (1 + alpha) * c) for name, c in weights.terms])
-    return PolicySpec(mix=(*(((1 + alpha) * a, weights) for a, weights in spec.mix), (-alpha, Weights(reference))))
+def extrapolate(spec: PolicySpec, reference: str, alpha: float, mixes: bool) -> PolicySpec:
+    """Return `spec` moved past itself, away from `reference`, by `alpha` (0 leaves it as it is).
+
+    In weights, or with `mixes` in log-probabilities.
+    """
+    if mixes:
+        away = ((1 + alpha) * a for a, _ in spec.mix)
+        sources = (weights for _, weights in spec.mix)
+        return PolicySpec(mix=(*zip(away, sources, strict=True), (-alpha, Weights(reference))))
+    weights = spec.mix[0][1]
+    return policy(weights.base, [(name, (1 + alpha) * c) for name, c in weights.terms])
 
 
 class ExPO(Method):
@@ -43,9 +60,11 @@ class ExPO(Method):
     def build(self, world: World) -> Build:
         """Build the wrapped family, score it at every alpha on validation prompts, keep the best alpha."""
         inner, known = yield from self._build_inner(world)
-        alphas = self.settings.alphas
+        alphas = self.settings.grid(len(world.preferences))
         reference = world.reference.id
-        specs = [extrapolate(inner.resolve(w), reference, alpha) for alpha in alphas for w in world.preferences]
+        specs = [
+            extrapolate(inner.resolve(w), reference, alpha, inner.mixes) for alpha in alphas for w in world.preferences
+        ]
         ids = dict.fromkeys(name for spec in specs for name in spec.ids if name != reference)
         deltas = [known[name] for name in ids]
         job = world.validation_job("candidates", {"specs": [spec.to_json() for spec in specs]}, deltas)
@@ -54,14 +73,16 @@ class ExPO(Method):
         coefficients = inner.coefficients
         return PolicyFamily(
             space=inner.space,
-            at=lambda w: extrapolate(inner.resolve(w), reference, alpha),
+            at=lambda w: extrapolate(inner.resolve(w), reference, alpha, inner.mixes),
+            mixes=inner.mixes,
+            chosen={**inner.chosen, "alpha": alpha},
             coefficients=coefficients and (lambda w: tuple((1 + alpha) * c for c in coefficients(w))),
         )
 
     def _build_inner(self, world: World) -> Generator[Round, Mapping[str, Handle], tuple[PolicyFamily, dict[str, Job]]]:
         """Run the wrapped build, announcing this wrapper's evaluations too; return its family and its jobs by id."""
         known: dict[str, Job] = {}
-        search = validation_bound(world, len(self.settings.alphas) * len(world.preferences))
+        search = validation_bound(world, len(self.settings.grid(len(world.preferences))) * len(world.preferences))
         build = self.inner.build(world)
         try:
             step = next(build)

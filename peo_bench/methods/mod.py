@@ -18,4 +18,8 @@ class MOD(Method):
         aspects = world.aspects
         yield Round(aspects)
         sources = [Weights(world.reference.id, ((job.id, 1.0),)) for job in aspects]
-        return PolicyFamily(space=Space("simplex"), at=lambda w: PolicySpec(mix=tuple(zip(w, sources, strict=True))))
+        return PolicyFamily(
+            space=Space("simplex"),
+            at=lambda w: PolicySpec(mix=tuple(zip(w, sources, strict=True))),
+            mixes=True,
+        )

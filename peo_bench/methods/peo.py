@@ -71,6 +71,7 @@ class PEO(Method):
             space=Space("simplex"),
             at=lambda w: policy(base, zip(ids, steer(w[0]), strict=True)),
             coefficients=lambda w: steer(w[0]),
+            chosen={"generalist": params["generalist"], "front_points": len(steer.positions)},
         )
 
 

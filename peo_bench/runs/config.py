@@ -1,4 +1,4 @@
-"""What a run is asked to do, resolved to the last default; saved as `config.yaml` and enough to repeat the run."""
+"""What a run is asked to do, resolved to the last default; saved as `config.yaml`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def parse_preferences(text: str) -> tuple[float, ...]:
     """
     parts = [part.strip() for part in text.split(",")]
     try:
-        if len(parts) == 1 and parts[0].isdigit() and int(parts[0]) > 1:
+        if len(parts) == 1 and parts[0].isdecimal() and int(parts[0]) > 1:
             n = int(parts[0])
             return tuple(round(i / (n - 1), 9) for i in range(n))
         weights = tuple(round(float(part), 9) for part in parts)
@@ -81,7 +81,7 @@ def parse_settings(items: list[str], methods: tuple[str, ...]) -> tuple[dict[str
     for item in items:
         key, equals, text = item.partition("=")
         owner, _, name = key.rpartition(".")
-        if not equals or not owner:
+        if not equals or not (owner or key in SuiteConfig.model_fields):
             raise UsageError(f"--set {item!r}: type METHOD.KEY=VALUE or SECTION.KEY=VALUE, as in --set peo.budget=16")
         try:
             value = yaml.safe_load(text)
@@ -134,6 +134,9 @@ def resolve_config(
         suite_settings["model"] = model
     for name in names:
         make_method(name, by_method.get(name))
+    taken = sorted({*every, "reference", "oracle"} & set(parse_pairs("--policy", policies)))
+    if taken:
+        raise UsageError(f"--policy {taken[0]}=...: this name belongs to a method of the run: choose another")
     if limit is not None and limit < 2:
         raise UsageError(f"--limit {limit}: give a number of at least 2")
     return RunConfig(

@@ -18,8 +18,7 @@ from peo_bench.core.job import Handle, Job
 from peo_bench.core.method import World
 from peo_bench.core.runner import Built, Observer, Runner
 from peo_bench.core.spec import policy
-from peo_bench.data.checkpoint import checkpoint_job
-from peo_bench.errors import Locked, UsageError
+from peo_bench.errors import JobFailed, Locked, UsageError
 from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.validation import utility_scores
 from peo_bench.pareto import nondominated
@@ -29,8 +28,8 @@ from peo_bench.runs.folder import Provenance, write_folder
 from peo_bench.runs.metrics import run_metrics
 from peo_bench.runs.points import Offer, Scores, generations, point_row, point_table, reference_units
 from peo_bench.runs.saved import save_families
-from peo_bench.runs.world import build_world, make_methods, responses_job, scaled
-from peo_bench.sandbox.jobs import oracle_job, oracle_rows
+from peo_bench.runs.world import Companions, build_world, companions, make_methods, responses_job, scaled
+from peo_bench.sandbox.jobs import oracle_rows
 from peo_bench.suites.config import SandboxData, TaskConfig, load_task
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class SeedRun:
     world: World
     built: dict[str, Built]
     deltas: dict[str, Job]
-    oracle: Job | None
+    beside: Companions
     offers: list[Offer] = field(default_factory=list)
     jobs: dict[int, Job] = field(default_factory=dict)
 
@@ -65,6 +64,7 @@ def execute(
     """Run `config` into the folder `out`; finished work in `cache` is reused. Raises `Locked` if `out` is in use."""
     task = load_task(config.suite.task)
     with _locked(out), Runner(cache, workers, observe) as runner:
+        _same_configuration(out, config)
         clock = Clock()
         with clock("build"):
             seeds = {seed: _build(runner, config, task, seed) for seed in config.seeds}
@@ -74,17 +74,29 @@ def execute(
             runner.run([job for run in seeds.values() for job in run.jobs.values()])
         with clock("fronts"):
             points, scores, texts, missing = _collect(runner, seeds, config, task)
-            units = _units(runner, seeds)
-            metrics = run_metrics(points, scores, task, config.simplex, units)
-            search = _search_table(runner.outcome.handles, seeds)
-        with clock("folder"):
-            costs = run_costs(runner, {seed: (run.world, run.built) for seed, run in seeds.items()})
-            for method, values in metrics["methods"].items():
-                values["validation_evaluations"] = costs["methods"][method]["validation_evaluations"]
-            provenance = Provenance(command, clock.seconds, dict(runner.outcome.failed), len(runner.outcome.reused))
-            write_folder(out, config, task, points, metrics, texts, costs, search, missing, provenance)
-            _save(out, runner, config, seeds)
+            handles = runner.outcome.handles
+            units = {
+                seed: reference_units(read_responses(handles[run.beside.units.id]), run.world)
+                for seed, run in seeds.items()
+            }
+            chosen = {name: built.family.chosen for run in seeds.values() for name, built in run.built.items()}
+            metrics = run_metrics(points, scores, task, config.simplex, units, chosen)
+            search = _search_table(handles, seeds)
+        costs = run_costs(runner, {seed: (run.world, run.built) for seed, run in seeds.items()})
+        for method, values in metrics["methods"].items():
+            values["validation_evaluations"] = costs["methods"][method]["validation_evaluations"]
+        _save(out, runner, config, seeds)
+        failed, reused = dict(runner.outcome.failed), len(runner.outcome.reused)
+        provenance = Provenance(command, clock.seconds, failed, reused, tuple(_notes(seeds)))
+        write_folder(out, config, task, points, metrics, texts, costs, search, missing, provenance)
         return Result(out, not missing, missing, metrics, points)
+
+
+def _same_configuration(out: Path, config: RunConfig) -> None:
+    """Refuse a folder that holds another run: nothing finished is overwritten."""
+    path = out / "config.yaml"
+    if path.exists() and path.read_text(encoding="utf-8") != config.to_yaml():
+        raise UsageError(f"{out} holds a run of another configuration: choose another folder with --out")
 
 
 class Clock:
@@ -126,23 +138,15 @@ def _locked(out: Path) -> Iterator[None]:
 def _build(runner: Runner, config: RunConfig, task: TaskConfig, seed: int) -> SeedRun:
     """Train every method of one seed; the reference's validation scores and the oracle's samples come along."""
     world = build_world(config, task, seed)
-    externals = {name: checkpoint_job(path, "delta", world.reference) for name, path in config.policies.items()}
-    oracle = _oracle_job(config, world)
-    units = responses_job(world, task, policy(world.reference.id), {}, "validation", world.validation_prompts)
-    built = runner.build(
-        make_methods(config, world), world, [*externals.values(), units, *([oracle] if oracle else [])]
-    )
+    beside = companions(config, task, world)
+    built = runner.build(make_methods(config, world), world, beside.jobs)
+    reason = runner.outcome.failed.get(beside.units.id)
+    if reason:
+        raise JobFailed(f"the reference policy could not be scored, so nothing can be compared: {reason}")
     deltas = {job_id: job for method in built.values() for job_id, job in method.jobs.items()}
-    deltas |= {job.id: job for job in externals.values()}
-    offers = [Offer(name, seed, policy(world.reference.id, [(job.id, 1.0)])) for name, job in externals.items()]
-    return SeedRun(world, built, deltas, oracle, offers)
-
-
-def _oracle_job(config: RunConfig, world: World) -> Job | None:
-    data = config.suite.data
-    if not isinstance(data, SandboxData):
-        return None
-    return oracle_job(world, scaled(data.oracle_prompts, config.limit), data.oracle_samples)
+    deltas |= {job.id: job for job in beside.externals.values()}
+    offers = [Offer(name, seed, policy(world.reference.id, [(job.id, 1.0)])) for name, job in beside.externals.items()]
+    return SeedRun(world, built, deltas, beside, offers)
 
 
 def _offer(run: SeedRun, config: RunConfig, task: TaskConfig) -> None:
@@ -197,16 +201,24 @@ def _collect(
 
 def _oracle(runner: Runner, run: SeedRun, config: RunConfig) -> list[dict[str, Any]]:
     """Return the oracle's rows, where the suite's scores are known exactly; none if its samples are missing."""
-    data = config.suite.data
-    if not isinstance(data, SandboxData) or run.oracle is None or run.oracle.id not in runner.outcome.handles:
+    data, job = config.suite.data, run.beside.oracle
+    if not isinstance(data, SandboxData) or job is None or job.id not in runner.outcome.handles:
         return []
-    return oracle_rows(runner.store, run.world, run.oracle, data.oracle_kl, config.simplex, config.suite.task)
+    return oracle_rows(runner.store, run.world, job, data.oracle_kl, config.simplex, config.suite.task)
 
 
-def _units(runner: Runner, seeds: Mapping[int, SeedRun]) -> dict[str, tuple[float, float]]:
+def _notes(seeds: Mapping[int, SeedRun]) -> list[str]:
+    """Say which methods offer the very same policies, with what validation chose for them."""
+    notes = []
     run = next(iter(seeds.values()))
-    index = next(i for i, offer in enumerate(run.offers) if offer.method == "reference" and offer.split == "validation")
-    return reference_units(read_responses(runner.outcome.handles[run.jobs[index].id]), run.world)
+    by_keys: dict[tuple[str, ...], str] = {}
+    for name, built in run.built.items():
+        keys = tuple(built.family.resolve(w).key for w in run.world.preferences)
+        first = by_keys.setdefault(keys, name)
+        if first != name:
+            chosen = ", ".join(f"{key} = {value}" for key, value in built.family.chosen.items())
+            notes.append(f"{name} offers the same policies as {first}" + (f" ({chosen})." if chosen else "."))
+    return notes
 
 
 def _search_table(handles: Mapping[str, Handle], seeds: Mapping[int, SeedRun]) -> pd.DataFrame:

@@ -26,12 +26,13 @@ SMALL = 200
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the run came about: its command, wall seconds by stage, failures by job, number of reused artefacts."""
+    """How the run came about: its command, wall seconds by stage, failures by job, reused artefacts, remarks."""
 
     command: str
     stages: Mapping[str, float]
     failed: Mapping[str, str]
     reused: int
+    notes: tuple[str, ...]
 
 
 def write_folder(
@@ -87,7 +88,7 @@ def run_json(
         "reused_artefacts": provenance.reused,
         "underpowered": f"{n} test prompts: differences below the intervals shown are noise" if n < SMALL else False,
         "limited": config.limit,
-        "notes": [*config.suite.notes, *_notes(config, task)],
+        "notes": [*config.suite.notes, *_notes(config, task), *provenance.notes],
         "packages": {name: _version(name) for name in PACKAGES},
         "hardware": hardware(),
         "stages": dict(provenance.stages),
@@ -97,8 +98,8 @@ def run_json(
 
 def _notes(config: RunConfig, task: TaskConfig) -> list[str]:
     notes = []
-    if len(config.seeds) == 1:
-        notes.append("One training seed: intervals cover prompts, not training.")
+    seeds = "One training seed" if len(config.seeds) == 1 else "Scores are averaged over training seeds"
+    notes.append(f"{seeds}: intervals cover prompts, not training.")
     if not task.scorers:
         notes.append(
             "Selection and evaluation use the same reward and cost models, trained on a disjoint set of prompts."

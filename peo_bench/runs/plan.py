@@ -7,8 +7,9 @@ from typing import Any
 
 from peo_bench.core.job import Cost, Handle, Job, closure
 from peo_bench.core.method import Method, World
+from peo_bench.core.spec import policy
 from peo_bench.runs.config import RunConfig
-from peo_bench.runs.world import build_world, make_methods, scaled
+from peo_bench.runs.world import build_world, companions, make_methods, responses_job, scaled
 from peo_bench.store.store import Store
 from peo_bench.suites.config import load_task
 
@@ -21,15 +22,24 @@ def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
     store, task = Store(cache), load_task(config.suite.task)
     jobs: dict[str, Job] = {}
     later: list[dict[str, Any]] = []
+    final = Cost()
+    policies = 0
     for seed in config.seeds:
         world = build_world(config, task, seed)
-        jobs |= {job.id: job for job in closure([world.reference, world.prompts, *world.scorers.values()])}
-        for name, method in make_methods(config, world).items():
+        methods, beside = make_methods(config, world), companions(config, task, world)
+        jobs |= {job.id: job for job in closure([*world.scorers.values(), *beside.jobs])}
+        for name, method in methods.items():
             named, bound = see_ahead(method, world, store)
             jobs |= named
             if bound != Cost():
                 later.append({"stage": f"later rounds of {name}", "jobs": None, "cached": 0, "cost": bound.to_json()})
-    return [*_by_kind(list(jobs.values()), store), *later, _evaluation(config, len(task.objectives))]
+        n = scaled(config.suite.test_prompts, config.limit)
+        one = responses_job(world, task, policy(world.reference.id), {}, "test", n).bound
+        count = len(methods) * len(config.preferences) + len(beside.externals) + 1
+        policies += count
+        final = sum([one] * count, final)
+    evaluation = {"stage": "responses (test)", "jobs": policies, "cached": 0, "cost": final.to_json()}
+    return [*_by_kind(list(jobs.values()), store), *later, evaluation]
 
 
 def see_ahead(method: Method, world: World, store: Store) -> tuple[dict[str, Job], Cost]:
@@ -62,14 +72,3 @@ def _by_kind(jobs: list[Job], store: Store) -> list[dict[str, Any]]:
         else:
             stage["cost"] = stage["cost"] + job.bound
     return [stage | {"cost": stage["cost"].to_json()} for stage in stages.values()]
-
-
-def _evaluation(config: RunConfig, scorers: int) -> dict[str, Any]:
-    """Bound the final evaluation: every method at every preference, and the reference on both splits."""
-    methods = len(config.methods) + len(config.controls)
-    policies = len(config.seeds) * (methods * len(config.preferences) + 1) + len(config.policies)
-    test = scaled(config.suite.test_prompts, config.limit)
-    answers = policies * test + len(config.seeds) * scaled(config.suite.validation_prompts, config.limit)
-    tokens = answers * config.suite.decoding.max_new_tokens
-    cost = Cost(responses=answers, tokens_generated=tokens, scorer_calls=scorers * answers)
-    return {"stage": "responses (test)", "jobs": policies, "cached": 0, "cost": cost.to_json()}

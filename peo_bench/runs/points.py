@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from peo_bench.core.method import Objective, World
 from peo_bench.core.space import Preference
 from peo_bench.core.spec import PolicySpec
 from peo_bench.pareto import nondominated
+
+Floats = npt.NDArray[np.float64]
+Units = Mapping[int, Mapping[str, tuple[float, float]]]
+"""By training seed and score column: mean and standard deviation of the reference policy on validation prompts."""
 
 COLUMNS = [
     *("task", "split", "method", "seed", "grid", "preference_helpful", "preference_harmless"),
@@ -90,11 +95,19 @@ class Scores:
         """Keep the table of one asked preference."""
         self.tables.setdefault((offer.method, offer.seed), []).append(table)
 
-    def array(self, method: str, seeds: Iterable[int], columns: list[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return (n_preferences, n_prompts, n_objectives), averaged over training seeds."""
-        stacks = [
-            np.stack([table[columns].to_numpy(dtype=float) for table in self.tables[method, seed]]) for seed in seeds
-        ]
+    def array(self, method: str, seeds: Iterable[int], columns: list[str], units: Units | None = None) -> Floats:
+        """Return (n_preferences, n_prompts, n_objectives), averaged over training seeds.
+
+        With `units`, each seed's scores are first expressed in that seed's reference units, since each seed may have
+        scorers of its own.
+        """
+        stacks = []
+        for seed in seeds:
+            scores = np.stack([table[columns].to_numpy(dtype=float) for table in self.tables[method, seed]])
+            if units is not None:
+                shift, scale = (np.array([units[seed][column][k] for column in columns]) for k in (0, 1))
+                scores = (scores - shift) / scale
+            stacks.append(scores)
         return np.asarray(np.mean(stacks, axis=0))
 
 

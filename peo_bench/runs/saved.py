@@ -7,6 +7,7 @@ replaying the method's `build` on them, so no second description of a policy exi
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -156,10 +157,17 @@ def export_policy(folder: Path, method: str, preference: Preference, to: Path, *
         )
     if to.exists():
         raise UsageError(f"{to} exists already: give --to a new folder")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+    except OSError as error:
+        raise UsageError(f"{to}: cannot write there ({error.strerror}): give --to another folder") from None
     model, tokenizer = Engine(store.__getitem__, noise_seed=world.seed).materialised(spec.mix[0][1])
-    model.save_pretrained(to)
-    tokenizer.save_pretrained(to)
-    write_text(to / "README.md", _model_card(folder, method, family, preference, spec))
+    model.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    write_text(scratch / "README.md", _model_card(folder, method, family, preference, spec))
+    scratch.chmod(0o755)
+    scratch.rename(to)
 
 
 def _model_card(folder: Path, method: str, family: PolicyFamily, preference: Preference, spec: PolicySpec) -> str:

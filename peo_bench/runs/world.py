@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from peo_bench.core.job import Job
 from peo_bench.core.method import Method, Objective, World
-from peo_bench.core.spec import PolicySpec
+from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
 from peo_bench.data.pairs import pairs_job, prompts_job
 from peo_bench.errors import UsageError, unknown
 from peo_bench.methods import make_method
+from peo_bench.registry import SCORERS
 from peo_bench.runs.config import RunConfig
+from peo_bench.sandbox.jobs import oracle_job
 from peo_bench.suites.config import PairsData, SandboxData, SuiteConfig, TaskConfig
 
 
@@ -94,6 +97,35 @@ def make_methods(config: RunConfig, world: World) -> dict[str, Method]:
     return methods
 
 
+@dataclass(frozen=True)
+class Companions:
+    """Jobs of a run beside its methods: the reference on validation prompts, the oracle's samples, external
+    policies.
+    """
+
+    units: Job
+    oracle: Job | None
+    externals: Mapping[str, Job]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Return all of them."""
+        return [self.units, *([self.oracle] if self.oracle else []), *self.externals.values()]
+
+
+def companions(config: RunConfig, task: TaskConfig, world: World) -> Companions:
+    """Return the jobs that a run needs beside those of its methods."""
+    data, reference = config.suite.data, policy(world.reference.id)
+    oracle = None
+    if isinstance(data, SandboxData):
+        oracle = oracle_job(world, scaled(data.oracle_prompts, config.limit), data.oracle_samples)
+    return Companions(
+        units=responses_job(world, task, reference, {}, "validation", world.validation_prompts),
+        oracle=oracle,
+        externals={name: checkpoint_job(path, "delta", world.reference) for name, path in config.policies.items()},
+    )
+
+
 def responses_job(
     world: World, task: TaskConfig, spec: PolicySpec, deltas: Mapping[str, Job], split: str, n: int
 ) -> Job:
@@ -115,6 +147,7 @@ def responses_job(
         "n_prompts": n,
         "decoding": dict(world.decoding),
         "scorers": dict(task.scorers),
+        "scorer_versions": {name: SCORERS.get(name).version for name in task.scorers.values()},
         "seed": world.seed,
     }
     return Job("responses", params, needs)

@@ -5,8 +5,8 @@
     <root>/partial/<id>/             a job in progress; kept after a kill for the next attempt
     <root>/locks/<id>.lock           held while a job runs
 
-Every file's size and SHA-256 are in meta.json and are checked on first use in a process; a damaged artefact is dropped,
-which is said, and built again.
+Every file's size and SHA-256 are in meta.json and are checked on first use in a process; a damaged artefact is said,
+counts as absent, and is replaced when its job is done again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -46,20 +45,20 @@ class Store:
         return self.root / job_id.rpartition("-")[0] / job_id
 
     def get(self, job_id: str) -> Handle | None:
-        """Return the finished artefact, or None; a damaged one is removed and counts as absent."""
+        """Return the finished artefact, or None if there is none or it is damaged; deletes nothing."""
         if job_id in self._checked:
             return self._checked[job_id]
         path = self.path(job_id)
-        if not (path / "meta.json").exists():
-            return None
         try:
             meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
             damaged = [name for name, known in meta["files"].items() if _fingerprint(path / name) != known]
-        except (OSError, ValueError, KeyError) as error:
-            meta, damaged = {}, [str(error)]
+        except FileNotFoundError as error:
+            meta, damaged = {}, [] if error.filename == str(path / "meta.json") else [str(error.filename)]
+        except (ValueError, KeyError):
+            meta, damaged = {}, ["meta.json"]
         if damaged:
-            logger.warning("%s: damaged (%s); it is built again", path, ", ".join(damaged))
-            shutil.rmtree(path)
+            logger.warning("%s is damaged: %s", path, ", ".join(damaged))
+        if damaged or not meta:
             return None
         handle = Handle(job_id, path, meta["result"], Cost(**meta["cost"]), meta["seconds"])
         self._checked[job_id] = handle
@@ -77,7 +76,7 @@ class Store:
 
         A second process asking for the same job waits for the first.
         """
-        with self._lock(job):
+        with self.lock(job.id):
             finished = self.get(job.id)
             if finished is not None:
                 return finished
@@ -91,7 +90,7 @@ class Store:
 
     def adopt(self, job: Job, write: Callable[[Workspace], dict[str, Any]], seconds: float) -> Handle:
         """Store an artefact whose content was computed together with others; `write` writes its files."""
-        with self._lock(job):
+        with self.lock(job.id):
             finished = self.get(job.id)
             if finished is not None:
                 return finished
@@ -102,18 +101,23 @@ class Store:
             return self._finish(job, work, write(work), seconds)
 
     def copy_to(self, other: Path, job_ids: list[str]) -> None:
-        """Copy artefacts into the store at `other`, as hard links where the file system allows it."""
-        for job_id in job_ids:
-            target = Store(other).path(job_id)
-            if (target / "meta.json").exists():
-                continue
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(self.path(job_id), target, copy_function=_link)
+        """Copy artefacts into the store at `other`, replacing damaged ones there.
 
-    def _lock(self, job: Job) -> FileLock:
+        Copies, not links: damage to one store must not reach the other.
+        """
+        target = Store(other)
+        for job_id in job_ids:
+            if target.get(job_id) is None:
+                path = target.path(job_id)
+                shutil.rmtree(path, ignore_errors=True)
+                shutil.copytree(self.path(job_id), path, ignore=shutil.ignore_patterns("meta.json"))
+                shutil.copy2(self.path(job_id) / "meta.json", path)
+
+    def lock(self, name: str) -> FileLock:
+        """Return the lock of a job (or batch); waits for another process that holds it."""
         locks = self.root / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(locks / f"{job.id}.lock")
+        return FileLock(locks / f"{name}.lock")
 
     def _finish(self, job: Job, work: Workspace, result: Mapping[str, Any], seconds: float) -> Handle:
         shutil.rmtree(work.dir / "scratch", ignore_errors=True)
@@ -143,10 +147,3 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": checksum}
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

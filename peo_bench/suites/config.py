@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from peo_bench.config import Decoding, DPOSettings, Frozen, RewardModelSettings, SFTSettings
 from peo_bench.data.schema import PairSource
 from peo_bench.errors import UsageError, unknown
-from peo_bench.registry import SUITES, TASKS
+from peo_bench.registry import SUITES, TASKS, check_name
 from peo_bench.resources import resource_dir
 
 
@@ -91,6 +91,8 @@ def read_yaml(path: Path, model: type[M], section: str = "") -> M:
     """Return the checked content of a YAML file (or of its key `section`); errors name the file and the key."""
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not UTF-8 text: save it as UTF-8") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}): give the path of a YAML file") from None
     try:
@@ -149,7 +151,9 @@ def load_suite(name_or_path: str) -> SuiteConfig:
     """Return the suite called `name_or_path`, or the one in the file of that path."""
     path = Path(name_or_path)
     known = path.suffix not in {".yaml", ".yml"}
-    return read_yaml(SUITES.get(name_or_path) if known else path, SuiteConfig)
+    suite = read_yaml(SUITES.get(name_or_path) if known else path, SuiteConfig)
+    check_name("suite", suite.name)
+    return suite
 
 
 def load_task(name: str) -> TaskConfig:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peo_bench.core.job import Handle, Job, job_kind
+from peo_bench.core.job import Cost, Handle, Job, job_kind
 from peo_bench.core.method import Objective
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.validation import Validator, job_bound, utility_scores
@@ -36,8 +36,13 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     """
     validator = Validator(job, inputs, work)
     journal = work.journal("evaluations")
+
+    def record(values: dict[str, Any]) -> None:
+        journal.append(values | {"cost": validator.cost.to_json()})
+        validator.cost = Cost()
+
     if not journal.records:
-        journal.append({"reference": validator.reference_units()})
+        record({"reference": validator.reference_units()})
     reference = journal.records[0]["reference"]
     objectives = [Objective(column, column, up) for column, up in job.params["maximise"].items()]
     deltas = [inputs[f"delta:{i}"].id for i in range(len(objectives))]
@@ -48,11 +53,13 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
         if i + 1 >= len(journal.records):
             coefficients = [float(value) for value in low + unit * high]
             spec = policy(inputs["reference"].id, zip(deltas, coefficients, strict=True))
-            journal.append({"coefficients": coefficients, **validator.points([spec])[0]})
+            record({"coefficients": coefficients, **validator.points([spec])[0]})
         work.progress((i + 1) / budget, f"{i + 1}/{budget} evaluations")
         return np.asarray(utility_scores([journal.records[i + 1]], reference, objectives)[0])
 
     drive(STRATEGIES[job.params["strategy"]](budget, job.params["seed"]), evaluate)
+    for item in journal.records:
+        work.charge(Cost(**item["cost"]))
     return {"reference": reference, "evaluations": journal.records[1:]}
 
 
