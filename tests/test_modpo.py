@@ -183,7 +183,8 @@ def test_where_the_pairs_are_undecided_the_margin_decides(form: str, inputs: dic
     rate = {"lora": 1e-2, "full": 1e-3}[form]
     moved = []
     for weight in (1.0, 0.5):
-        params = PARAMS | {"form": form, "weight": weight, "learning_rate": rate}
+        whole = {"batch_size": len(both), "micro_batch_size": len(both), "epochs": 12}  # both orders in every step
+        params = PARAMS | whole | {"form": form, "weight": weight, "learning_rate": rate}
         work = workspace(tmp_path / str(weight))
         result = modpo.train_modpo.run(Job("modpo", params), undecided, work)
         moved.append(preference_for_good(inputs, handle(work.dir, result)))

@@ -38,7 +38,7 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     journal = work.journal("evaluations")
 
     def record(values: dict[str, Any]) -> None:
-        journal.append(values | {"cost": validator.cost.to_json()})
+        journal.append(values | {"spent": validator.cost.to_json()})
         validator.cost = Cost()
 
     if not journal.records:
@@ -59,7 +59,7 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
 
     drive(STRATEGIES[job.params["strategy"]](budget, job.params["seed"]), evaluate)
     for item in journal.records:
-        work.charge(Cost(**item["cost"]))
+        work.charge(Cost(**item["spent"]))
     return {"reference": reference, "evaluations": journal.records[1:]}
 
 
