@@ -88,7 +88,10 @@ def _summary(folder: RunFolder, views: tuple[contents.TaskView, ...]) -> Json:
         "badges": [asdict(badge) for badge in contents.badges(run, views)],
         "warnings": list(contents.warnings(run, views)),
         "tasks": {view.task: _task_summary(view) for view in views},
-        "provenance": {key: run.get(key) for key in ("command", "seeds", "packages", "hardware", "stages", "finished")},
+        "provenance": {
+            key: run.get(key)
+            for key in ("command", "seeds", "packages", "hardware", "stages", "job_seconds", "finished")
+        },
     }
 
 
@@ -104,7 +107,12 @@ def _task_summary(view: contents.TaskView) -> Json:
 
 def _provenance(run: Json) -> Json:
     """Prepare the run's circumstances as texts: groups of facts that are present, command and dates."""
-    groups = {"Packages": "packages", "Hardware": "hardware", "Seconds per stage": "stages"}
+    groups = {
+        "Packages": "packages",
+        "Hardware": "hardware",
+        "Seconds per stage": "stages",
+        "Seconds of work": "job_seconds",
+    }
     when = [f"{key} {run[key]}" for key in ("started", "finished") if run.get(key)]
     seeds = ", ".join(str(seed) for seed in run.get("seeds", []))
     return {

@@ -55,7 +55,8 @@ def write_folder(
     write_json(out / "costs.json", costs)
     with replacing(out / "generations.parquet") as path:
         texts.to_parquet(path, index=False)
-    write_json(out / "run.json", run_json(config, task, points, missing, provenance))
+    work = {kind: row["seconds"] for kind, row in costs["kinds"].items()}
+    write_json(out / "run.json", run_json(config, task, points, missing, provenance) | {"job_seconds": work})
 
 
 def run_json(
