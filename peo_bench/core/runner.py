@@ -65,8 +65,11 @@ class Runner:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End the worker processes."""
+        """End the worker processes; after an error at once, their jobs left for the next attempt."""
         if self._pool:
+            if error[0] is not None:
+                for process in multiprocessing.active_children():
+                    process.terminate()
             self._pool.shutdown(wait=error[0] is None, cancel_futures=True)
 
     def run(self, jobs: list[Job]) -> Mapping[str, Handle]:
