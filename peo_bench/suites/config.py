@@ -25,9 +25,9 @@ class SandboxData(Frozen):
 
     kind: Literal["sandbox"]
     corpus: int = Field(16000, gt=0)
-    policy_prompts: int = Field(3072, gt=0)
+    policy_prompts: int = Field(2560, gt=0)
     scorer_prompts: int = Field(1536, gt=0)
-    oracle_prompts: int = Field(60, gt=1)
+    oracle_prompts: int = Field(48, gt=1)
     oracle_samples: int = Field(320, gt=1)
     oracle_kl: tuple[float, ...] = (0.5, 1.0)
 
