@@ -17,6 +17,7 @@ from peo_bench.core.job import Handle, Job, job_kind
 from peo_bench.data.schema import Pair, PairSource, prompt_id
 from peo_bench.data.sources import SHOWN, read_source, source_identity
 from peo_bench.errors import UsageError
+from peo_bench.store.jsonl import write_jsonl
 from peo_bench.store.workspace import Workspace
 
 FRACTIONS = {"policy": 0.5, "scorer": 0.25, "validation": 0.1, "test": 0.15}
@@ -95,7 +96,7 @@ def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
             chosen = _spread(parts[split], params["seed"])[: params["limit"]]
             if not chosen:
                 raise UsageError(_too_few(objective, "pairs", split, 1, 0, dropped[objective]))
-            _write(work.dir / f"{objective}-{split}.jsonl", map(_pair_row, chosen))
+            write_jsonl(work.dir / f"{objective}-{split}.jsonl", map(_pair_row, chosen))
             kept[objective][split] = len(chosen)
     counts = {objective: dict(reasons) for objective, reasons in dropped.items()}
     return {"pairs": kept, "prompts": prompts, "dropped": counts, "malformed": malformed}
@@ -119,7 +120,7 @@ def build_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> di
             wanted = -(-params[split] // len(candidates))
             raise UsageError(_too_few(short, "prompts", split, wanted, len(candidates[short]), dropped[short]))
         rows += [_prompt_row(pair, split) for pair in drawn]
-    _write(work.dir / "prompts.jsonl", rows)
+    write_jsonl(work.dir / "prompts.jsonl", rows)
     return {"prompts": len(rows), "by_objective": dict(Counter(row["objective"] for row in rows))}
 
 
@@ -220,10 +221,6 @@ def _prompt_row(pair: Pair, split: str) -> dict[str, Any]:
         "objective": pair.objective,
         "split": split,
     }
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _too_few(objective: str, what: str, split: str, wanted: int, found: int, dropped: Mapping[str, int]) -> str:

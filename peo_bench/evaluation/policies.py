@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from peo_bench.core.job import Cost, Handle
 from peo_bench.core.spec import PolicySpec
 from peo_bench.errors import Diverged
 from peo_bench.store.journal import Journal
+from peo_bench.store.jsonl import read_jsonl
 from peo_bench.store.workspace import Progress
 
 if TYPE_CHECKING:
@@ -31,11 +31,6 @@ class Scorer(Protocol):
     def score(self, prompts: list[str], answers: list[str]) -> list[float]:
         """Return one score per (prompt, answer)."""
         ...
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSON-lines file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def read_prompts(handle: Handle, split: str, limit: int | None = None) -> list[dict[str, Any]]:

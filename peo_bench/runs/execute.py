@@ -175,7 +175,7 @@ def _collect(
     """Gather rows, scores and texts of every operating point, and what is missing with its reason."""
     rows: list[dict[str, Any]] = []
     missing: list[dict[str, str]] = []
-    texts: dict[int, tuple[Offer, pd.DataFrame]] = {}
+    texts: list[tuple[Offer, pd.DataFrame]] = []
     scores = Scores()
     handles, failed = runner.outcome.handles, runner.outcome.failed
     for seed, run in seeds.items():
@@ -193,7 +193,7 @@ def _collect(
             rows.append(point_row(offer, table, config.suite.task, run.world.objectives))
             if offer.asked is not None:
                 scores.add(offer, table)
-            texts[len(texts)] = (offer, table)
+            texts.append((offer, table))
         rows += _oracle(runner, run, config)
     objectives = next(iter(seeds.values())).world.objectives
     return point_table(rows, objectives), scores, generations(texts), missing

@@ -111,10 +111,10 @@ class Scores:
         return np.asarray(np.mean(stacks, axis=0))
 
 
-def generations(offers: Mapping[int, tuple[Offer, pd.DataFrame]]) -> pd.DataFrame:
+def generations(offers: Iterable[tuple[Offer, pd.DataFrame]]) -> pd.DataFrame:
     """Return `generations.parquet`: every answer with its prompt, policy and scores."""
     parts = []
-    for offer, table in offers.values():
+    for offer, table in offers:
         part = table.drop(columns="truncated").copy()
         part.insert(3, "method", offer.method)
         part.insert(4, "seed", offer.seed)

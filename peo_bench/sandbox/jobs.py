@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from peo_bench.evaluation.policies import charge, generate, make_engine, read_pr
 from peo_bench.sandbox.gold import gold_cost, gold_reward
 from peo_bench.sandbox.oracle import oracle_front
 from peo_bench.sandbox.world import Prompt, build_model, build_tokenizer, corpus, prompt_split
+from peo_bench.store.jsonl import write_jsonl
 from peo_bench.store.store import Store
 from peo_bench.store.workspace import Workspace
 
@@ -31,11 +30,6 @@ GOLD: dict[str, Callable[[Prompt | str, str], float]] = {
 """Gold utilities by objective, higher is better: what the Bradley-Terry labels are drawn from."""
 LABEL_SCALE = 2.0
 """Gold differences are multiplied by this before the logistic: labels are noisy, not arbitrary."""
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as JSON lines."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @job_kind("sandbox-corpus", version=1)
