@@ -173,7 +173,7 @@ def test_own_experts_and_external_policies(folder, tmp_path):
 
 
 def test_processes_give_the_same_tables(folder, tmp_path):
-    """Two workers in processes of their own, caches empty."""
+    """Two workers in processes of their own, caches empty; equal to the bit with as many threads per job."""
     args = [*TINY[:4], "--workers", "2", *TINY[6:]]
     peo_bench(tmp_path, "run", "--methods", "peo,modpo,mod", "--out", "out", *args)
     assert (tmp_path / "out" / "points.csv").read_bytes() == (folder / "out" / "points.csv").read_bytes()

@@ -24,6 +24,7 @@ def peo_bench(folder: Path, *args: str, before: str = "", check: bool = True) ->
         "PYTHONPATH": str(ROOT),
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "200",
+        "OMP_NUM_THREADS": "1",  # sums of another number of threads differ in their last bits
     }
     done = subprocess.run(
         [sys.executable, "-c", program, *args], cwd=folder, env=environment, capture_output=True, text=True

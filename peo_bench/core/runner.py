@@ -186,7 +186,7 @@ class Runner:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._events = context.SimpleQueue()
-            threads = max(1, (os.cpu_count() or 1) // self.workers)
+            threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
             self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, (self._events, threads))
             threading.Thread(target=self._relay, daemon=True).start()
         return self._pool
@@ -232,11 +232,11 @@ def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -
 _worker_events: Any = None
 
 
-def _start_worker(events: Any, threads: int) -> None:
+def _start_worker(events: Any, threads: str) -> None:
     """Prepare a worker process: its threads, its event queue, and an end when the parent is gone."""
     global _worker_events
     _worker_events = events
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = threads
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
