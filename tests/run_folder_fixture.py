@@ -1,7 +1,7 @@
 """A realistic finished run folder, made of synthetic scores, for the tests of everything that reads one.
 
 Per-prompt scores are simulated (concave trade-off per method plus prompt noise shared by all methods);
-points and metrics are then computed from them with `peo_bench.pareto`, so the files agree with each other.
+points and metrics are then computed from them by the code that real runs use, so the files agree with each other.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ import numpy as np
 import pandas as pd
 
 from peo_bench import pareto
+from peo_bench.core.method import Objective
+from peo_bench.report.build import finite
+from peo_bench.runs.measure import Measure
+from peo_bench.runs.metrics import run_metrics
+from peo_bench.runs.points import Scores
 
 WEIGHTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 MAXIMISE = (True, False)
@@ -63,9 +68,10 @@ def write_run_folder(
     scores = simulate((*methods, *controls), seeds, n_prompts, weights)
     points = _points(scores, seeds, weights)
     points.to_csv(root / "points.csv", index=False)
-    _generations(scores, seeds, weights, n_prompts, hostile).to_parquet(root / "generations.parquet")
-    _write_json(root / "run.json", _run(methods, controls, seeds, complete))
-    _write_json(root / "metrics.json", _metrics(scores, points, seeds[0], weights))
+    texts, measure = _generations(scores, seeds, weights, n_prompts, hostile), _measure(n_prompts, weights)
+    texts.to_parquet(root / "generations.parquet")
+    _write_json(root / "run.json", _run(methods, controls, seeds, complete) | {"measure": measure.to_json()})
+    _write_json(root / "metrics.json", _metrics(scores, points, texts, measure))
     _write_json(root / "costs.json", _costs((*methods, *controls)))
     config = "schema_version: 1\nsuite: sandbox\nmethods: [peo, modpo]\nbeta: 0.1  # DPO\nscorers: <reward>\n"
     (root / "config.yaml").write_text(config, encoding="utf-8")
@@ -138,45 +144,32 @@ def _oracle(w: float, kl: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _measure(n_prompts: int, weights: tuple[float, ...]) -> Measure:
+    return Measure(
+        task="sandbox",
+        version=1,
+        objectives=tuple(Objective(o["name"], o["column"], o["maximise"]) for o in OBJECTIVES),
+        reference_point={"reward": -2.5, "cost": 2.5},
+        units="reference",
+        scorers={"reward": ["sandbox-reward v1"], "cost": ["sandbox-cost v1"]},
+        judges={},
+        decoding={"max_new_tokens": 32},
+        preferences=tuple((w, 1 - w) for w in sorted(weights)),
+        prompts={"n": n_prompts, "sha256": f"{n_prompts:064x}"},
+    )
+
+
 def _metrics(
-    scores: dict[tuple[str, int], np.ndarray], points: pd.DataFrame, seed: int, weights: tuple[float, ...]
+    scores: dict[tuple[str, int], np.ndarray], points: pd.DataFrame, texts: pd.DataFrame, measure: Measure
 ) -> dict[str, Any]:
-    base = scores["reference", seed][0]
-    centre, scale = base.mean(axis=0), base.std(axis=0)
-    units = {name: (scores[name, s] - centre) / scale for name, s in scores if s == seed and name != "reference"}
-    simplex = [[w, 1 - w] for w in weights]
-    bound = [-2.5, 2.5]
-    volumes = pareto.bootstrap_hypervolume(units, bound, MAXIMISE, n_resamples=200)
-    utilities = pareto.bootstrap_steered_utility(units, simplex, MAXIMISE, n_resamples=200)
-    names = list(units)
-    methods = {}
-    for name in names:
-        own = points[(points.method == name) & (points.seed == seed)]
-        means = units[name].mean(axis=1)
-        methods[name] = {
-            "hypervolume": volumes[name].as_dict(),
-            "steered_utility": utilities[name].as_dict(),
-            "n_nondominated": int(own.nondominated.sum()),
-            "oracle_distance": float(0.9 - 0.3 * SHAPES.get(name, SHAPES["soup"]).gain),
-            "kl_mean": float(own.kl.mean()),
-            "length_mean": float(own.length.mean()),
-            "n_beyond_reference": pareto.n_beyond_reference(means, bound, MAXIMISE),
-            "validation_evaluations": 25,
-        }
-    comparisons = []
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            gap = pareto.paired_difference(utilities[a], utilities[b])
-            comparisons.append({"a": a, "b": b, "difference": gap.value, "ci_low": gap.ci_low, "ci_high": gap.ci_high})
-    normalisation = {column: [float(centre[k]), float(scale[k])] for k, column in enumerate(("reward", "cost"))}
-    task = {
-        "reference_point": {"reward": bound[0], "cost": bound[1]},
-        "reference_units": normalisation,
-        "normalisation": normalisation,
-        "methods": methods,
-        "comparisons": comparisons,
-    }
-    return {"schema_version": 1, "tasks": {"sandbox": task}}
+    units = {}
+    for seed in sorted({seed for _, seed in scores}):
+        base = scores["reference", seed][0]
+        units[seed] = {c: (float(base[:, k].mean()), float(base[:, k].std())) for k, c in enumerate(measure.columns)}
+    task = run_metrics(points, Scores.of(texts), measure, units, {})
+    for values in task["methods"].values():
+        values["validation_evaluations"] = 25
+    return {"schema_version": 1, "tasks": {"sandbox": finite(task)}}
 
 
 def _generations(

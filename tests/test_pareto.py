@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from peo_bench import pareto
+from peo_bench.report.board import published
 
 KNOWN = Path(__file__).parents[2] / "shared/data/fronts/known_hypervolumes.json"
 MIXED = [True, False]
+WEIGHTS = np.column_stack([np.linspace(0, 1, 5), 1 - np.linspace(0, 1, 5)])
 
 
 def points_strategy(n_objectives: int) -> st.SearchStrategy[np.ndarray]:
@@ -59,12 +61,6 @@ def test_three_objectives_by_hand() -> None:
     assert pareto.hypervolume([[2, 2, -1], [1, 1, -3]], [0, 0, 0], maximise=[True, True, False]) == 6.0
 
 
-def test_rewarded_soups_front_is_undominated() -> None:
-    """The five points of the news-summary front (arXiv 2306.04488, read off in peo.md) trade off monotonically."""
-    front = [[0.98, -0.444], [1.20, -0.443], [1.46, -0.463], [1.65, -0.479], [1.78, -0.490]]
-    assert pareto.nondominated(front, maximise=True).tolist() == [False, True, True, True, True]
-
-
 def test_empty_sets_one_point_and_duplicates() -> None:
     assert pareto.hypervolume([], [0, 0], True) == 0.0
     assert pareto.hypervolume(np.empty((0, 2)), [0, 0], True) == 0.0
@@ -90,8 +86,19 @@ def test_points_beyond_the_reference_add_nothing_and_are_counted() -> None:
         lambda bad: pareto.nondominated(bad, True),
         lambda bad: pareto.hypervolume(bad, [0, 0], True),
         lambda bad: pareto.hypervolume([[1, 1]], bad[0], True),
-        lambda bad: pareto.distance_to_front(bad, [[1, 1]], True),
-        lambda bad: pareto.bootstrap_hypervolume({"peo": bad[None]}, [0, 0], True),
+        lambda bad: pareto.igd_plus(bad, [[1, 1]], True),
+        lambda bad: pareto.resample({"peo": bad[None]}),
+        lambda bad: pareto.exclusive_contributions(bad, [0, 0], True),
+        lambda bad: pareto.additive_epsilon([[1, 1]], bad, True),
+        lambda bad: pareto.coverage(bad, [[1, 1]], True),
+        lambda bad: pareto.expected_utility(bad, [[1, 0]], True),
+        lambda bad: pareto.r2(bad, [9, 9], [[1, 0]], True),
+        lambda bad: pareto.spacing(bad, True),
+        lambda bad: pareto.sparsity(bad, True),
+        lambda bad: pareto.hypervolume_within([[1, 1], [1, 1]], bad[:, 0], [1], [0, 0], True),
+        lambda bad: pareto.attainment_surface([bad], 1.0, True),
+        lambda bad: pareto.crossed_interval(bad),
+        lambda bad: pareto.steerability([[1, 0], [0, 1]], [[1, 0], [0, 1]], bad, True),
         lambda bad: pareto.steered_utility(bad, [[1, 0], [0, 1]], True),
     ],
 )
@@ -108,10 +115,19 @@ def test_values_that_are_not_finite_are_refused(call: Any, value: float) -> None
         (lambda: pareto.hypervolume([[1, 2]], [0, 0], [True]), "2 bools"),
         (lambda: pareto.hypervolume([[1, 2]], 0, True), "reference"),
         (lambda: pareto.staircase([[1, 2, 3]], [0, 0, 0], True), "two objectives"),
-        (lambda: pareto.distance_to_front([], [[1, 2]], True), "at least one point"),
+        (lambda: pareto.igd_plus([], [[1, 2]], True), "at least one point"),
         (lambda: pareto.steered_utility([[1, 2]], [[0.7, 0.7]], True), "sum to 1"),
         (lambda: pareto.steered_utility([[1, 2]], [[1, 0], [0, 1]], True), "shape of the means"),
-        (lambda: pareto.bootstrap_hypervolume({"a": np.ones((2, 3))}, [0, 0], True), "n_policies"),
+        (lambda: pareto.resample({"a": np.ones((2, 3))}), "n_policies"),
+        (lambda: pareto.expected_utility([], [[1, 0]], True), "at least one point"),
+        (lambda: pareto.coverage([[1, 2]], [], True), "at least one point"),
+        (lambda: pareto.r2([[2, 0]], [1, 1], [[1, 0]], True), "ideal point"),
+        (lambda: pareto.hypervolume_within([[1, 2]], [1, 2], [3], [0, 0], True), "one value for each"),
+        (lambda: pareto.attainment_surface([[[1, 2]], []], 0.5, True), "at least one point"),
+        (lambda: pareto.attainment_surface([[[1, 2]]], 0.0, True), "level"),
+        (lambda: pareto.attainment_difference([[[1, 2]]], [], [[0, 0], [9, 9]], True), "as many fronts"),
+        (lambda: pareto.crossed_interval(np.ones((1, 9))), "at least 2"),
+        (lambda: pareto.steerability([[1, 0]], [[1, 0]], [[1, 2]], True), "at least 2"),
     ],
 )
 def test_malformed_input_is_named(call: Any, message: str) -> None:
@@ -128,9 +144,12 @@ def test_inputs_are_never_mutated() -> None:
     pareto.hypervolume(arrays["points"], arrays["reference"], MIXED)
     pareto.nondominated(arrays["points"], MIXED)
     pareto.staircase(arrays["points"], arrays["reference"], MIXED)
-    pareto.distance_to_front(arrays["points"], arrays["points"], MIXED)
-    pareto.bootstrap_hypervolume({"a": arrays["scores"]}, arrays["reference"], MIXED, n_resamples=5)
-    pareto.bootstrap_steered_utility({"a": arrays["scores"]}, np.full((3, 2), 0.5), MIXED, n_resamples=5)
+    pareto.igd_plus(arrays["points"], arrays["points"], MIXED)
+    pareto.exclusive_contributions(arrays["points"], arrays["reference"], MIXED)
+    pareto.spacing(arrays["points"], MIXED)
+    pareto.attainment_difference([arrays["points"]], [arrays["points"][:2]], [[-3, 3], [3, -3]], MIXED)
+    pareto.bootstrap_hypervolume(pareto.resample({"a": arrays["scores"]}, n_resamples=5), arrays["reference"], MIXED)
+    pareto.utility_by_prompt(arrays["scores"], np.full((3, 2), 0.5), MIXED)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -169,7 +188,7 @@ def test_dominated_points_change_nothing(points: np.ndarray) -> None:
     assert pareto.hypervolume(points[mask], [-5, 5], MIXED) == pytest.approx(whole, abs=1e-12)
     worse = points[0] + [-0.5, 0.5]
     assert pareto.hypervolume(np.vstack([points, worse]), [-5, 5], MIXED) == pytest.approx(whole, abs=1e-12)
-    assert pareto.distance_to_front(points[mask], points, MIXED) == 0.0
+    assert pareto.igd_plus(points[mask], points, MIXED) == 0.0
 
 
 def enclosed_area(path: np.ndarray, reference: tuple[float, float]) -> float:
@@ -187,10 +206,10 @@ def test_a_staircase_encloses_exactly_the_hypervolume(maximise: tuple[bool, bool
     assert area == pytest.approx(pareto.hypervolume(points, reference, maximise), abs=1e-9)
 
 
-def test_distance_to_front_by_hand() -> None:
+def test_igd_plus_by_hand() -> None:
     """From (1, 1): short of (4, 5) by (3, 4), that is 5; short of (0, 3) by (0, 2), that is 2; mean 3.5."""
-    assert pareto.distance_to_front([[1.0, 1.0]], [[4.0, 5.0], [0.0, 3.0]], True) == pytest.approx(3.5)
-    assert pareto.distance_to_front([[1.0, -1.0]], [[4.0, -5.0]], MIXED) == pytest.approx(5.0)
+    assert pareto.igd_plus([[1.0, 1.0]], [[4.0, 5.0], [0.0, 3.0]], True) == pytest.approx(3.5)
+    assert pareto.igd_plus([[1.0, -1.0]], [[4.0, -5.0]], MIXED) == pytest.approx(5.0)
 
 
 def test_steered_utility_by_hand_and_linear() -> None:
@@ -200,74 +219,139 @@ def test_steered_utility_by_hand_and_linear() -> None:
     assert double == pytest.approx(2 * pareto.steered_utility(means, weights, MIXED))
 
 
-def scores(seed: int, n_prompts: int = 40, shift: float = 0.0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(shift, 1, (5, n_prompts, 2))
+def test_exclusive_contributions_are_differences_of_hypervolumes() -> None:
+    """Of [0, 0]-bounded boxes (1, 3), (2, 2), (3, 1): each adds one unit square of its own."""
+    points = np.array([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0], [1.0, 1.0], [4.0, 0.5]])
+    found = pareto.exclusive_contributions(points, [0, 0], True)
+    front = points[[0, 1, 2, 4]]
+    without = [pareto.hypervolume(np.delete(front, i, axis=0), [0, 0], True) for i in range(4)]
+    np.testing.assert_allclose(found[[0, 1, 2, 4]], pareto.hypervolume(front, [0, 0], True) - np.array(without))
+    assert found[3] == 0
+    assert pareto.exclusive_contributions([[1, 1], [1, 1]], [0, 0], True).tolist() == [0, 0], "duplicates share theirs"
+    assert pareto.exclusive_contributions([], [0, 0], True).tolist() == []
 
 
-WEIGHTS = np.column_stack([np.linspace(0, 1, 5), 1 - np.linspace(0, 1, 5)])
+def test_epsilon_coverage_and_utilities_by_hand() -> None:
+    a, b = [[3.0, 1.0], [1.0, 3.0]], [[2.0, 2.0], [0.5, 0.5]]
+    assert pareto.additive_epsilon(a, b, True) == 1.0
+    assert pareto.additive_epsilon(b, a, True) == 1.0
+    assert pareto.additive_epsilon([[1.0, 1.0]], [[0.5, 2.0]], MIXED) == -0.5
+    assert (pareto.coverage(a, b, True), pareto.coverage(b, a, True)) == (0.5, 0.0)
+    weights = [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    assert pareto.expected_utility(a, weights, True) == pytest.approx((3 + 2 + 3) / 3)
+    assert pareto.expected_utility([[3.0, 1.0]], weights, MIXED) == pytest.approx((3 + 1 - 1) / 3)
+    assert pareto.mean_inner_product is pareto.steered_utility
 
 
-def test_identical_methods_differ_by_exactly_zero() -> None:
-    same = {"a": scores(1), "b": scores(1)}
-    for estimates in (
-        pareto.bootstrap_steered_utility(same, WEIGHTS, MIXED),
-        pareto.bootstrap_hypervolume(same, [-3, 3], MIXED, n_resamples=200),
-    ):
-        gap = pareto.paired_difference(estimates["a"], estimates["b"])
-        assert (gap.value, gap.ci_low, gap.ci_high, gap.bias) == (0.0, 0.0, 0.0, 0.0)
+def test_the_steered_utility_never_exceeds_the_expected_utility() -> None:
+    means = np.random.default_rng(3).normal(size=(5, 2))
+    assert pareto.steered_utility(means, WEIGHTS, True) <= pareto.expected_utility(means, WEIGHTS, True)
 
 
-def test_a_constant_advantage_has_an_interval_of_no_width() -> None:
-    """Prompts are resampled together: adding 0.5 reward to every answer adds 0.5 * mean(w) in every resample."""
-    base = scores(2)
-    estimates = pareto.bootstrap_steered_utility({"a": base + np.array([0.5, 0.0]), "b": base}, WEIGHTS, MIXED)
-    gap = pareto.paired_difference(estimates["a"], estimates["b"])
-    assert gap.value == pytest.approx(0.25)
-    assert gap.ci_high - gap.ci_low < 1e-12 < estimates["a"].ci_high - estimates["a"].ci_low
+def test_r2_agrees_with_moocores_exact_value() -> None:
+    """With 20,001 evenly spread weights the mean of the Tchebycheff gaps is moocore's integral (two objectives)."""
+    points = np.array([[5.0, 5.0], [4.0, 6.0], [2.0, 7.0], [7.0, 4.0]])
+    grid = np.linspace(0, 1, 20_001)
+    weights = np.column_stack([grid, 1 - grid])
+    assert pareto.r2(points, [0, 0], weights, maximise=False) == pytest.approx(2.594191919, rel=1e-4)
+    assert pareto.r2(points, [10, 10], weights, maximise=True) == pytest.approx(2.519696969, rel=1e-4)
 
 
-def test_the_bootstrap_equals_resampling_one_by_one() -> None:
-    arrays = {"a": scores(3), "b": scores(4)}
-    found = pareto.bootstrap_hypervolume(arrays, [-3, 3], MIXED, n_resamples=20, seed=5)
-    counts = pareto.resample_counts(40, 20, 5).astype(int)
-    for name, array in arrays.items():
-        drawn = [array[:, np.repeat(np.arange(40), row)].mean(axis=1) for row in counts]
-        expected = [pareto.hypervolume(means, [-3, 3], MIXED) for means in drawn]
-        np.testing.assert_allclose(found[name].resamples, expected, rtol=1e-12)
-        assert found[name].bias == pytest.approx(np.mean(expected) - found[name].value)
-        assert found[name].value == pareto.hypervolume(array.mean(axis=1), [-3, 3], MIXED)
+def test_spacing_and_sparsity_by_hand() -> None:
+    """Nearest L1 distances 2, 2 and 4 have the standard deviation sqrt(8 / 9); squared gaps 2 + 8 over 2 are 5."""
+    points = [[0.0, 4.0], [1.0, 3.0], [3.0, 1.0], [0.0, 0.0]]
+    assert pareto.spacing(points, True) == pytest.approx(np.sqrt(8 / 9))
+    assert pareto.sparsity(points, True) == pytest.approx(5.0)
+    assert pareto.sparsity([[0, 4], [3, 1]], True) > pareto.sparsity([[1.49, 2.5], [1.5, 2.49]], True), "it misleads"
+    assert np.isnan(pareto.spacing([[1, 1], [1, 1]], True))
+    assert np.isnan(pareto.sparsity([], True))
 
 
-def test_the_bootstrap_is_seeded() -> None:
-    first, again, other = (
-        pareto.bootstrap_steered_utility({"a": scores(1)}, WEIGHTS, MIXED, seed=seed)["a"] for seed in (1, 1, 2)
-    )
-    assert first.as_dict() == again.as_dict() != other.as_dict()
+def test_budgets_and_references() -> None:
+    points, kl = [[1.0, 1.0], [2.0, 2.0], [3.0, 0.5]], [0.5, 2.0, 1.0]
+    assert pareto.hypervolume_within(points, kl, [0.1, 0.5, 1.0, 2.0], [0, 0], True).tolist() == [0, 1, 2, 4.5]
+    volumes = pareto.hypervolume_by_reference(points, [[0, 0], [1, 1], [5, 5]], True)
+    assert volumes.tolist() == [4.5, 1.0, 0.0]
 
 
-def test_noise_inflates_the_hypervolume_of_a_collapsed_front() -> None:
-    collapsed = np.random.default_rng(0).normal(0, 1, (20, 50, 2))
-    assert pareto.bootstrap_hypervolume({"a": collapsed}, [-3, 3], MIXED)["a"].bias > 0
+@given(points_strategy(3), points_strategy(3))
+def test_a_front_reaches_itself(points: np.ndarray, more: np.ndarray) -> None:
+    both = np.vstack([points, more])
+    assert pareto.additive_epsilon(both, points, True) <= 0
+    assert pareto.igd_plus(both, points, True) == 0
+    assert pareto.coverage(both, points, True) == 1
+    assert pareto.additive_epsilon(points, both, True) >= 0
 
 
-@settings(max_examples=5, deadline=None)
-@given(st.integers(0, 10_000))
-def test_the_interval_of_steered_utility_covers_the_truth(seed: int) -> None:
-    """Of 60 data sets with true utility 0, at least 45 of the 95 % intervals contain it (by chance fewer: < 1e-6)."""
-    hits = 0
-    for repeat in range(60):
-        array = scores(seed * 100 + repeat)
-        found = pareto.bootstrap_steered_utility({"a": array}, WEIGHTS, MIXED, n_resamples=200, seed=repeat)["a"]
-        hits += found.ci_low <= 0 <= found.ci_high
-    assert hits >= 45
+# ---- published fronts (leaderboards/published.yaml, figures of peo.md) ----
 
 
-def test_methods_with_other_prompts_cannot_be_paired() -> None:
-    with pytest.raises(ValueError, match="same prompts"):
-        pareto.bootstrap_hypervolume({"a": scores(1), "b": scores(1, n_prompts=39)}, [-3, 3], MIXED)
-    few, many = (
-        pareto.bootstrap_steered_utility({"a": scores(1)}, WEIGHTS, MIXED, n_resamples=n)["a"] for n in (10, 20)
-    )
-    with pytest.raises(ValueError, match="cannot pair"):
-        pareto.paired_difference(few, many)
-    assert pareto.bootstrap_hypervolume({}, [-3, 3], MIXED) == {}
+def published_points(title: str, columns: tuple[str, str]) -> np.ndarray:
+    (table,) = [entry for entry in published() if title in entry.title]
+    names = list(table.columns)
+    return np.array([[row[names.index(column)] for column in columns] for row in table.rows], dtype=float)
+
+
+def test_rewarded_soups_front_by_hand() -> None:
+    """Both rewards up. (.98, -.444) is dominated by (1.20, -.443), the other four trade off.
+
+    Above the reference (0.9, -0.5), by columns: .30 x .057, .26 x .037, .19 x .021, .13 x .010.
+    """
+    points = published_points("news summaries", ("summary reward", "faithfulness reward"))
+    assert pareto.nondominated(points, True).tolist() == [False, True, True, True, True]
+    by_hand = 0.30 * 0.057 + 0.26 * 0.037 + 0.19 * 0.021 + 0.13 * 0.010
+    assert pareto.hypervolume(points, [0.9, -0.5], True) == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_the_preference_vector_grid_collapses_to_a_point() -> None:
+    """Of 25 strengths (1, 1) has both the highest helpful (1.99) and harmless (3.20) score: it dominates all."""
+    points = published_points("a grid of strengths", ("helpful", "harmless"))
+    assert len(points) == 25
+    front = points[pareto.nondominated(points, True)]
+    assert front.tolist() == [[1.99, 3.20]]
+    assert pareto.hypervolume(points, [-2, -4], True) == pytest.approx(3.99 * 7.20)
+    assert pareto.coverage(front, points, True) == 1.0
+
+
+# ---- attainment ----
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(points_strategy(2), min_size=2, max_size=4), st.integers(1, 4))
+def test_attainment_surfaces_are_their_definition(fronts: list[np.ndarray], wanted: int) -> None:
+    """On a grid around all points: inside the surface exactly where at least `wanted` fronts attain."""
+    wanted = min(wanted, len(fronts))
+    surface = pareto.attainment_surface(fronts, wanted / len(fronts), MIXED)
+    signs = np.array([1, -1])
+    for z in np.random.default_rng(0).uniform(-5.5, 5.5, (60, 2)):
+        attained = sum(bool(np.all(front * signs >= z * signs, axis=1).any()) for front in fronts)
+        inside = bool(len(surface)) and bool(np.all(surface * signs >= z * signs, axis=1).any())
+        assert inside == (attained >= wanted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(points_strategy(2), points_strategy(2)), min_size=1, max_size=3))
+def test_attainment_differences_are_their_definition(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    a, b = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    boxes = pareto.attainment_difference(a, b, [[-6, 6], [6, -6]], MIXED)
+    signs = np.array([1, -1])
+    for z in np.random.default_rng(1).uniform(-5.9, 5.9, (60, 2)):
+        share = [np.mean([np.all(f * signs >= z * signs, axis=1).any() for f in fronts]) for fronts in (a, b)]
+        hit = boxes[np.all((boxes[:, :2] <= z) & (z <= boxes[:, 2:4]), axis=1), 4]
+        assert (hit[0] if len(hit) else 0.0) == pytest.approx(share[0] - share[1])
+
+
+# ---- steering ----
+
+
+def test_steerability_by_hand() -> None:
+    """Reward 0, 2, 1 for helpful weight 0, .5, 1: one step down of two, rank correlation 0.5; cost only rises."""
+    asked = [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
+    found = pareto.steerability(asked, [[0.25, 0.75], [0.5, 0.5], [0.5, 0.5]], [[0, -1], [2, 0], [1, 3]], MIXED)
+    assert found.rank_correlation == pytest.approx((0.5, 1.0))
+    assert (found.violations, found.steps, found.span) == ((1, 0), (2, 2), (1.0, 4.0))
+    assert found.distinct == pytest.approx(2 / 3)
+    assert found.coverage == pytest.approx(0.25)
+    flat = pareto.steerability(asked, asked, [[1, 1]] * 3, MIXED)
+    assert flat.rank_correlation == (None, None)
+    assert (flat.violations, flat.span, flat.coverage) == ((0, 0), (0.0, 0.0), 1.0)

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from run_folder_fixture import HOSTILE, write_run_folder
 
+from peo_bench import pareto
 from peo_bench.errors import UsageError
 from peo_bench.report import build_report, contents, figures
 from peo_bench.report.build import embedded_json
@@ -80,7 +81,7 @@ def test_every_inline_script_and_style_is_allowed_by_hash_and_nothing_is_loaded(
         r"<style[^>]*>(.*?)</style>", page, re.S
     )
     assert allowed == {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline}
-    assert len(inline) == 3
+    assert len(inline) == 4
     assert policy[1].startswith("default-src &#39;none&#39;;")
     assert "unsafe" not in policy[1]
     markup = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", page, flags=re.DOTALL)
@@ -92,7 +93,7 @@ def test_hostile_texts_cannot_leave_the_data_element(tmp_path: Path) -> None:
     page = build_report(write_run_folder(tmp_path, hostile=True, n_prompts=8))
     texts = page_data(page)["texts"]["texts"]
     assert all(any(text.startswith(hostile) for text in texts) for hostile in HOSTILE)
-    assert page.read_text().count("<script") == 3
+    assert page.read_text().count("<script") == 4
     assert json.loads(embedded_json({"a": "</script>\u2028<!--&", "b": float("nan")})) == {
         "a": "</script>\u2028<!--&",
         "b": None,
@@ -163,7 +164,11 @@ def test_the_drawn_staircases_enclose_the_hypervolumes(tmp_path: Path, seeds: tu
         x, y = np.array([*line.x, view.bound[0]]), np.array([*line.y, view.bound[1]])
         area = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
         assert line.line.shape is None, "corners are vertices; plotly must not add its own"
-        assert area / unit == pytest.approx(metrics["methods"][line.meta["method"]]["hypervolume"]["value"], rel=1e-6)
+        own = [(p.x, p.y) for p in view.of(line.meta["method"]) if p.seed == seeds[0]]
+        assert area == pytest.approx(pareto.hypervolume(own, view.bound, [True, False]), rel=1e-9)
+        if len(seeds) == 1:
+            measured = metrics["methods"][line.meta["method"]]["hypervolume"]["value"]
+            assert area / unit == pytest.approx(measured, rel=1e-6)
 
 
 def test_dominated_points_are_hollow_and_off_the_line(run_dir: Path) -> None:
@@ -233,8 +238,9 @@ def metrics_of(**utilities: float) -> dict[str, Any]:
     return {"methods": methods, "comparisons": []}
 
 
-def gap(a: str, b: str, low: float, high: float) -> dict[str, Any]:
-    return {"a": a, "b": b, "difference": (low + high) / 2, "ci_low": low, "ci_high": high}
+def gap(a: str, b: str, low: float, high: float, p_holm: float | None = None) -> dict[str, Any]:
+    p = (0.5 if low < 0 < high else 0.001) if p_holm is None else p_holm
+    return {"a": a, "b": b, "difference": (low + high) / 2, "ci_low": low, "ci_high": high, "p_holm": p}
 
 
 @pytest.mark.parametrize(
@@ -250,7 +256,12 @@ def gap(a: str, b: str, low: float, high: float) -> dict[str, Any]:
         (
             {"peo": 0.5, "modpo": 0.4},
             [gap("peo", "modpo", -0.05, 0.25)],
-            "PEO and MODPO tie: the difference in steered utility, +0.10 [−0.05, 0.25], may be zero.",
+            "PEO and MODPO tie: the difference in steered utility, +0.10 [−0.05, 0.25], is not established.",
+        ),
+        (
+            {"peo": 0.5, "modpo": 0.4},
+            [gap("peo", "modpo", 0.01, 0.19, p_holm=0.2)],
+            "PEO and MODPO tie: the difference in steered utility, +0.10 [0.01, 0.19], is not established.",
         ),
         (
             {"peo": 0.5, "modpo": 0.4},
@@ -292,7 +303,10 @@ def test_the_verdict_names_its_limits() -> None:
     assert "about equally far" in make_verdict(["peo", "modpo"], [], task, [1, 2]).details[0]
     task["methods"]["peo"]["kl_mean"] = None
     known = make_verdict(["peo", "modpo"], [], task, [1, 2]).details
-    assert known == ("Not at equal KL: the KL of PEO is not known.", "2 training seeds.")
+    assert known == (
+        "Not at equal KL: the KL of PEO is not known.",
+        "2 training seeds: differences cover prompts and training.",
+    )
 
 
 # ---- texts ----

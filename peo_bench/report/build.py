@@ -19,14 +19,13 @@ from markupsafe import Markup
 from peo_bench.report import contents, figures, svg
 from peo_bench.report.folder import Json, RunFolder, read_run_folder
 from peo_bench.report.glossary import GLOSSARY
-from peo_bench.report.tables import Table, points_table, scoreboard
+from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table
 from peo_bench.report.texts import embed_texts
 from peo_bench.report.wording import balance, fact, method_name
 from peo_bench.resources import resource_dir
 from peo_bench.store.atomic import write_json, write_text
 
 REPORT_SCHEMA_VERSION = 1
-_WHISKERS = (("steered_utility", "Steered utility"), ("hypervolume", "Hypervolume"))
 
 
 def build_report(run_dir: Path) -> Path:
@@ -39,12 +38,12 @@ def build_report(run_dir: Path) -> Path:
     views = contents.task_views(folder)
     summary = _summary(folder, views)
     write_json(run_dir / "report.json", finite(summary))
-    environment = _environment()
+    templates = environment()
     context = {"provenance": _provenance(folder.run), "config": folder.config, "glossary": GLOSSARY, "summary": summary}
     tasks = [_section(index, view) for index, view in enumerate(views)]
-    write_text(run_dir / "report.md", environment.get_template("report.md.j2").render(**context, tasks=tasks))
+    write_text(run_dir / "report.md", templates.get_template("report.md.j2").render(**context, tasks=tasks))
     data = Markup(embedded_json(_page_data(folder, views, tasks)))
-    page = _render(environment, {**context, "tasks": tasks, "data": data, "has_texts": folder.generations is not None})
+    page = _render(templates, {**context, "tasks": tasks, "data": data, "has_texts": folder.generations is not None})
     write_text(run_dir / "report.html", page)
     return run_dir / "report.html"
 
@@ -128,15 +127,14 @@ def _provenance(run: Json) -> Json:
 
 def _section(index: int, view: contents.TaskView) -> Json:
     """Prepare one task for the templates: texts, tables and the static figure."""
-    methods = list(dict.fromkeys([*view.methods, *(m for m in view.measured if m not in contents.SPECIAL)]))
+    methods = contents.shown_methods(view)
     styles = figures.method_styles(methods)
     geometry = figures.front_geometry(view)
     plots = {f"front-{index}": figures.front_figure(view, styles, geometry)} if view.points else {}
-    whiskers = []
-    for metric, title in _WHISKERS:
-        if any(figures.is_measured(view, method, metric) for method in view.measured):
-            plots[f"{metric}-{index}"] = figures.whisker_figure(view, styles, metric)
-            whiskers.append({"id": f"{metric}-{index}", "title": title})
+    panels: dict[str, list[Json]] = {}
+    for panel in figures.panels(view, styles):
+        plots[f"{panel.name}-{index}"] = panel.figure
+        panels.setdefault(panel.section, []).append({"id": f"{panel.name}-{index}", "title": panel.title})
     label = contents.describe(view)
     return {
         "id": index,
@@ -146,13 +144,15 @@ def _section(index: int, view: contents.TaskView) -> Json:
         "caption": contents.caption(view),
         "label": label,
         "figures": {name: json.loads(figure.to_json()) for name, figure in plots.items()},
-        "whiskers": whiskers,
+        "panels": panels,
         "legend": [(m, method_name(m), Markup(svg.swatch(styles[m]))) for m in view.methods],
         "swatches": {m: Markup(svg.swatch(styles.get(m))) for m in (*methods, "reference")},
         "star": Markup(svg.swatch(None)) if view.of("reference") else None,
         "oracle": bool(view.of("oracle")),
         "static": Markup(svg.front_svg(view, styles, geometry, label)) if view.points else None,
         "scoreboard": scoreboard(view),
+        "versus": versus_table(view),
+        "steering": steering_table(view),
         "points": points_table(view) if view.points else Table((), ()),
     }
 
@@ -175,7 +175,7 @@ def _page_data(folder: RunFolder, views: tuple[contents.TaskView, ...], tasks: l
     return {"figures": plots, "policies": policies, "texts": embed_texts(folder.generations, columns)}
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     """Load templates from reports/; HTML is escaped, Markdown is not."""
     return Environment(
         loader=FileSystemLoader(resource_dir("reports")),
@@ -186,17 +186,22 @@ def _environment() -> Environment:
     )
 
 
-def _render(environment: Environment, context: Json) -> str:
+def asset(name: str) -> str:
+    """Return a script or style of reports/."""
+    return (resource_dir("reports") / name).read_text(encoding="utf-8")
+
+
+def _render(templates: Environment, context: Json) -> str:
     """Fill the page and allow its inline scripts and styles by hash."""
-    folder = resource_dir("reports")
-    plotly_js = plotly.offline.get_plotlyjs()
-    script, style = ((folder / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
-    policy = content_security_policy([plotly_js, script], [style])
-    assets = {"plotly_js": Markup(plotly_js), "script": Markup(script), "style": Markup(style), "policy": policy}
+    plotly_js, sorting, script = plotly.offline.get_plotlyjs(), asset("tables.js"), asset("report.js")
+    style = asset("report.css")
+    policy = content_security_policy([plotly_js, sorting, script], [style])
+    inline = {"plotly_js": plotly_js, "sorting": sorting, "script": script, "style": style}
+    assets = {name: Markup(text) for name, text in inline.items()} | {"policy": policy}
     # plotly's map traces add a style element while loading, which the policy would block with an error on the
     # console, unless an element with its id is there already.
     ids = re.findall(r'getElementById\("([0-9a-f]{64})"\)', plotly_js)
-    return environment.get_template("report.html.j2").render(**context, **assets, plotly_style_ids=sorted(set(ids)))
+    return templates.get_template("report.html.j2").render(**context, **assets, plotly_style_ids=sorted(set(ids)))
 
 
 def _hash(source: str) -> str:

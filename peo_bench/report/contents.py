@@ -60,6 +60,8 @@ class TaskView:
     controls: tuple[str, ...]
     measured: Json
     costs: Json
+    kl_budgets: tuple[float, ...]
+    comparisons: tuple[Json, ...]
     bound: tuple[float, float] | None
     in_units: bool
     verdict: Verdict
@@ -67,6 +69,11 @@ class TaskView:
     def of(self, method: str) -> tuple[Point, ...]:
         """Return the points of ``method`` in file order."""
         return tuple(point for point in self.points if point.method == method)
+
+
+def shown_methods(view: TaskView) -> list[str]:
+    """Return every method that has a point or a measured front, in the order of their colours."""
+    return list(dict.fromkeys([*view.methods, *(m for m in view.measured if m not in SPECIAL)]))
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,8 @@ def _task_view(folder: RunFolder, task: str) -> TaskView:
         controls=tuple(run.get("controls", [])),
         measured=metrics.get("methods", {}),
         costs=folder.costs.get("methods", {}),
+        kl_budgets=tuple(metrics.get("kl_budgets", ())),
+        comparisons=tuple(metrics.get("comparisons", ())),
         bound=_bound(metrics.get("reference_point") or {}, scale, (first.column, second.column)),
         in_units=bool(scale or metrics.get("reference_units")),
         verdict=make_verdict(run.get("methods", []), run.get("controls", []), metrics, run.get("seeds", [])),

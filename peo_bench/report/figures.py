@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,25 @@ from numpy.typing import NDArray
 from peo_bench import pareto
 from peo_bench.report.contents import Point, TaskView, summary
 from peo_bench.report.tables import scoreboard
-from peo_bench.report.wording import balance, interval
+from peo_bench.report.wording import balance, decimal, interval, method_name
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A500")
 """Okabe & Ito's colour-blind-safe colours; their yellow is darkened, since it vanishes on paper."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "triangle-down", "hexagon")
 GREY = "#808790"
 HOVER_LIMIT = 160
+WHISKERS = (
+    ("steered_utility", "Steered utility"),
+    ("hypervolume", "Hypervolume"),
+    ("igd_plus", "Distance to the others' front (IGD+)"),
+    ("expected_utility", "Best offered utility (EUM)"),
+)
+PRICES = {
+    "train_units": "training units",
+    "scorer_calls": "scorer calls while building",
+    "decode_factor": "forward passes per token",
+}
+"""The cost triple of every method, by its key in costs.json."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,101 @@ def whisker_figure(view: TaskView, styles: Mapping[str, Style], metric: str) -> 
     return figure
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A figure beside the hero: its section of the page, its name, its title, and whether it has a line per method."""
+
+    section: str
+    name: str
+    title: str
+    figure: go.Figure
+    lines: bool = False
+
+
+def panels(view: TaskView, styles: Mapping[str, Style]) -> list[Panel]:
+    """Return every figure but the hero that the run has numbers for, in the order of the page."""
+    found = [
+        Panel("score", metric, title, whisker_figure(view, styles, metric))
+        for metric, title in WHISKERS
+        if any(is_measured(view, method, metric) for method in view.measured)
+    ]
+    if view.kl_budgets:
+        title = "Hypervolume of the policies within a KL budget"
+        found.append(Panel("kl", "hypervolume-by-kl", title, kl_figure(view, styles), lines=True))
+    for i, axis in enumerate(view.axes):
+        if any(point.weight is not None for point in view.points):
+            title = f"{axis.column} for the asked weight of {axis.name}"
+            found.append(
+                Panel("steering", f"steering-{axis.column}", title, steering_figure(view, styles, i), lines=True)
+            )
+    for key, title in PRICES.items():
+        if len({view.costs.get(method, {}).get(key) for method in view.measured} - {None}) > 1:
+            found.append(Panel("price", f"price-{key}", title, price_figure(view, styles, key)))
+    return found
+
+
+def kl_figure(view: TaskView, styles: Mapping[str, Style]) -> go.Figure:
+    """Draw each method's hypervolume from the policies whose mean KL to the reference is within a budget (nats)."""
+    figure = go.Figure()
+    for method, values in view.measured.items():
+        style, volumes = styles[method], values["hypervolume_within_kl"]
+        label = [
+            f"{method_name(method)}: {decimal(v)} within {b:g} nats"
+            for b, v in zip(view.kl_budgets, volumes, strict=True)
+        ]
+        _line(figure, method, style, list(view.kl_budgets), volumes, label)
+    ticks = {"tickvals": list(view.kl_budgets), "ticktext": [f"{budget:g}" for budget in view.kl_budgets]}
+    x = {**_AXIS, "type": "log", "title": {"text": "KL budget (nats per answer)"}, **ticks}
+    return _small(figure, x, {**_AXIS, "title": {"text": "hypervolume"}, "rangemode": "tozero"})
+
+
+def steering_figure(view: TaskView, styles: Mapping[str, Style], i: int) -> go.Figure:
+    """Draw objective `i`'s obtained mean score against its asked weight, mean over training seeds.
+
+    "Better" is up. An open mark is a violation: a higher weight was answered by a worse score than the step before.
+    """
+    axis, figure = view.axes[i], go.Figure()
+    sign = 1 if axis.maximise else -1
+    for method in (m for m in view.methods if m in styles):
+        own: dict[float, list[float]] = {}
+        for point in view.of(method):
+            if point.weight is not None and point.grid == "asked":
+                own.setdefault(point.weight if i == 0 else 1 - point.weight, []).append(point.x if i == 0 else point.y)
+        weights = sorted(own)
+        scores = [float(np.mean(own[weight])) for weight in weights]
+        worse = [False, *(sign * (b - a) < 0 for a, b in pairwise(scores))]
+        label = [
+            f"{method_name(method)} at weight {w:g}: {axis.column} {decimal(score)}" + ", worse than before" * bad
+            for w, score, bad in zip(weights, scores, worse, strict=True)
+        ]
+        _line(figure, method, styles[method], weights, scores, label, hollow=worse)
+    y = {**_AXIS, "title": {"text": plain(axis.column)}, "autorange": True if axis.maximise else "reversed"}
+    return _small(figure, {**_AXIS, "title": {"text": plain(f"asked weight of {axis.name}")}}, y)
+
+
+def price_figure(view: TaskView, styles: Mapping[str, Style], key: str) -> go.Figure:
+    """Draw each method's hypervolume against one of its costs, with 95 % intervals over prompts."""
+    figure = go.Figure()
+    for method, values in view.measured.items():
+        cost, estimate = view.costs.get(method, {}).get(key), values["hypervolume"]
+        if cost is None:
+            continue
+        spread = {
+            "array": [estimate["ci_high"] - estimate["value"]],
+            "arrayminus": [estimate["value"] - estimate["ci_low"]],
+        }
+        style = styles[method]
+        figure.add_scatter(
+            x=[cost], y=[estimate["value"]], mode="markers+text", text=[plain(method_name(method))],
+            textposition="top center", marker={"color": style.colour, "symbol": style.symbol, "size": 11},
+            error_y={"type": "data", "symmetric": False, "color": _faded(style.colour), "width": 0, **spread},
+            hovertext=[plain(f"{method_name(method)}: {PRICES[key]} {cost:,.3g}, hypervolume {interval(estimate)}")],
+            hoverinfo="text", meta={"method": method, "role": "points"},
+        )  # fmt: skip
+    x = {**_AXIS, "title": {"text": PRICES[key]}, "rangemode": "tozero"}
+    return _small(figure, x, {**_AXIS, "title": {"text": "hypervolume"}})
+
+
 def is_measured(view: TaskView, method: str, metric: str) -> bool:
     """Say whether ``method`` has an estimate of ``metric``."""
     return (view.measured[method].get(metric) or {}).get("value") is not None
@@ -144,6 +252,23 @@ _LAYOUT: dict[str, Any] = {
     "hoverlabel": {"align": "left"},
 }
 _AXIS: dict[str, Any] = {"zeroline": False, "ticks": "", "fixedrange": True, "gridwidth": 1}
+
+
+def _line(
+    figure: go.Figure, method: str, style: Style, x: list[float], y: list[float], label: list[str], hollow: Any = ()
+) -> None:
+    symbols = [f"{style.symbol}-open" if i < len(hollow) and hollow[i] else style.symbol for i in range(len(x))]
+    figure.add_scatter(
+        x=x, y=y, mode="lines+markers", line={"color": style.colour, "width": 1.6, "dash": style.dash},
+        marker={"color": style.colour, "symbol": symbols, "size": 9}, text=[plain(text) for text in label],
+        hoverinfo="text", meta={"method": method, "role": "points"},
+    )  # fmt: skip
+
+
+def _small(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figure:
+    figure.update_layout(**_LAYOUT, height=340, hovermode="closest", xaxis=x, yaxis={**y, "automargin": True})
+    figure.update_layout(margin={"l": 58, "r": 18, "t": 14, "b": 52})
+    return figure
 
 
 def _range(values: Iterable[tuple[float, float | None]], bound: float | None, maximise: bool) -> tuple[float, float]:

@@ -66,6 +66,48 @@ def points_table(view: TaskView) -> Table:
     return Table(titles, tuple(rows))
 
 
+def versus_table(view: TaskView) -> Table:
+    """List every pair of methods with its paired difference in steered utility, the surest first."""
+    titles = (
+        ("Difference", "steered utility of the first minus the second, 95 % interval"),
+        ("p (Holm)", "two-sided, corrected for all pairs"),
+        ("Detectable", "true difference that these prompts reveal 4 times out of 5"),
+        ("Larger hypervolume", "share of resamples in which the first has the larger hypervolume; no p-value"),
+    )
+    rows = []
+    for gap in sorted(view.comparisons, key=lambda entry: (entry["p_holm"], -abs(entry["difference"]))):
+        label = f"{method_name(gap['a'])} − {method_name(gap['b'])}"
+        cells = (
+            (interval(gap, key="difference", signed=True), gap["difference"]),
+            (decimal(gap["p_holm"], 3), gap["p_holm"]),
+            (decimal(gap["detectable"], 3), gap["detectable"]),
+            (f"{100 * gap['hypervolume_share']:.0f} %", gap["hypervolume_share"]),
+        )
+        rows.append(Row(gap["a"], label, False, "", cells))
+    return Table(titles, tuple(rows))
+
+
+def steering_table(view: TaskView) -> Table:
+    """List how every method answers to the asked weight."""
+    titles = [("Distinct", "share of different policies among the preferences asked for")]
+    for axis in view.axes:
+        titles += [
+            (f"{axis.name}: rank ↑", f"Spearman correlation of asked weight and obtained {axis.column}, 1 is best"),
+            (f"{axis.name}: violations ↓", "steps to more weight that made the score worse"),
+            (f"{axis.name}: span ↑", "score at weight 1 minus score at weight 0, in reference units"),
+        ]
+    rows = []
+    for method, values in view.measured.items():
+        found = values["steerability"]
+        cells: list[tuple[str, float | None]] = [(f"{100 * found['distinct']:.0f} %", found["distinct"])]
+        for i in range(len(view.axes)):
+            rank, bad, steps, span = (found[key][i] for key in ("rank_correlation", "violations", "steps", "span"))
+            cells += [(decimal(rank), number(rank)), (f"{bad} of {steps}", bad / steps if steps else None)]
+            cells.append((decimal(span), span))
+        rows.append(Row(method, method_name(method), method in view.controls, "", tuple(cells)))
+    return Table(tuple(titles), tuple(rows))
+
+
 def _point_cells(point: Point) -> tuple[tuple[str, float | None], ...]:
     status = "effective sample too small" if point.hollow else "on the front" if point.nondominated else "dominated"
     return (
@@ -112,7 +154,13 @@ def _cost(record: Json) -> str:
     return f"{decimal(shown[0], 1)} · {decimal(shown[1], 0)} · ×{decimal(shown[2], 1)}"
 
 
+def _rank(record: Json) -> str:
+    rank = record["rank"]
+    return str(rank["best"]) if rank["best"] == rank["worst"] else f"{rank['best']} to {rank['worst']}"
+
+
 _SCORES = (
+    Column("Rank", "range of the ranks by steered utility in 95 % of resamples", _rank, lambda r: r["rank"]["best"]),
     _estimated("Steered utility ↑", "mean over asked balances of weight · score, 95 % interval", "steered_utility"),
     _estimated("Hypervolume ↑", "area the front dominates up to the reference point, 95 % interval", "hypervolume"),
     _plain("On front", "policies that no other policy of the method dominates", "n_nondominated", 0),

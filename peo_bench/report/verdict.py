@@ -24,8 +24,8 @@ class Verdict:
 def make_verdict(methods: Sequence[str], controls: Sequence[str], task: Json, seeds: Sequence[int]) -> Verdict:
     """Compare ``methods`` by steered utility (``task`` is one task of metrics.json), best first.
 
-    A difference is called one only where its paired 95 % interval excludes zero. Each leader is also
-    held against the best of the free ``controls``.
+    A difference is called one only where its paired 95 % interval excludes zero and its p-value, corrected by Holm
+    for all pairs of the run, is at most 0.05. The leader is also held against the best of the free ``controls``.
     """
     measured = task.get("methods", {})
     ranked = sorted((m for m in methods if _utility(measured, m) is not None), key=lambda m: -_utility(measured, m))
@@ -36,29 +36,39 @@ def make_verdict(methods: Sequence[str], controls: Sequence[str], task: Json, se
         headline = f"{method_name(ranked[0])} reaches a steered utility of {only}."
         return Verdict(headline, (*_against_control(ranked[0], controls, task), _seeds(seeds)))
     leader, *rivals = ranked
-    details = (_kl(measured, leader, rivals[0]), *_against_control(leader, controls, task), _seeds(seeds))
-    if len(rivals) > 1:
-        details += ("Intervals of several comparisons are not corrected for their number.",)
+    details = (
+        _kl(measured, leader, rivals[0]),
+        *_against_control(leader, controls, task),
+        *_power(find_comparison(task, leader, rivals[0])),
+        _seeds(seeds),
+    )
     return Verdict(_headline(leader, rivals, task), details)
 
 
-def find_comparison(task: Json, a: str, b: str) -> dict[str, float] | None:
-    """Return difference, ci_low and ci_high of a - b from ``task``, in whichever order it was stored."""
+def find_comparison(task: Json, a: str, b: str) -> Json | None:
+    """Return the comparison a - b from ``task``, in whichever order it was stored, or None."""
     for entry in task.get("comparisons", []):
         gap, low, high = (number(entry.get(key)) for key in ("difference", "ci_low", "ci_high"))
         if gap is None or low is None or high is None:
             continue
         if (entry["a"], entry["b"]) == (a, b):
-            return {"difference": gap, "ci_low": low, "ci_high": high}
+            return dict(entry)
         if (entry["a"], entry["b"]) == (b, a):
-            return {"difference": -gap, "ci_low": -high, "ci_high": -low}
+            return {**entry, "a": a, "b": b, "difference": -gap, "ci_low": -high, "ci_high": -low}
     return None
+
+
+def is_real(comparison: Json | None) -> bool:
+    """Say whether a difference may be called one: interval without zero, and Holm's p-value at most 0.05."""
+    if comparison is None:
+        return False
+    return bool((comparison["ci_low"] > 0 or comparison["ci_high"] < 0) and comparison["p_holm"] <= 0.05)
 
 
 def _headline(leader: str, rivals: list[str], task: Json) -> str:
     """Say who leads, whom it ties with and whom it beats; at most three names a group."""
     gaps = {rival: find_comparison(task, leader, rival) for rival in rivals}
-    beaten = [rival for rival, gap in gaps.items() if gap and gap["ci_low"] > 0]
+    beaten = [rival for rival, gap in gaps.items() if gap and gap["difference"] > 0 and is_real(gap)]
     tied = [rival for rival in rivals if rival not in beaten]
     name, nearest, first = method_name(leader), method_name(rivals[0]), gaps[rivals[0]]
     if first is None:
@@ -68,7 +78,7 @@ def _headline(leader: str, rivals: list[str], task: Json) -> str:
         over = f" over {nearest}, the next best" if len(rivals) > 1 else ""
         return f"{name} beats {_names(beaten)}: {gap} in steered utility{over}."
     if not beaten:
-        return f"{name} and {_names(tied)} tie: the difference in steered utility, {gap}, may be zero."
+        return f"{name} and {_names(tied)} tie: the difference in steered utility, {gap}, is not established."
     return f"{name} beats {_names(beaten)} in steered utility; it ties with {_names(tied)}."
 
 
@@ -93,15 +103,22 @@ def _against_control(leader: str, controls: Sequence[str], task: Json) -> tuple[
     gap = find_comparison(task, leader, best)
     if gap is None:
         return ()
-    claim = "better" if gap["ci_low"] > 0 else "worse" if gap["ci_high"] < 0 else "not told apart"
+    claim = "not told apart" if not is_real(gap) else "better" if gap["difference"] > 0 else "worse"
     text = interval(gap, key="difference", signed=True)
     return (f"Against the best free control, {method_name(best)}: {text}, {claim}.",)
+
+
+def _power(gap: Json | None) -> tuple[str, ...]:
+    least = number((gap or {}).get("detectable"))
+    if least is None:
+        return ()
+    return (f"With these prompts a true difference of {decimal(least, 3)} is detected 4 times out of 5.",)
 
 
 def _seeds(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return "One training seed: these checkpoints; training variance not included."
-    return f"{len(seeds)} training seeds."
+    return f"{len(seeds)} training seeds: differences cover prompts and training."
 
 
 def _names(methods: Sequence[str]) -> str:

@@ -17,10 +17,13 @@ _NAMES = {
 def method_name(method: str) -> str:
     """Return the name the literature uses for ``method``.
 
-    >>> method_name("peo-expo"), method_name("soup")
-    ('PEO-ExPO', 'soup')
+    >>> method_name("peo-expo"), method_name("expo.modpo"), method_name("soup@my-run")
+    ('PEO-ExPO', 'ExPO.MODPO', 'soup@my-run')
     """
-    return "-".join(_NAMES.get(part, part) for part in method.split("-"))
+    name, at, run = method.partition("@")
+    return (
+        ".".join("-".join(_NAMES.get(part, part) for part in piece.split("-")) for piece in name.split(".")) + at + run
+    )
 
 
 def decimal(value: Any, digits: int = 2, *, signed: bool = False) -> str:

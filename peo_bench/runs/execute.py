@@ -25,6 +25,7 @@ from peo_bench.pareto import nondominated
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.costs import run_costs
 from peo_bench.runs.folder import Provenance, write_folder
+from peo_bench.runs.measure import run_measure
 from peo_bench.runs.metrics import run_metrics
 from peo_bench.runs.points import Offer, Scores, generations, point_row, point_table, reference_units
 from peo_bench.runs.saved import save_families
@@ -73,14 +74,16 @@ def execute(
                 _offer(run, config, task)
             runner.run([job for run in seeds.values() for job in run.jobs.values()])
         with clock("fronts"):
-            points, scores, texts, missing = _collect(runner, seeds, config, task)
+            points, texts, missing = _collect(runner, seeds, config, task)
             handles = runner.outcome.handles
             units = {
                 seed: reference_units(read_responses(handles[run.beside.units.id]), run.world)
                 for seed, run in seeds.items()
             }
             chosen = {name: built.family.chosen for run in seeds.values() for name, built in run.built.items()}
-            metrics = run_metrics(points, scores, task, config.simplex, units, chosen)
+            worlds = [run.world for run in seeds.values()]
+            measure = run_measure(config.suite.task, task, worlds, texts.loc[texts["split"] == "test", "prompt_id"])
+            metrics = run_metrics(points, Scores.of(texts), measure, units, chosen)
             search = _search_table(handles, seeds)
         costs = run_costs(runner, {seed: (run.world, run.built) for seed, run in seeds.items()})
         for method, values in metrics["methods"].items():
@@ -88,7 +91,7 @@ def execute(
         _save(out, runner, config, seeds)
         failed, reused = dict(runner.outcome.failed), len(runner.outcome.reused)
         provenance = Provenance(command, clock.seconds, failed, reused, tuple(_notes(seeds)))
-        write_folder(out, config, task, points, metrics, texts, costs, search, missing, provenance)
+        write_folder(out, config, task, measure, points, metrics, texts, costs, search, missing, provenance)
         return Result(out, not missing, missing, metrics, points)
 
 
@@ -171,12 +174,11 @@ def _offer(run: SeedRun, config: RunConfig, task: TaskConfig) -> None:
 
 def _collect(
     runner: Runner, seeds: Mapping[int, SeedRun], config: RunConfig, task: TaskConfig
-) -> tuple[pd.DataFrame, Scores, pd.DataFrame, list[dict[str, str]]]:
-    """Gather rows, scores and texts of every operating point, and what is missing with its reason."""
+) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, str]]]:
+    """Gather the rows and texts of every operating point, and what is missing with its reason."""
     rows: list[dict[str, Any]] = []
     missing: list[dict[str, str]] = []
     texts: list[tuple[Offer, pd.DataFrame]] = []
-    scores = Scores()
     handles, failed = runner.outcome.handles, runner.outcome.failed
     for seed, run in seeds.items():
         for name in (*config.methods, *config.controls):
@@ -190,13 +192,12 @@ def _collect(
                 missing.append({"what": what, "reason": failed[run.jobs[i].id]})
                 continue
             table = read_responses(handle)
-            rows.append(point_row(offer, table, config.suite.task, run.world.objectives))
-            if offer.asked is not None:
-                scores.add(offer, table)
+            identity = {"task": config.suite.task, **offer.identity(run.world.objectives)}
+            rows.append(point_row(identity, table, run.world.objectives))
             texts.append((offer, table))
         rows += _oracle(runner, run, config)
     objectives = next(iter(seeds.values())).world.objectives
-    return point_table(rows, objectives), scores, generations(texts), missing
+    return point_table(rows, objectives), generations(texts), missing
 
 
 def _oracle(runner: Runner, run: SeedRun, config: RunConfig) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from peo_bench import __version__
 from peo_bench.runs.config import RunConfig
+from peo_bench.runs.measure import Measure
 from peo_bench.store.atomic import replacing, write_json, write_text
 from peo_bench.suites.config import TaskConfig
 
@@ -39,6 +40,7 @@ def write_folder(
     out: Path,
     config: RunConfig,
     task: TaskConfig,
+    measure: Measure,
     points: pd.DataFrame,
     metrics: Mapping[str, Any],
     texts: pd.DataFrame,
@@ -56,7 +58,8 @@ def write_folder(
     with replacing(out / "generations.parquet") as path:
         texts.to_parquet(path, index=False)
     work = {kind: row["seconds"] for kind, row in costs["kinds"].items()}
-    write_json(out / "run.json", run_json(config, task, points, missing, provenance) | {"job_seconds": work})
+    run = run_json(config, task, points, missing, provenance)
+    write_json(out / "run.json", run | {"job_seconds": work, "measure": measure.to_json()})
 
 
 def run_json(
@@ -99,8 +102,8 @@ def run_json(
 
 def _notes(config: RunConfig, task: TaskConfig) -> list[str]:
     notes = []
-    seeds = "One training seed" if len(config.seeds) == 1 else "Scores are averaged over training seeds"
-    notes.append(f"{seeds}: intervals cover prompts, not training.")
+    if len(config.seeds) == 1:
+        notes.append("One training seed: intervals cover prompts, not training.")
     if not task.scorers:
         notes.append(
             "Selection and evaluation use the same reward and cost models, trained on a disjoint set of prompts."

@@ -1,91 +1,187 @@
-"""Indicators of the fronts: what `metrics.json` holds."""
+"""Indicators of the fronts with their uncertainty: what `metrics.json` holds, for one run or several side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from peo_bench.core.space import Preference
-from peo_bench.pareto import (
-    bootstrap_hypervolume,
-    bootstrap_steered_utility,
-    distance_to_front,
-    n_beyond_reference,
-    paired_difference,
-)
-from peo_bench.runs.points import Floats, Scores, Units
-from peo_bench.suites.config import TaskConfig
+from peo_bench import pareto
+from peo_bench.pareto.validation import FloatArray
+from peo_bench.runs.measure import Measure
+from peo_bench.runs.points import Scores, Units
+
+KL_BUDGETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""Nats per answer; those that some policies of a run keep and others do not are reported."""
+SHIFTS = (0.5, 0.75, 1.0, 1.25, 1.5)
+"""Reference points tried: the distance of the task's own from the reference policy, times these."""
+JOINT_RESAMPLES = 500
+"""Resamples for indicators that measure a method against all others, which cannot be vectorised."""
 
 
 def run_metrics(
     points: pd.DataFrame,
     scores: Scores,
-    task: TaskConfig,
-    preferences: tuple[Preference, ...],
+    measure: Measure,
     units: Units,
     chosen: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return the task's part of `metrics.json`.
 
-    Hypervolume is taken in raw scores, or in the reference's `units` where the task says so; steered utility always in
-    them, since it adds objectives up. A method whose every seed is complete takes part.
+    Hypervolume is taken in raw scores, or in the reference's `units` where the measure says so; whatever adds
+    objectives up or measures distances always in them. Units are those of each seed where each has scorers of its own,
+    else their mean. A method whose every seed is complete takes part.
     """
-    columns = [objective.column for objective in task.objectives]
-    maximise = [objective.maximise for objective in task.objectives]
-    by_reference = task.units == "reference"
-    bound = np.array([task.reference_point[column] for column in columns])
+    columns, maximise, weights = measure.columns, measure.maximise, measure.preferences
+    by_reference = measure.units == "reference"
     seeds = sorted(units)
-    names = dict.fromkeys(method for method, _ in scores.tables)
-    complete = [method for method in names if _complete(scores, method, seeds, preferences)]
-    raw = {method: scores.array(method, seeds, columns) for method in complete}
-    scaled = {method: scores.array(method, seeds, columns, units) for method in complete}
-    volumes = bootstrap_hypervolume(scaled if by_reference else raw, bound, maximise)
-    utilities = bootstrap_steered_utility(scaled, preferences, maximise)
-    oracle = _oracle(points, columns, units)
+    complete = [method for method in scores.methods if scores.complete(method, seeds, weights)]
+    mean_units = {c: [float(np.mean([units[seed][c][k] for seed in seeds])) for k in (0, 1)] for c in columns}
+    head = {
+        "reference_point": dict(measure.reference_point),
+        "reference_units": mean_units,
+        "hypervolume_units": measure.units,
+        "normalisation": mean_units if by_reference else None,
+        "units": {str(seed): {c: list(units[seed][c]) for c in columns} for seed in seeds},
+    }
+    scale = units if by_reference else dict.fromkeys(seeds, mean_units)
+    if not complete:
+        return head | {"methods": {}, "comparisons": []}
+    scaled = {method: scores.array(method, seeds, columns, scale) for method in complete}
+    raw = scaled if by_reference else {method: scores.array(method, seeds, columns) for method in complete}
+    n_pairs = len(complete) * (len(complete) - 1) // 2
+    n_resamples = max(pareto.RESAMPLES, 40 * n_pairs)  # so that the least p-value survives Holm's correction
+    drawn = pareto.resample(scaled, n_resamples=n_resamples)
+    drawn_raw = drawn if by_reference else pareto.resample(raw, n_resamples=n_resamples)
+    estimates = {
+        "hypervolume": pareto.bootstrap_hypervolume(drawn_raw, measure.bound, maximise),
+        "steered_utility": pareto.bootstrap_steered_utility(drawn, weights, maximise),
+        "expected_utility": drawn.estimate(
+            lambda sets: np.array([pareto.expected_utility(means, weights, maximise) for means in sets])
+        ),
+        **_against_the_others(drawn, maximise),
+    }
+    ranks = pareto.rank_ranges(estimates["steered_utility"])
+    oracle = _oracle(points, columns, scale)
+    budgets = _kl_budgets(points, complete)
 
     def indicators(method: str) -> dict[str, Any]:
         rows = points[(points["method"] == method) & (points["split"] == "test") & (points["grid"] == "asked")]
-        means = scaled[method].mean(axis=1)
-        inside = means if by_reference else raw[method].mean(axis=1)
+        means, inside = drawn.observed[method], drawn_raw.observed[method]
+        kl = rows.groupby("preference_helpful")["kl"].mean().to_numpy()
         return {
-            "hypervolume": volumes[method].as_dict(),
-            "steered_utility": utilities[method].as_dict(),
+            **{name: estimate[method].as_dict() for name, estimate in estimates.items() if method in estimate},
+            "rank": dict(zip(("best", "worst"), ranks[method], strict=True)),
             "n_nondominated": int(rows["nondominated"].sum()),
             "n_points": len(rows),
-            "n_beyond_reference": n_beyond_reference(inside, bound, maximise),
-            "oracle_distance": distance_to_front(means, oracle, maximise) if len(oracle) else None,
+            "n_beyond_reference": pareto.n_beyond_reference(inside, measure.bound, maximise),
+            "spacing": pareto.spacing(means, maximise),
+            "sparsity": pareto.sparsity(means, maximise),
+            "oracle_distance": pareto.igd_plus(means, oracle, maximise) if len(oracle) else None,
+            "hypervolume_within_kl": pareto.hypervolume_within(inside, kl, budgets, measure.bound, maximise).tolist(),
+            "points_within_kl": [int(np.count_nonzero(kl <= budget)) for budget in budgets],
+            "steerability": asdict(pareto.steerability(weights, _projected(rows, measure), means, maximise)),
             "kl_mean": float(rows["kl"].mean()),
             "length_mean": float(rows["length"].mean()),
             "chosen": dict(chosen.get(method, {})),
         }
 
-    mean_units = {c: [float(np.mean([units[seed][c][k] for seed in seeds])) for k in (0, 1)] for c in columns}
-    return {
-        "reference_point": task.reference_point,
-        "reference_units": mean_units,
-        "hypervolume_units": task.units,
-        "normalisation": mean_units if by_reference else None,
+    references = _references(measure, mean_units)
+    return head | {
         "methods": {method: indicators(method) for method in complete},
-        "comparisons": [
-            {"a": a, "b": b, "difference": d.value, "ci_low": d.ci_low, "ci_high": d.ci_high}
-            for a, b in combinations(complete, 2)
-            for d in [paired_difference(utilities[a], utilities[b])]
-        ],
+        "comparisons": _comparisons(scaled, estimates, measure),
+        "resamples": n_resamples,
+        "kl_budgets": budgets,
+        "reference_sensitivity": {
+            "references": references,
+            "hypervolume": {
+                method: pareto.hypervolume_by_reference(drawn_raw.observed[method], references, maximise).tolist()
+                for method in complete
+            },
+        },
     }
 
 
-def _complete(scores: Scores, method: str, seeds: list[int], preferences: tuple[Preference, ...]) -> bool:
-    return all(len(scores.tables.get((method, seed), ())) == len(preferences) for seed in seeds)
+def _comparisons(
+    scaled: Mapping[str, FloatArray], estimates: Mapping[str, Mapping[str, pareto.Estimate]], measure: Measure
+) -> list[dict[str, Any]]:
+    """Return every pair's difference a - b in steered utility: the quantity on which verdicts rest.
+
+    With one seed by the bootstrap over prompts, with several by `pareto.crossed_interval`. `p_holm` is corrected for
+    all pairs; `detectable` is the true difference that these prompts reveal with probability 0.8;
+    `hypervolume_share` is the share of resamples in which a has the larger hypervolume, which is no p-value.
+    """
+    utilities, volumes = estimates["steered_utility"], estimates["hypervolume"]
+    by_prompt = {
+        method: pareto.utility_by_prompt(array, measure.preferences, measure.maximise)
+        for method, array in scaled.items()
+    }
+    rows: list[dict[str, Any]] = []
+    for a, b in combinations(scaled, 2):
+        gap = by_prompt[a] - by_prompt[b]
+        if len(gap) == 1:
+            estimate = pareto.paired_difference(utilities[a], utilities[b])
+            test = {"covers": "prompts", "p": pareto.tail_probability(estimate)}
+            low, high = estimate.ci_low, estimate.ci_high
+        else:
+            crossed = pareto.crossed_interval(gap)
+            test = {"covers": "prompts and training seeds", "p": crossed.p}
+            low, high = crossed.ci_low, crossed.ci_high
+        share = float((volumes[a].resamples > volumes[b].resamples).mean())
+        rows.append({"a": a, "b": b, "difference": float(gap.mean()), "ci_low": low, "ci_high": high, **test})
+        rows[-1] |= {"detectable": pareto.detectable_difference(gap.mean(axis=0)), "hypervolume_share": share}
+    for row, p in zip(rows, pareto.holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+    return rows
 
 
-def _oracle(points: pd.DataFrame, columns: list[str], units: Units) -> Floats:
+def _against_the_others(drawn: pareto.Resamples, maximise: Sequence[bool]) -> dict[str, dict[str, pareto.Estimate]]:
+    """Return IGD+ and additive epsilon against the front of all other methods together; nothing with one method."""
+    if len(drawn.drawn) < 2:
+        return {}
+    fewer = pareto.Resamples(drawn.observed, {m: means[:JOINT_RESAMPLES] for m, means in drawn.drawn.items()})
+
+    def measured(indicator: Any) -> Any:
+        def against(fronts: Mapping[str, FloatArray]) -> dict[str, float]:
+            found = {}
+            for method, means in fronts.items():
+                rest = np.concatenate([other for name, other in fronts.items() if name != method])
+                found[method] = indicator(means, rest[pareto.nondominated(rest, maximise)], maximise)
+            return found
+
+        return against
+
+    return {
+        "igd_plus": fewer.estimate_jointly(measured(pareto.igd_plus)),
+        "additive_epsilon": fewer.estimate_jointly(measured(pareto.additive_epsilon)),
+    }
+
+
+def _references(measure: Measure, units: Mapping[str, Sequence[float]]) -> list[list[float]]:
+    """Return reference points on the line from the reference policy through the task's own."""
+    centre = np.zeros(len(measure.bound)) if measure.units == "reference" else [units[c][0] for c in measure.columns]
+    return [(centre + shift * (np.array(measure.bound) - centre)).tolist() for shift in SHIFTS]
+
+
+def _kl_budgets(points: pd.DataFrame, methods: Sequence[str]) -> list[float]:
+    rows = points[points["method"].isin(methods) & (points["split"] == "test") & (points["grid"] == "asked")]
+    return [budget for budget in KL_BUDGETS if rows["kl"].min() <= budget < rows["kl"].max()]
+
+
+def _projected(rows: pd.DataFrame, measure: Measure) -> FloatArray:
+    """Return what a method offers for each asked preference (n_preferences, n_objectives), the first seed's."""
+    first = rows[rows["seed"] == rows["seed"].min()]
+    return np.asarray(first[[f"projected_{objective.name}" for objective in measure.objectives]], dtype=float)
+
+
+def _oracle(points: pd.DataFrame, columns: list[str], units: Units) -> FloatArray:
     """Return the oracle's sound points (k, m), each in its seed's reference units."""
     rows = points[(points["method"] == "oracle") & ~points["hollow"].fillna(False).astype(bool)]
+    if not len(rows):
+        return np.empty((0, len(columns)))
     shift, scale = (np.array([[units[int(s)][c][k] for c in columns] for s in rows["seed"]]) for k in (0, 1))
-    return (
-        np.asarray((rows[columns].to_numpy(dtype=float) - shift) / scale) if len(rows) else np.empty((0, len(columns)))
-    )
+    return np.asarray((rows[columns].to_numpy(dtype=float) - shift) / scale)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from peo_bench.core.spec import PolicySpec
 from peo_bench.pareto import nondominated
 
 Floats = npt.NDArray[np.float64]
-Units = Mapping[int, Mapping[str, tuple[float, float]]]
+Units = Mapping[int, Mapping[str, Sequence[float]]]
 """By training seed and score column: mean and standard deviation of the reference policy on validation prompts."""
 
 COLUMNS = [
@@ -40,30 +40,27 @@ class Offer:
     split: str = "test"
     grid: str = "asked"
 
-
-def point_row(offer: Offer, table: pd.DataFrame, task: str, objectives: Iterable[Objective]) -> dict[str, Any]:
-    """Return the row of one policy: means and standard errors over prompts; kl in nats, length in tokens."""
-    row: dict[str, Any] = {
-        "task": task,
-        "split": offer.split,
-        "method": offer.method,
-        "seed": offer.seed,
-        "grid": offer.grid,
-        "spec_key": offer.spec.key,
-        "n": len(table),
-        "length": table["length"].mean(),
-        "truncated": table["truncated"].mean(),
-        "kl": table["kl"].mean(),
-        "kl_se": standard_error(table["kl"]),
-    }
-    for i, objective in enumerate(objectives):
-        scores = table[objective.column]
-        row |= {objective.column: scores.mean(), f"{objective.column}_se": standard_error(scores)}
-        if f"{objective.column}_proxy" in table:
-            row[f"{objective.column}_proxy"] = table[f"{objective.column}_proxy"].mean()
-        for name, values in (("preference", offer.asked), ("projected", offer.projected), ("coef", offer.coefficients)):
+    def identity(self, objectives: Sequence[Objective]) -> dict[str, Any]:
+        """Return the columns of `points.csv` that say which policy this is."""
+        row = {"split": self.split, "method": self.method, "seed": self.seed, "grid": self.grid}
+        row["spec_key"] = self.spec.key
+        for name, values in (("preference", self.asked), ("projected", self.projected), ("coef", self.coefficients)):
             if values is not None:
-                row[f"{name}_{objective.name}"] = values[i]
+                row |= {f"{name}_{o.name}": value for o, value in zip(objectives, values, strict=True)}
+        return row
+
+
+def point_row(identity: Mapping[str, Any], table: pd.DataFrame, objectives: Iterable[Objective]) -> dict[str, Any]:
+    """Return the row of one policy from its answers: means and standard errors over prompts.
+
+    KL in nats per answer, length in tokens.
+    """
+    row = dict(identity) | {"n": len(table), "kl_se": standard_error(table["kl"])}
+    row |= {name: table[name].mean() for name in ("length", "truncated", "kl") if name in table}
+    for column in (objective.column for objective in objectives):
+        row |= {column: table[column].mean(), f"{column}_se": standard_error(table[column])}
+        if f"{column}_proxy" in table:
+            row[f"{column}_proxy"] = table[f"{column}_proxy"].mean()
     return row
 
 
@@ -85,30 +82,47 @@ def point_table(rows: list[dict[str, Any]], objectives: Iterable[Objective]) -> 
     return frame.round(6)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scores:
-    """Answers by (method, seed), one table per asked preference, for the paired bootstrap."""
+    """Scores by method, training seed and asked helpful weight, one table per policy, prompts in the same order."""
 
-    tables: dict[tuple[str, int], list[pd.DataFrame]] = field(default_factory=dict)
+    tables: Mapping[tuple[str, int], Mapping[float, pd.DataFrame]]
 
-    def add(self, offer: Offer, table: pd.DataFrame) -> None:
-        """Keep the table of one asked preference."""
-        self.tables.setdefault((offer.method, offer.seed), []).append(table)
+    @classmethod
+    def of(cls, answers: pd.DataFrame) -> Scores:
+        """Sort out the test answers of `generations.parquet` to asked preferences."""
+        asked = answers[(answers["split"] == "test") & answers["preference"].notna()]
+        tables: dict[tuple[str, int], dict[float, pd.DataFrame]] = {}
+        for key, table in asked.groupby(["method", "seed", "preference"], sort=False):
+            method, seed, weight = cast(tuple[str, int, float], key)
+            tables.setdefault((method, int(seed)), {})[float(weight)] = table.sort_values("prompt_id")
+        return cls(tables)
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods, in the order of the answers."""
+        return list(dict.fromkeys(method for method, _ in self.tables))
+
+    def complete(self, method: str, seeds: Iterable[int], preferences: Iterable[Preference]) -> bool:
+        """Say whether every preference of every seed was evaluated."""
+        weights = {preference[0] for preference in preferences}
+        return all(weights <= set(self.tables.get((method, seed), ())) for seed in seeds)
 
     def array(self, method: str, seeds: Iterable[int], columns: list[str], units: Units | None = None) -> Floats:
-        """Return (n_preferences, n_prompts, n_objectives), averaged over training seeds.
+        """Return (n_seeds, n_preferences, n_prompts, n_objectives), preferences by rising helpful weight.
 
         With `units`, each seed's scores are first expressed in that seed's reference units, since each seed may have
         scorers of its own.
         """
         stacks = []
         for seed in seeds:
-            scores = np.stack([table[columns].to_numpy(dtype=float) for table in self.tables[method, seed]])
+            tables = self.tables[method, seed]
+            scores = np.stack([tables[weight][columns].to_numpy(dtype=float) for weight in sorted(tables)])
             if units is not None:
                 shift, scale = (np.array([units[seed][column][k] for column in columns]) for k in (0, 1))
                 scores = (scores - shift) / scale
             stacks.append(scores)
-        return np.asarray(np.mean(stacks, axis=0))
+        return np.stack(stacks)
 
 
 def generations(offers: Iterable[tuple[Offer, pd.DataFrame]]) -> pd.DataFrame:

@@ -1,0 +1,41 @@
+"""`peo-bench compare`: finished runs side by side."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from peo_bench.cli import Json, app
+from peo_bench.cli.run import WIDE, result_table
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more finished run folders.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; default: runs/compare-<digest>.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the methods of finished runs, prompt by prompt; runs that were not measured alike are refused."""
+    from peo_bench.core.spec import digest
+    from peo_bench.runs.compare import compare_runs
+
+    folder = out or Path("runs") / f"compare-{digest([str(run.resolve()) for run in runs])[:8]}"
+    report = compare_runs(runs, folder, shlex.join(["peo-bench", *sys.argv[1:]]))
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"][run["task"]]
+    if as_json:
+        typer.echo(json.dumps({"run": run, "metrics": metrics}, indent=2))
+        return
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    console.print(result_table(metrics, run["methods"]))
+    verdict = json.loads((folder / "report.json").read_text(encoding="utf-8"))["tasks"][run["task"]]["verdict"]
+    console.print(verdict["headline"], highlight=False)
+    for note in run["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)

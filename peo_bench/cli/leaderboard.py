@@ -1,0 +1,102 @@
+"""`peo-bench leaderboard`: add, show, verify, html."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from peo_bench.cli import Json, RunFolder, app
+from peo_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from peo_bench.runs.leaderboard import Board
+
+Dir = Annotated[Path, typer.Option("--dir", help="Folder of the leaderboards.")]
+
+leaderboard = typer.Typer(help="Tables of results whose every row can be recomputed.", no_args_is_help=True)
+app.add_typer(leaderboard, name="leaderboard")
+
+
+@leaderboard.command()
+def add(
+    run: RunFolder,
+    method: Annotated[list[str], typer.Option("--method", help="Only this method; repeatable.")] = [],  # noqa: B006
+    dir_: Dir = Path("leaderboards"),
+) -> None:
+    """Add a finished run's methods, with their scores by prompt."""
+    from peo_bench.runs.leaderboard import add_run
+
+    board, rows = add_run(dir_, run, method or None)
+    for row in rows:
+        typer.echo(f"{board.folder}: {row}")
+
+
+@leaderboard.command()
+def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Json = False) -> None:
+    """Print the leaderboards; with --published also the figures of other work."""
+    from peo_bench.report.board import published as published_tables
+    from peo_bench.report.contents import task_views
+    from peo_bench.report.tables import scoreboard
+    from peo_bench.runs.leaderboard import as_run_folder
+
+    found = _boards(dir_)
+    others = published_tables() if published else []
+    if as_json:
+        content = {board.measure.name: {"measure": board.measure.to_json(), "rows": board.rows} for board in found}
+        typer.echo(json.dumps({"leaderboards": content, "published": [t.model_dump() for t in others]}, indent=2))
+        return
+    console = Console()
+    for board in found:
+        (view,) = task_views(as_run_folder(board))
+        scores = scoreboard(view)
+        table = Table("Method", *(title for title, _ in scores.columns), title=board.measure.name)
+        for row in scores.rows:
+            table.add_row(escape(row.label), *(text for text, _ in row.cells))
+        console.print(table)
+        console.print(view.verdict.headline, highlight=False)
+    for entry in others:
+        table = Table(*entry.headings, title=f"published: {escape(entry.title)} ({entry.source}); not comparable")
+        for cells in entry.rows:
+            table.add_row(*(escape(str(cell)) for cell in cells))
+        console.print(table)
+
+
+@leaderboard.command()
+def verify(dir_: Dir = Path("leaderboards")) -> None:
+    """Recompute every row from its scores by prompt; exit code 3 if one does not agree."""
+    from peo_bench.runs.leaderboard import verify as problems_of
+
+    found = _boards(dir_)
+    problems = [problem for board in found for problem in problems_of(board)]
+    for problem in problems:
+        typer.echo(problem, err=True)
+    rows = sum(len(board.rows) for board in found)
+    typer.echo(f"{rows} rows in {len(found)} leaderboards, {len(problems)} problems")
+    raise typer.Exit(3 if problems else 0)
+
+
+@leaderboard.command()
+def html(
+    dir_: Dir = Path("leaderboards"),
+    out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("leaderboard.html"),
+) -> None:
+    """Write all leaderboards as one static page."""
+    from peo_bench.report.board import write_page
+
+    write_page(_boards(dir_), out)
+    typer.echo(out)
+
+
+def _boards(root: Path) -> list[Board]:
+    from peo_bench.runs.leaderboard import boards
+
+    found = boards(root)
+    if not found:
+        raise UsageError(f"{root}: no leaderboard there: give --dir, or begin one with `peo-bench leaderboard add RUN`")
+    return found

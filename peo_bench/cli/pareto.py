@@ -1,0 +1,183 @@
+"""`peo-bench pareto`: analyse anybody's points."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from peo_bench import pareto as fronts
+from peo_bench.cli import Json, app
+from peo_bench.errors import UsageError, unknown
+from peo_bench.pareto.validation import FloatArray
+
+
+@app.command()
+def pareto(
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="One point per row, with a header.")],
+    maximize: Annotated[list[str], typer.Option("--maximize", help="Column where higher is better; repeatable.")] = [],  # noqa: B006
+    minimize: Annotated[list[str], typer.Option("--minimize", help="Column where lower is better; repeatable.")] = [],  # noqa: B006
+    group: Annotated[str | None, typer.Option("--group", help="Column that names the method of a point.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            help="Bound of the hypervolume: X,Y for the maximised, then the minimised columns; or COL=value,...",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw two columns to a .html, .svg, .pdf or .png file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which points of a CSV file are non-dominated, and how good each group's front is."""
+    columns = [*maximize, *minimize]
+    directions = [True] * len(maximize) + [False] * len(minimize)
+    groups, rows = read_points(file, columns, group)
+    bound = parse_reference(reference, columns)
+    if plot is not None and len(columns) != 2:
+        raise UsageError(
+            f"--plot draws two columns, {len(columns)} were given: name two with --maximize and --minimize"
+        )
+    analysed = {name: _indicators(name, groups, rows[name], directions, bound) for name in groups}
+    result = {
+        "file": str(file),
+        "objectives": [{"column": c, "maximise": up} for c, up in zip(columns, directions, strict=True)],
+        "reference": None if bound is None else dict(zip(columns, bound, strict=True)),
+        "groups": analysed,
+        "coverage": {
+            a: {b: fronts.coverage(groups[a], groups[b], directions) for b in groups if b != a} for a in groups
+        },
+    }
+    if plot is not None:
+        from peo_bench.report.paper import fronts_figure, write_figure
+
+        write_figure(fronts_figure(groups, (columns[0], columns[1]), directions, bound), plot)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        return
+    console = Console()
+    console.print(_table(analysed))
+    for name, values in analysed.items():
+        if values["n_beyond_reference"]:
+            console.print(
+                f"[yellow]{escape(name)}: {values['n_beyond_reference']} of {values['n_points']} points are not better "
+                "than the reference everywhere and add no hypervolume[/yellow]"
+            )
+    if bound is None:
+        console.print("No hypervolume without a bound: give one with --reference, chosen before seeing the points.")
+    if plot is not None:
+        console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
+
+
+def read_points(
+    path: Path, columns: list[str], group: str | None
+) -> tuple[dict[str, FloatArray], dict[str, list[int]]]:
+    """Return by group the points (n_points, n_objectives) and the numbers of their rows, the first below the header 1.
+
+    Raises UsageError, in one line, for a file, column or cell that cannot be used.
+    """
+    if len(columns) < 2:
+        raise UsageError("give at least two objectives, as in --maximize reward --minimize cost")
+    if len(set(columns)) < len(columns):
+        raise UsageError(f"--maximize and --minimize name a column twice: {', '.join(columns)}")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file: give a CSV file with a header") from None
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UsageError(f"{path}: cannot be read as CSV: {str(error).splitlines()[0]}") from None
+    for column in [*columns, *([group] if group else [])]:
+        if column not in table.columns:
+            raise unknown(f"column in {path}", column, table.columns)
+    if not len(table):
+        raise UsageError(f"{path}: no points below the header")
+    points = np.array([[_number(path, i, c, str(table.at[i, c])) for c in columns] for i in table.index])
+    names = table[group] if group else pd.Series("all", index=table.index)
+    wanted = dict.fromkeys(names)
+    return (
+        {name: points[(names == name).to_numpy()] for name in wanted},
+        {name: [int(i) + 1 for i in table.index[names == name]] for name in wanted},
+    )
+
+
+def parse_reference(text: str | None, columns: list[str]) -> list[float] | None:
+    """Return the bound by column from "X,Y" (in the order of `columns`) or "COL=value,...".
+
+    >>> parse_reference("cost=3,reward=-1", ["reward", "cost"])
+    [-1.0, 3.0]
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    named = dict(part.rpartition("=")[::2] for part in parts)
+    values = [named.get(column) for column in columns] if all(named) else parts
+    try:
+        bound = [float(value) for value in values if value is not None]
+    except ValueError:
+        bound = []
+    fits = len(bound) == len(columns) == len(parts) and all(map(math.isfinite, bound))
+    if not fits:
+        example = ",".join(f"{column}=0" for column in columns)
+        raise UsageError(f"--reference {text!r}: give one number for each of {', '.join(columns)}, as in {example}")
+    return bound
+
+
+def _number(path: Path, row: int, column: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{path}: row {row + 1}, column {column!r}: {text!r} is not a finite number")
+    return value
+
+
+def _indicators(
+    name: str, groups: dict[str, FloatArray], rows: list[int], directions: list[bool], bound: list[float] | None
+) -> dict[str, Any]:
+    points = groups[name]
+    mask = fronts.nondominated(points, directions)
+    found: dict[str, Any] = {
+        "n_points": len(points),
+        "n_nondominated": int(mask.sum()),
+        "nondominated_rows": [row for row, on_front in zip(rows, mask, strict=True) if on_front],
+        "hypervolume": None,
+        "n_beyond_reference": 0,
+        "exclusive_contributions": None,
+        "spacing": _finite(fronts.spacing(points, directions)),
+        "sparsity": _finite(fronts.sparsity(points, directions)),
+        "igd_plus": None,
+        "additive_epsilon": None,
+    }
+    if bound is not None:
+        found["hypervolume"] = fronts.hypervolume(points, bound, directions)
+        found["n_beyond_reference"] = fronts.n_beyond_reference(points, bound, directions)
+        found["exclusive_contributions"] = fronts.exclusive_contributions(points, bound, directions).tolist()
+    if len(groups) > 1:
+        rest = np.concatenate([other for key, other in groups.items() if key != name])
+        target = rest[fronts.nondominated(rest, directions)]
+        found["igd_plus"] = fronts.igd_plus(points, target, directions)
+        found["additive_epsilon"] = fronts.additive_epsilon(points, target, directions)
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _table(groups: dict[str, dict[str, Any]]) -> Table:
+    keys = ("n_points", "n_nondominated", "hypervolume", "igd_plus", "additive_epsilon", "spacing")
+    table = Table("group", "points", "non-dominated", "hypervolume ↑", "IGD+ to the others ↓", "epsilon ↓", "spacing")
+    for name, values in groups.items():
+        cells = ["–" if values[key] is None else f"{values[key]:.6g}" for key in keys]
+        table.add_row(escape(name), *cells)
+    return table

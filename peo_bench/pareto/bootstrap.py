@@ -1,0 +1,275 @@
+"""Uncertainty: paired cluster bootstrap over prompts and seeds, paired differences, rank ranges, Holm, power.
+
+Scores of a method have shape (n_seeds, n_policies, n_prompts, n_objectives), or (n_policies, n_prompts, n_objectives)
+for one seed. A prompt is a cluster: all policies, methods and seeds answer the same prompts, so one draw of prompts
+serves them all and what prompts have in common cancels in differences. Seeds are the second, crossed cluster; with one
+there is nothing to draw, and an interval says nothing about training variance. Of n units n - 1 are drawn (Rao & Wu
+1988), which makes the variance of a mean right on average: it matters for few seeds.
+
+Percentile intervals over two to five seeds are still too narrow, as any that treats so few as many: `crossed_interval`
+is the one for a verdict over several seeds. docs/statistics.md has the simulations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from peo_bench.pareto.indicators import utility, volume
+from peo_bench.pareto.validation import (
+    Directions,
+    FloatArray,
+    directions,
+    require_finite,
+    validate_reference,
+    validate_weights,
+)
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic with its 95 % interval.
+
+    ``bias`` is mean(resamples) - value: clearly positive for a hypervolume whose front owes its points to noise.
+    ``resamples`` (n_resamples,) are kept so that differences can be paired.
+    """
+
+    value: float
+    ci_low: float
+    ci_high: float
+    bias: float
+    resamples: FloatArray
+
+    @classmethod
+    def of(cls, value: float, resamples: FloatArray) -> Estimate:
+        """Return the percentile interval of ``resamples`` (n_resamples,) around ``value``."""
+        low, high = np.quantile(resamples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return cls(float(value), float(low), float(high), float(resamples.mean() - value), resamples)
+
+    def as_dict(self) -> dict[str, float]:
+        """Return value, ci_low, ci_high and bias, ready for ``metrics.json``."""
+        return {"value": self.value, "ci_low": self.ci_low, "ci_high": self.ci_high, "bias": self.bias}
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Mean scores of every method: observed and in each resample, all from the same draws.
+
+    ``observed[method]`` (n_policies, n_objectives), ``drawn[method]`` (n_resamples, n_policies, n_objectives).
+    """
+
+    observed: Mapping[str, FloatArray]
+    drawn: Mapping[str, FloatArray]
+
+    def estimate(self, statistic: Callable[[FloatArray], FloatArray]) -> dict[str, Estimate]:
+        """Apply ``statistic``, from stacked means (n_sets, n_policies, n_objectives) to (n_sets,), to each method."""
+        return {
+            method: Estimate.of(float(statistic(self.observed[method][None])[0]), statistic(means))
+            for method, means in self.drawn.items()
+        }
+
+    def estimate_jointly(
+        self, statistic: Callable[[Mapping[str, FloatArray]], Mapping[str, float]]
+    ) -> dict[str, Estimate]:
+        """Apply ``statistic``, from all methods' means to a value per method, to every resample.
+
+        For what measures a method against the others, such as the distance to the union of their fronts.
+        """
+        value = statistic(self.observed)
+        size = len(next(iter(self.drawn.values())))
+        rows = [statistic({method: means[i] for method, means in self.drawn.items()}) for i in range(size)]
+        return {method: Estimate.of(value[method], np.array([row[method] for row in rows])) for method in value}
+
+
+def resample(scores: Mapping[str, ArrayLike], *, n_resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
+    """Draw prompts, and seeds where there are several, for all methods at once.
+
+    ``scores[method]``: see the module; n_policies may differ between methods, prompt j and seed s must be the same in
+    all of them. Raises ValueError for shapes that do not fit and for values that are not finite. Time and memory are
+    O(n_resamples n_policies n_objectives) beside one matrix product with the scores.
+    """
+    arrays = {method: _validate_scores(method, values) for method, values in scores.items()}
+    shapes = {(array.shape[0], *array.shape[2:]) for array in arrays.values()}
+    if len(shapes) != 1:
+        raise ValueError(
+            "a paired bootstrap needs the same seeds, prompts and objectives for every method, at least one method; "
+            f"got (n_seeds, n_prompts, n_objectives) in {sorted(shapes)}"
+        )
+    n_seeds, n_prompts, _ = shapes.pop()
+    random = np.random.default_rng(seed)
+    prompts, seeds = _draws(random, n_prompts, n_resamples), _draws(random, n_seeds, n_resamples)
+    drawn = {}
+    for method, array in arrays.items():
+        flat = array.transpose(2, 0, 1, 3).reshape(n_prompts, -1)
+        means = (prompts @ flat).reshape(n_resamples, n_seeds, array.shape[1], -1)
+        drawn[method] = np.einsum("rs,rspk->rpk", seeds, means)
+    return Resamples({method: array.mean(axis=(0, 2)) for method, array in arrays.items()}, drawn)
+
+
+def bootstrap_hypervolume(resamples: Resamples, reference: ArrayLike, maximise: Directions) -> dict[str, Estimate]:
+    """Estimate each method's hypervolume within ``reference`` (n_objectives,).
+
+    A hypervolume is a maximum over noisy points and favours fronts that collapse to many points in one place: read
+    ``bias``, and rest no verdict on it.
+    """
+    bound = validate_reference(reference)
+    signs = directions(maximise, len(bound))
+    return resamples.estimate(lambda sets: np.array([volume(points, bound * -signs) for points in sets * -signs]))
+
+
+def bootstrap_steered_utility(resamples: Resamples, weights: ArrayLike, maximise: Directions) -> dict[str, Estimate]:
+    """Estimate each method's steered utility; policy i is the one offered for row i of ``weights``."""
+    n_policies = {len(means) for means in resamples.observed.values()}
+    simplex = validate_weights(weights, next(iter(resamples.observed.values())).shape[1])
+    if n_policies != {len(simplex)}:
+        raise ValueError(f"every method must offer one policy for each of the {len(simplex)} rows of weights")
+    signs = directions(maximise, simplex.shape[1])
+    return resamples.estimate(lambda sets: utility(sets, simplex, signs))
+
+
+def paired_difference(a: Estimate, b: Estimate) -> Estimate:
+    """Return the estimate of a - b; both must come from the same `Resamples`.
+
+    Raises ValueError if the numbers of resamples differ (then they cannot be paired).
+    """
+    if a.resamples.shape != b.resamples.shape:
+        raise ValueError(f"cannot pair {len(a.resamples)} resamples with {len(b.resamples)}")
+    return Estimate.of(a.value - b.value, a.resamples - b.resamples)
+
+
+def tail_probability(difference: Estimate) -> float:
+    """Return 2 min(tail), the two-sided bootstrap p-value of "no difference", in [2 / (n_resamples + 1), 1].
+
+    The tails are the shares of resamples at or below 0 and at or above 0, the observed sample counted among them, so
+    that no p-value is 0. The share of resamples in which A exceeds B is no p-value by itself.
+
+    >>> tail_probability(Estimate.of(0.1, np.array([-0.1] + 78 * [0.1])))
+    0.05
+    """
+    draws = difference.resamples
+    tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+    return float(min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
+
+
+@dataclass(frozen=True)
+class CrossedInterval:
+    """Mean, 95 % interval and two-sided p-value of a difference over crossed prompts and seeds."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+    p: float
+
+
+def crossed_interval(differences: ArrayLike) -> CrossedInterval:
+    """Return the t interval of a mean over ``differences`` (n_seeds, n_prompts), both of them random.
+
+    Two-way analysis of variance without replication: Var(mean) = (MS_seeds + max(0, MS_prompts - MS_rest)) / (S N),
+    with Hillis's degrees of freedom (Hillis 2007, Statistics in Medicine 26, eq. for the Obuchowski-Rockette model:
+    (MS_seeds + max(0, MS_prompts - MS_rest))^2 / (MS_seeds^2 / (S - 1))). Raises ValueError with fewer than 2 seeds or
+    prompts.
+    """
+    table = np.array(differences, dtype=np.float64)
+    if table.ndim != 2 or min(table.shape) < 2:
+        raise ValueError(f"differences must have shape (n_seeds, n_prompts), at least 2 of each, got {table.shape}")
+    require_finite(table, "differences")
+    n_seeds, n_prompts = table.shape
+    mean, by_seed, by_prompt = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    rest = table - by_seed[:, None] - by_prompt[None] + mean
+    ms_seeds = n_prompts * by_seed.var(ddof=1)
+    ms_prompts = n_seeds * by_prompt.var(ddof=1)
+    ms_rest = (rest**2).sum() / ((n_seeds - 1) * (n_prompts - 1))
+    total = ms_seeds + max(0.0, ms_prompts - ms_rest)
+    if total == 0:
+        return CrossedInterval(float(mean), float(mean), float(mean), 1.0 if mean == 0 else 0.0)
+    freedom = total**2 * (n_seeds - 1) / ms_seeds**2 if ms_seeds > 0 else np.inf
+    error = np.sqrt(total / table.size)
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
+    p = 2 * stats.t.sf(abs(mean) / error, freedom)
+    return CrossedInterval(float(mean), float(mean - half), float(mean + half), float(p))
+
+
+def utility_by_prompt(scores: ArrayLike, weights: ArrayLike, maximise: Directions) -> FloatArray:
+    """Return the steered utility of each seed and prompt (n_seeds, n_prompts); its mean is that of the means.
+
+    ``scores``: (n_seeds, n_preferences, n_prompts, n_objectives) or without seeds; ``weights``: (n_preferences,
+    n_objectives).
+    """
+    array = _validate_scores("one method", scores)
+    simplex = validate_weights(weights, array.shape[3])
+    if len(simplex) != array.shape[1]:
+        raise ValueError(f"{array.shape[1]} policies do not fit {len(simplex)} preferences")
+    signs = directions(maximise, array.shape[3])
+    return np.asarray(np.einsum("spnk,pk->sn", array, simplex * signs) / len(simplex))
+
+
+def detectable_difference(differences: ArrayLike, *, power: float = 0.8) -> float:
+    """Return the least true difference that this many prompts reveal with probability ``power`` at the 5 % level.
+
+    ``differences`` (n_prompts,) between two methods, prompt by prompt; normal approximation,
+    (z_0.975 + z_power) sd / sqrt(n). NaN with fewer than 2 prompts.
+
+    >>> round(detectable_difference([-1.0, 1.0] * 350), 4)
+    0.106
+    """
+    values = np.array(differences, dtype=np.float64)
+    if len(values) < 2:
+        return float("nan")
+    z = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(power)
+    return float(z * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def rank_ranges(estimates: Mapping[str, Estimate]) -> dict[str, tuple[int, int]]:
+    """Return for each method the ranks (best, worst) of the middle 95 % of resamples; rank 1 has the highest value.
+
+    Methods that are equal in a resample share their best rank there.
+    """
+    values = np.stack([estimate.resamples for estimate in estimates.values()])
+    ranks = stats.rankdata(-values, method="min", axis=0)
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    bounds = np.quantile(ranks, tails, axis=1, method="inverted_cdf").astype(int)
+    return {method: (int(bounds[0, i]), int(bounds[1, i])) for i, method in enumerate(estimates)}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values: reject those at most 0.05 and the family-wise error stays at most 5 %.
+
+    Holm 1979, Scandinavian Journal of Statistics 6.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.array(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return [float(value) for value in adjusted]
+
+
+def _draws(random: np.random.Generator, size: int, n_resamples: int) -> FloatArray:
+    """Return by resample the share of each of ``size`` units among its draws: rows (n_resamples, size) sum to 1.
+
+    Counts of a multinomial, written as draws and a histogram, which is several times faster for many units.
+    """
+    drawn = max(1, size - 1)
+    picks = random.integers(0, size, (n_resamples, drawn)) + size * np.arange(n_resamples)[:, None]
+    return np.bincount(picks.ravel(), minlength=n_resamples * size).reshape(n_resamples, size) / drawn
+
+
+def _validate_scores(method: str, scores: ArrayLike) -> FloatArray:
+    array = np.array(scores, dtype=np.float64)
+    if array.ndim == 3:
+        array = array[None]
+    if array.ndim != 4 or 0 in array.shape:
+        raise ValueError(
+            f"scores of {method!r} must have shape ([n_seeds,] n_policies, n_prompts, n_objectives), got {array.shape}"
+        )
+    require_finite(array, f"scores of {method!r}")
+    return array

@@ -1,0 +1,172 @@
+"""Figures and tables for papers: HTML, SVG, PDF and PNG; CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from peo_bench import pareto
+from peo_bench.errors import UsageError
+from peo_bench.pareto.validation import FloatArray
+from peo_bench.report import contents, figures
+from peo_bench.report.folder import read_run_folder
+from peo_bench.report.tables import Table, points_table, scoreboard
+from peo_bench.report.wording import method_name
+from peo_bench.resources import require
+from peo_bench.store.atomic import replacing, write_text
+
+FIGURE_FORMATS = ("html", "svg", "pdf", "png")
+TABLE_FORMATS: Mapping[str, Callable[[pd.DataFrame], str]] = {
+    "csv": lambda table: table.to_csv(index=False),
+    "md": lambda table: _markdown(table),
+    "tex": lambda table: table.style.hide(axis="index").format(escape="latex").to_latex(hrules=True),
+}
+INK, RULE = "#1c2024", "#d9dde2"
+WIDTH, HEIGHT = 760, 520
+SCALE = 3
+"""Pixels per unit in PNG files: 2280 x 1560."""
+
+
+def write_run_figures(run: Path, out: Path, formats: Iterable[str]) -> list[Path]:
+    """Write every figure and table of a finished run into `out`, each in every one of `formats`; return the files.
+
+    Raises UsageError for an unknown format, and where SVG, PDF or PNG are wanted and no Chrome or Chromium is found.
+    """
+    wanted = list(dict.fromkeys(formats))
+    known = (*FIGURE_FORMATS, *TABLE_FORMATS)
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        raise UsageError(f"--formats: {unknown[0] if unknown else 'empty'}: known are {', '.join(known)}")
+    pictures, tables = run_pictures(run)
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in pictures.items():
+        for suffix in (f for f in wanted if f in FIGURE_FORMATS):
+            written.append(write_figure(figure, out / f"{name}.{suffix}"))
+    for name, table in tables.items():
+        for suffix in (f for f in wanted if f in TABLE_FORMATS):
+            path = out / f"{name}.{suffix}"
+            write_text(path, TABLE_FORMATS[suffix](_frame(table)))
+            written.append(path)
+    return written
+
+
+def run_pictures(run: Path) -> tuple[dict[str, go.Figure], dict[str, Table]]:
+    """Return the figures, with a legend and in the colours of paper, and the tables of a finished run, by name."""
+    pictures: dict[str, go.Figure] = {}
+    tables: dict[str, Table] = {}
+    views = contents.task_views(read_run_folder(run))
+    for view in views:
+        prefix = f"{view.task}-" if len(views) > 1 else ""
+        styles = figures.method_styles(contents.shown_methods(view))
+        if view.points:
+            front = figures.front_figure(view, styles, figures.front_geometry(view))
+            for trace in front.data:
+                if trace.meta["role"] in ("points", "ink"):
+                    trace.update(showlegend=True, name=_name(trace.meta["method"]))
+            pictures[f"{prefix}front"] = on_paper(front)
+            tables[f"{prefix}points"] = points_table(view)
+        for panel in figures.panels(view, styles):
+            for trace in panel.figure.data:
+                trace.update(
+                    showlegend=panel.lines and trace.meta["role"] == "points", name=_name(trace.meta["method"])
+                )
+            pictures[f"{prefix}{panel.name}"] = on_paper(panel.figure)
+        tables[f"{prefix}scoreboard"] = scoreboard(view)
+    return pictures, tables
+
+
+def fronts_figure(
+    groups: Mapping[str, FloatArray], titles: tuple[str, str], maximise: list[bool], reference: list[float] | None
+) -> go.Figure:
+    """Draw anybody's two-objective points, a colour and a marker per group, "better" up and right.
+
+    ``groups[name]``: (n_points, 2). Dominated points are hollow; with a reference point each group's staircase
+    encloses its hypervolume.
+    """
+    figure = go.Figure()
+    styles = figures.method_styles(list(groups))
+    for name, points in groups.items():
+        style, mask = styles[name], pareto.nondominated(points, maximise)
+        if reference is not None:
+            path = pareto.staircase(points, reference, maximise)
+            line = {"color": style.colour, "width": 1.8, "dash": style.dash}
+            figure.add_scatter(x=path[:, 0], y=path[:, 1], mode="lines", line=line, showlegend=False, hoverinfo="skip")
+        symbols = [style.symbol if on_front else f"{style.symbol}-open" for on_front in mask]
+        marker = {"color": style.colour, "symbol": symbols, "size": 10}
+        figure.add_scatter(
+            x=points[:, 0], y=points[:, 1], mode="markers", marker=marker, name=figures.plain(name), showlegend=True
+        )
+    better = ["higher" if up else "lower" for up in maximise]
+    axes = [
+        {
+            "title": {"text": f"{figures.plain(title)} ({word} is better)"},
+            "autorange": True if up else "reversed",
+            "zeroline": False,
+        }
+        for title, word, up in zip(titles, better, maximise, strict=True)
+    ]
+    figure.update_layout(template={}, xaxis=axes[0], yaxis=axes[1], hovermode="closest")
+    return on_paper(figure)
+
+
+def on_paper(figure: go.Figure) -> go.Figure:
+    """Return the figure as it looks on white paper, with its legend beside it."""
+    axis = {"gridcolor": RULE, "linecolor": RULE, "fixedrange": False}
+    figure.update_layout(
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        font={"family": "Helvetica, Arial, sans-serif", "size": 14, "color": INK},
+        showlegend=any(trace.showlegend for trace in figure.data),
+        legend={"bgcolor": "rgba(255,255,255,0)"},
+        width=WIDTH,
+        height=figure.layout.height or HEIGHT,
+        dragmode="zoom",
+    )
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def write_figure(figure: go.Figure, path: Path) -> Path:
+    """Write a figure in the format of the path's suffix; raise UsageError for one that cannot be made here."""
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in FIGURE_FORMATS:
+        raise UsageError(f"{path}: figures end in .{', .'.join(FIGURE_FORMATS)}")
+    if suffix != "html":
+        require("kaleido", "figures")
+        if not any(shutil.which(name) for name in ("google-chrome", "chrome", "chromium", "chromium-browser")):
+            raise UsageError(
+                f"{path.name}: Chrome or Chromium is needed to draw {suffix} files: install it (apt install chromium), "
+                "or ask for html, csv, md and tex"
+            )
+    try:
+        with replacing(path) as scratch:
+            if suffix == "html":
+                figure.write_html(scratch, include_plotlyjs=True, full_html=True)
+            else:
+                scratch.write_bytes(figure.to_image(format=suffix, scale=SCALE if suffix == "png" else 1))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot write there ({error.strerror}): choose another place") from None
+    return path
+
+
+def _name(method: str) -> str:
+    return figures.plain({"reference": "reference policy"}.get(method, method_name(method)))
+
+
+def _frame(table: Table) -> pd.DataFrame:
+    titles = ["Method", *(title for title, _ in table.columns)]
+    return pd.DataFrame([[row.label, *(text for text, _ in row.cells)] for row in table.rows], columns=titles)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    def line(cells: Iterable[object]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n"
+
+    rule = line([":--", *["--:"] * (len(table.columns) - 1)])
+    return line(table.columns) + rule + "".join(map(line, table.itertuples(index=False)))
