@@ -150,7 +150,7 @@ class Tabular:
         return records
 
     def build(self, name: str, settings: dict | None = None):
-        build = make_method(name, settings).build(world())
+        build = make_method(name, {name: settings or {}}).build(world())
         handles: dict[str, Handle] = {}
         try:
             step = next(build)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from peo_bench import __version__
 from peo_bench.errors import PeoBenchError, UsageError
@@ -25,6 +26,15 @@ app = typer.Typer(
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+WIDE = 160
+"""Columns of a table where the output is no terminal."""
+
+
+def console() -> Console:
+    """Return where tables are printed."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
 
 def cache_dir() -> Path:

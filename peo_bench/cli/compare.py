@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from peo_bench.cli import Json, app
-from peo_bench.cli.run import WIDE, result_table
+from peo_bench.cli import Json, app, console
+from peo_bench.cli.run import result_table
 
 
 @app.command()
@@ -32,10 +31,10 @@ def compare(
     if as_json:
         typer.echo(json.dumps({"run": run, "metrics": metrics}, indent=2))
         return
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
-    console.print(result_table(metrics, run["methods"]))
+    screen = console()
+    screen.print(result_table(metrics, run["methods"]))
     verdict = json.loads((folder / "report.json").read_text(encoding="utf-8"))["tasks"][run["task"]]["verdict"]
-    console.print(verdict["headline"], highlight=False)
+    screen.print(verdict["headline"], highlight=False)
     for note in run["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+        screen.print(f"note: {note}", highlight=False, markup=False)
+    screen.print(f"report: {report}", highlight=False, soft_wrap=True)

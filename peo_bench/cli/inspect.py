@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, app, cache_dir
+from peo_bench.cli import Json, app, cache_dir, console
 from peo_bench.errors import UsageError
 
 
@@ -34,7 +33,7 @@ def list_(
         table = Table(*rows[0])
         for row in rows:
             table.add_row(*(escape(str(value)) for value in row.values()))
-        Console().print(table)
+        console().print(table)
 
 
 def _rows(what: str) -> list[dict[str, Any]]:
@@ -83,7 +82,7 @@ def doctor(as_json: Json = False) -> None:
                 "[green]ok[/green]" if item["ok"] else "[yellow]--[/yellow]",
                 *(escape(item[k]) for k in ("what", "found", "fix")),
             )
-        Console().print(table)
+        console().print(table)
     raise typer.Exit(0 if all(item["ok"] or item["optional"] for item in findings) else 2)
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, RunFolder, app
+from peo_bench.cli import Json, RunFolder, app, console
 from peo_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,20 +50,20 @@ def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Jso
         content = {board.measure.name: {"measure": board.measure.to_json(), "rows": board.rows} for board in found}
         typer.echo(json.dumps({"leaderboards": content, "published": [t.model_dump() for t in others]}, indent=2))
         return
-    console = Console()
+    screen = console()
     for board in found:
         (view,) = task_views(as_run_folder(board))
         scores = scoreboard(view)
         table = Table("Method", *(title for title, _ in scores.columns), title=board.measure.name)
         for row in scores.rows:
             table.add_row(escape(row.label), *(text for text, _ in row.cells))
-        console.print(table)
-        console.print(view.verdict.headline, highlight=False)
+        screen.print(table)
+        screen.print(view.verdict.headline, highlight=False)
     for entry in others:
         table = Table(*entry.headings, title=f"published: {escape(entry.title)} ({entry.source}); not comparable")
         for cells in entry.rows:
             table.add_row(*(escape(str(cell)) for cell in cells))
-        console.print(table)
+        screen.print(table)
 
 
 @leaderboard.command()

@@ -10,12 +10,11 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from peo_bench import pareto as fronts
-from peo_bench.cli import Json, app
+from peo_bench.cli import Json, app, console
 from peo_bench.errors import UsageError, unknown
 from peo_bench.pareto.validation import FloatArray
 
@@ -64,18 +63,18 @@ def pareto(
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
         return
-    console = Console()
-    console.print(_table(analysed))
+    screen = console()
+    screen.print(_table(analysed))
     for name, values in analysed.items():
         if values["n_beyond_reference"]:
-            console.print(
+            screen.print(
                 f"[yellow]{escape(name)}: {values['n_beyond_reference']} of {values['n_points']} points are not better "
                 "than the reference everywhere and add no hypervolume[/yellow]"
             )
     if bound is None:
-        console.print("No hypervolume without a bound: give one with --reference, chosen before seeing the points.")
+        screen.print("No hypervolume without a bound: give one with --reference, chosen before seeing the points.")
     if plot is not None:
-        console.print(f"plot: {plot}", highlight=False, soft_wrap=True)
+        screen.print(f"plot: {plot}", highlight=False, soft_wrap=True)
 
 
 def read_points(

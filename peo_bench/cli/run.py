@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, app, cache_dir, writable_cache
+from peo_bench.cli import Json, app, cache_dir, console, writable_cache
 from peo_bench.cli.progress import RunProgress
 from peo_bench.errors import UsageError
 from peo_bench.runs.config import RunConfig, resolve_config
@@ -31,9 +30,6 @@ Limit = Annotated[int | None, typer.Option("--limit", help="At most so many pair
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where local data files are.")]
 Experts = Annotated[list[str], typer.Option("--expert", help="OBJECTIVE=PATH: use this checkpoint for phase 1.")]
 Policies = Annotated[list[str], typer.Option("--policy", help="NAME=PATH: compare this finished policy as a point.")]
-
-WIDE = 160
-"""Columns of the table where the output is no terminal."""
 
 
 @app.command()
@@ -58,19 +54,19 @@ def run(
     from peo_bench.runs.execute import execute
 
     folder = out or Path("runs") / config.name
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    screen = console()
     n = workers or default_workers()
     try:
-        with RunProgress(console) as progress:
+        with RunProgress(screen) as progress:
             result = execute(config, folder, writable_cache(), workers=n, command=_command(), observe=progress)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; finished work is kept: type `{_command()}` again to continue", err=True)
         raise typer.Exit(130) from None
     report = build_report(folder)
-    console.print(result_table(result.metrics, config.methods))
+    screen.print(result_table(result.metrics, config.methods))
     for item in result.missing:
-        console.print(f"[red]missing[/red] {escape(item['what'])}: {escape(item['reason'])}", highlight=False)
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+        screen.print(f"[red]missing[/red] {escape(item['what'])}: {escape(item['reason'])}", highlight=False)
+    screen.print(f"report: {report}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if result.complete else 3)
 
 
@@ -107,7 +103,7 @@ def plan(
             str(stage["cached"]),
             *(f"{n:,}" for n in counts),
         )
-    Console().print(table)
+    console().print(table)
 
 
 def default_workers() -> int:

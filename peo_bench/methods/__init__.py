@@ -11,10 +11,11 @@ from peo_bench.errors import UsageError, unknown
 from peo_bench.registry import METHODS
 
 
-def make_method(name: str, settings: Mapping[str, object] | None = None) -> Method:
+def make_method(name: str, settings: Mapping[str, Mapping[str, object]] | None = None) -> Method:
     """Return the method called `name` ("peo", or "expo.modpo" for a wrapper around another method).
 
-    Raise `UsageError` for unknown names and settings.
+    `settings` are those of all methods by name: what a wrapper wraps keeps its own. Raise `UsageError` for unknown
+    names and settings.
     """
     outer, _, inner = name.partition(".")
     cls = METHODS.get(outer)
@@ -23,10 +24,10 @@ def make_method(name: str, settings: Mapping[str, object] | None = None) -> Meth
     if inner and not cls.wraps:
         raise UsageError(f"{outer!r} wraps no other method: type {outer}")
     try:
-        checked = cls.Settings.model_validate(dict(settings or {}))
+        checked = cls.Settings.model_validate(dict((settings or {}).get(name, {})))
     except ValidationError as error:
         raise _setting_error(name, cls, error) from None
-    return cls(checked, make_method(inner)) if cls.wraps else cls(checked)
+    return cls(checked, make_method(inner, settings)) if cls.wraps else cls(checked)
 
 
 def _setting_error(name: str, cls: type[Method], error: ValidationError) -> UsageError:

@@ -42,15 +42,19 @@ def decimal(value: Any, digits: int = 2, *, signed: bool = False) -> str:
 
 
 def interval(estimate: Mapping[str, Any] | None, *, key: str = "value", signed: bool = False) -> str:
-    """Write an estimate with its 95 % interval.
+    """Write an estimate with its 95 % interval; with a third digit where two would round a bound to zero.
 
     >>> interval({"value": 0.5, "ci_low": 0.25, "ci_high": 0.75})
     '0.50 [0.25, 0.75]'
+    >>> interval({"value": 0.02, "ci_low": 0.004, "ci_high": 0.04})
+    '0.020 [0.004, 0.040]'
     """
     if not estimate or number(estimate.get(key)) is None:
         return ABSENT
-    value = decimal(estimate[key], signed=signed)
-    return f"{value} [{decimal(estimate.get('ci_low'))}, {decimal(estimate.get('ci_high'))}]"
+    values = [number(estimate.get(name)) for name in (key, "ci_low", "ci_high")]
+    digits = 3 if any(value is not None and 0 < abs(value) < 0.005 for value in values) else 2
+    value, low, high = (decimal(value, digits, signed=signed and i == 0) for i, value in enumerate(values))
+    return f"{value} [{low}, {high}]"
 
 
 def listing(names: list[str]) -> str:

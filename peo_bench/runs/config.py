@@ -94,7 +94,7 @@ def parse_settings(items: list[str], methods: tuple[str, ...]) -> tuple[dict[str
         else:
             sections = ("training", "reward_model", "sft", "decoding", "data")
             raise UsageError(f"--set {item!r}: {owner!r} is neither a method nor one of {', '.join(sections)}")
-    unused = set(by_method) - set(methods)
+    unused = set(by_method) - set(methods) - {name.partition(".")[2] for name in methods}
     if unused:
         raise UsageError(f"--set {sorted(unused)[0]}: this method is not in the run; its methods: {', '.join(methods)}")
     return suite, by_method
@@ -133,7 +133,7 @@ def resolve_config(
     if model is not None:
         suite_settings["model"] = model
     for name in names:
-        make_method(name, by_method.get(name))
+        make_method(name, by_method)
     taken = sorted({*every, "reference", "oracle"} & set(parse_pairs("--policy", policies)))
     if taken:
         raise UsageError(f"--policy {taken[0]}=...: this name belongs to a method of the run: choose another")

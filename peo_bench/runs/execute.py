@@ -258,8 +258,9 @@ def _save(out: Path, runner: Runner, config: RunConfig, seeds: Mapping[int, Seed
             used |= {
                 job_id: None for job_id, job in built.jobs.items() if job.kind in kept or _is_policy(runner, job_id)
             }
-    names = {name: config.settings.get(name, {}) for run in seeds.values() for name in run.built}
-    save_families(out, runner.store, names, {seed: run.world for seed, run in seeds.items()}, list(used))
+    names = list(dict.fromkeys(name for run in seeds.values() for name in run.built))
+    worlds = {seed: run.world for seed, run in seeds.items()}
+    save_families(out, runner.store, names, config.settings, worlds, list(used))
 
 
 def _is_policy(runner: Runner, job_id: str) -> bool:

@@ -29,7 +29,12 @@ JOB_MAPS = ("pairs", "scorers", "experts")
 
 
 def save_families(
-    folder: Path, store: Store, methods: Mapping[str, Mapping[str, Any]], worlds: Mapping[int, World], used: list[str]
+    folder: Path,
+    store: Store,
+    methods: list[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    worlds: Mapping[int, World],
+    used: list[str],
 ) -> None:
     """Write `families.json` and copy the artefacts `used` (job ids) into `artefacts/`."""
     store.copy_to(folder / "artefacts", used)
@@ -38,6 +43,7 @@ def save_families(
         {
             "schema_version": SCHEMA,
             "methods": methods,
+            "settings": settings,
             "worlds": {str(seed): world_to_json(world) for seed, world in worlds.items()},
         },
     )
@@ -58,7 +64,7 @@ def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFami
     if chosen not in saved["worlds"]:
         raise UsageError(f"--seed {seed}: this run has the seeds {', '.join(seeds)}")
     world, store = world_from_json(saved["worlds"][chosen]), Store(folder / "artefacts")
-    return replay(make_method(method, saved["methods"][method]), world, store), world, store
+    return replay(make_method(method, saved["settings"]), world, store), world, store
 
 
 def replay(method: Method, world: World, store: Store) -> PolicyFamily:

@@ -88,7 +88,7 @@ def _pairs(
 
 def make_methods(config: RunConfig, world: World) -> dict[str, Method]:
     """Return the run's methods and controls by name; raise `UsageError` for one that the data cannot serve."""
-    methods = {name: make_method(name, config.settings.get(name)) for name in (*config.methods, *config.controls)}
+    methods = {name: make_method(name, config.settings) for name in (*config.methods, *config.controls)}
     for name, method in methods.items():
         if method.needs_labels_on_both and not world.labels_on_both:
             raise UsageError(
