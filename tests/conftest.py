@@ -1,5 +1,26 @@
-"""Settings of every test process."""
+"""Settings of every test process, and the command line in-process."""
 
 import os
+import sys
+
+import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # busy threads on shared cores cost an order of magnitude
+
+
+@pytest.fixture
+def peo_bench(monkeypatch, capsys, tmp_path):
+    """Run the command in-process; return (exit code, stdout, stderr)."""
+    from peo_bench import cli
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["peo-bench", *args])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out = capsys.readouterr()
+        return int(stopped.value.code or 0), out.out, out.err
+
+    return run

@@ -17,7 +17,7 @@ import pandas as pd
 from peo_bench import pareto
 from peo_bench.core.method import Objective
 from peo_bench.report.build import finite
-from peo_bench.runs.measure import Measure
+from peo_bench.runs.measure import Measure, identity_of
 from peo_bench.runs.metrics import run_metrics
 from peo_bench.runs.points import Scores
 
@@ -62,10 +62,11 @@ def write_run_folder(
     weights: tuple[float, ...] = WEIGHTS,
     hostile: bool = False,
     complete: bool = True,
+    noise_seed: int | None = None,
 ) -> Path:
     """Write every file of the run-folder contract (schema_version 1) and return the folder."""
     root.mkdir(parents=True, exist_ok=True)
-    scores = simulate((*methods, *controls), seeds, n_prompts, weights)
+    scores = simulate((*methods, *controls), seeds, n_prompts, weights, noise_seed)
     points = _points(scores, seeds, weights)
     points.to_csv(root / "points.csv", index=False)
     texts, measure = _generations(scores, seeds, weights, n_prompts, hostile), _measure(n_prompts, weights)
@@ -79,11 +80,12 @@ def write_run_folder(
 
 
 def simulate(
-    names: tuple[str, ...], seeds: tuple[int, ...], n_prompts: int, weights: tuple[float, ...]
+    names: tuple[str, ...], seeds: tuple[int, ...], n_prompts: int, weights: tuple[float, ...], noise_seed: int | None
 ) -> dict[tuple[str, int], np.ndarray]:
     """Return scores (n_policies, n_prompts, 2) per method and seed; the reference has one policy."""
     rng = np.random.default_rng(7)
     prompt_noise = rng.normal(0, 0.9, (n_prompts, 2))
+    rng = rng if noise_seed is None else np.random.default_rng(noise_seed)
     scores = {}
     for seed in seeds:
         for index, name in enumerate(("reference", *names)):
@@ -114,7 +116,7 @@ def _points(
                 continue
             w = None if name == "reference" else weights[index]
             rows.append(_point(name, seed, w, policy, bool(mask[index])))
-    rows += [_oracle(w, kl) for kl in (2.0, 8.0) for w in np.linspace(0, 1, 9)]
+    rows += [_oracle(w, kl, seeds[0]) for kl in (2.0, 8.0) for w in np.linspace(0, 1, 9)]
     return pd.DataFrame(rows)
 
 
@@ -127,17 +129,17 @@ def _point(name: str, seed: int, w: float | None, policy: np.ndarray, on_front: 
         "task": "sandbox", "split": "test", "method": name, "seed": seed, "grid": "asked",
         "preference_helpful": w, "preference_harmless": None if w is None else 1 - w,
         "projected_helpful": w, "projected_harmless": None if w is None else 1 - w,
-        "spec_key": f"{name}-{w}", "coef_helpful": w, "coef_harmless": None if w is None else 1 - w,
+        "spec_key": f"{name}-{w}-{mean[0]:.6f}", "coef_helpful": w, "coef_harmless": None if w is None else 1 - w,
         "reward": mean[0], "reward_se": error[0], "cost": mean[1], "cost_se": error[1],
         "reward_proxy": mean[0] + 0.1, "cost_proxy": mean[1] - 0.05,
         "kl": kl, "length": 24.0 + kl, "n": n, "nondominated": on_front, "ess": None, "hollow": False,
     }  # fmt: skip
 
 
-def _oracle(w: float, kl: float) -> dict[str, Any]:
+def _oracle(w: float, kl: float, seed: int) -> dict[str, Any]:
     reach = 1.05 * np.sqrt(kl / 2)
     return {
-        "task": "sandbox", "split": "test", "method": "oracle", "seed": 1, "grid": "asked",
+        "task": "sandbox", "split": "test", "method": "oracle", "seed": seed, "grid": "asked",
         "preference_helpful": w, "preference_harmless": 1 - w, "spec_key": "oracle",
         "reward": 0.1 + reach * np.sin(0.5 * np.pi * w), "cost": 0.9 - reach * np.cos(0.5 * np.pi * w),
         "kl": kl, "nondominated": True, "ess": 400 / kl * (0.2 if w == 1 else 1), "hollow": bool(kl == 8 and w == 1),
@@ -155,7 +157,7 @@ def _measure(n_prompts: int, weights: tuple[float, ...]) -> Measure:
         judges={},
         decoding={"max_new_tokens": 32},
         preferences=tuple((w, 1 - w) for w in sorted(weights)),
-        prompts={"n": n_prompts, "sha256": f"{n_prompts:064x}"},
+        prompts=identity_of(f"p{j:04d}" for j in range(n_prompts)),
     )
 
 

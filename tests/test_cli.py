@@ -9,25 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from peo_bench import cli
-
-
-@pytest.fixture
-def peo_bench(monkeypatch, capsys, tmp_path):
-    """Run the command in-process; return (exit code, stdout, stderr)."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["peo-bench", *args])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out = capsys.readouterr()
-        return int(stopped.value.code or 0), out.out, out.err
-
-    return run
-
-
 SUITE = """
 schema_version: 1
 name: mine
@@ -158,8 +139,8 @@ def test_doctor_runs(peo_bench):
 def test_help_does_not_import_torch():
     script = """
 import sys
-sys.argv = ["peo-bench", "--help"]
 from peo_bench import cli
+sys.argv = ["peo-bench", "--help"]
 try:
     cli.main()
 except SystemExit:

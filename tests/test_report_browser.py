@@ -175,7 +175,7 @@ def test_hostile_texts_stay_text_and_the_page_is_silent(browser: Browser, hostil
     for text in HOSTILE:
         assert any(answer.startswith(text) for answer in answers), text
     assert browser.js("return document.querySelectorAll('#panel img, #panel script').length") == 0
-    assert browser.js("return document.scripts.length") == 3
+    assert browser.js("return document.scripts.length") == 4
     assert_silent(browser, hostile_page)
 
 
@@ -221,9 +221,9 @@ def test_hiding_a_method_and_sorting_the_scoreboard(browser: Browser, hostile_pa
     browser.js("document.querySelector('.legend button[data-method=modpo]').click()")
     shown = "return document.getElementById('front-0').data.filter((t) => t.visible).map((t) => t.meta.method)"
     assert set(browser.js(shown)) == {"peo", "soup", "peo-expo", "reference", "oracle"}
-    browser.js("document.querySelectorAll('#scores-0 th button')[4].click()")
+    browser.js("document.querySelectorAll('#scores-0 th button')[5].click()")
     lengths = browser.js(
-        "return [...document.querySelectorAll('#scores-0 tbody tr')].map((row) => Number(row.cells[4].dataset.sort))"
+        "return [...document.querySelectorAll('#scores-0 tbody tr')].map((row) => Number(row.cells[5].dataset.sort))"
     )
     assert lengths == sorted(set(lengths), reverse=True)
     assert browser.js("return document.querySelectorAll('#scores-0 th[aria-sort]').length") == 1
@@ -250,3 +250,23 @@ def test_the_page_prints_the_static_picture(browser: Browser, hostile_page: Path
     browser.cdp("Emulation.setEmulatedMedia", {"media": ""})
     printed = browser.cdp("Page.printToPDF", {"printBackground": True})
     assert base64.b64decode(printed["data"]).startswith(b"%PDF")
+
+
+def test_the_leaderboards_page_is_silent_sortable_and_shows_its_fronts(browser: Browser, tmp_path: Path) -> None:
+    from peo_bench.report.board import write_page
+    from peo_bench.runs.leaderboard import add_run, boards
+
+    add_run(
+        tmp_path / "boards", write_run_folder(tmp_path / "run", methods=("peo", "modpo", "soup"), controls=()), None
+    )
+    page = tmp_path / "page.html"
+    write_page(boards(tmp_path / "boards"), page)
+    for width in (390, 1600):
+        browser.open(page, width=width)
+        assert browser.js("return document.documentElement.scrollWidth") <= width
+        assert browser.js("return document.querySelector('svg.static').getBoundingClientRect().height") > 100
+    names = "return [...document.querySelectorAll('table.scores tbody th')].map((cell) => cell.dataset.sort)"
+    before = browser.js(names)
+    browser.js("document.querySelectorAll('table.scores thead button')[0].click()")
+    assert browser.js(names) == sorted(before)
+    assert_silent(browser, page)

@@ -60,7 +60,8 @@ def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Jso
         screen.print(table)
         screen.print(view.verdict.headline, highlight=False)
     for entry in others:
-        table = Table(*entry.headings, title=f"published: {escape(entry.title)} ({entry.source}); not comparable")
+        screen.print(f"published, not comparable: {entry.title} ({entry.source})", markup=False, highlight=False)
+        table = Table(*entry.headings)
         for cells in entry.rows:
             table.add_row(*(escape(str(cell)) for cell in cells))
         screen.print(table)

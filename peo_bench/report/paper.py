@@ -15,7 +15,7 @@ from peo_bench.errors import UsageError
 from peo_bench.pareto.validation import FloatArray
 from peo_bench.report import contents, figures
 from peo_bench.report.folder import read_run_folder
-from peo_bench.report.tables import Table, points_table, scoreboard
+from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table
 from peo_bench.report.wording import method_name
 from peo_bench.resources import require
 from peo_bench.store.atomic import replacing, write_text
@@ -89,7 +89,11 @@ def run_pictures(run: Path) -> tuple[dict[str, go.Figure], dict[str, Table]]:
                     showlegend=panel.lines and trace.meta["role"] == "points", name=_name(trace.meta["method"])
                 )
             pictures[f"{prefix}{panel.name}"] = on_paper(panel.figure)
-        tables[f"{prefix}scoreboard"] = scoreboard(view)
+        tables |= {
+            f"{prefix}scoreboard": scoreboard(view),
+            f"{prefix}versus": versus_table(view),
+            f"{prefix}steering": steering_table(view),
+        }
     return pictures, tables
 
 

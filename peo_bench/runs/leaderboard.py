@@ -23,7 +23,7 @@ from peo_bench.errors import UsageError, unknown
 from peo_bench.report.build import finite
 from peo_bench.report.folder import RunFolder
 from peo_bench.runs.compare import Finished, read_finished, side_by_side
-from peo_bench.runs.measure import Measure
+from peo_bench.runs.measure import Measure, identity_of
 from peo_bench.runs.points import point_row, point_table
 from peo_bench.store.atomic import replacing, write_json
 
@@ -105,9 +105,7 @@ def verify(board: Board) -> list[str]:
             problems.append(f"{where}: {row['scores']['file']} was changed (SHA-256)")
             continue
         scores = board.scores(row)
-        ids = sorted(set(scores["prompt_id"]))
-        found = hashlib.sha256("\n".join(ids).encode()).hexdigest()
-        if (len(ids), found) != (board.measure.prompts["n"], board.measure.prompts["sha256"]):
+        if identity_of(scores["prompt_id"]) != board.measure.prompts:
             problems.append(f"{where}: the scores are of other prompts")
         identity = {"method": row["method"], "seeds": sorted(int(seed) for seed in scores["seed"].unique())}
         for key, value in identity.items():

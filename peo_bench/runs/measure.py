@@ -81,7 +81,7 @@ class Measure:
 def run_measure(name: str, task: TaskConfig, worlds: Iterable[World], prompt_ids: Iterable[str]) -> Measure:
     """Return how a run measures: `worlds` are those of its seeds, `prompt_ids` the test prompts."""
     several = list(worlds)
-    first, ids = several[0], sorted(set(prompt_ids))
+    first = several[0]
     scorers = {}
     for objective in first.objectives:
         registered = task.scorers.get(objective.column)
@@ -97,8 +97,14 @@ def run_measure(name: str, task: TaskConfig, worlds: Iterable[World], prompt_ids
         judges={},
         decoding=dict(first.decoding),
         preferences=first.preferences,
-        prompts={"n": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()},
+        prompts=identity_of(prompt_ids),
     )
+
+
+def identity_of(prompt_ids: Iterable[str]) -> dict[str, Any]:
+    """Return the number and the SHA-256 of a set of prompt ids."""
+    ids = sorted(set(prompt_ids))
+    return {"n": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
 
 
 def _short(value: Any) -> str:

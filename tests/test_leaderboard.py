@@ -1,0 +1,148 @@
+"""Leaderboards: rows follow from scores, changes are caught, what was measured otherwise stays apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from run_folder_fixture import write_run_folder
+
+from peo_bench.report.board import published
+from peo_bench.runs.leaderboard import boards
+
+
+@pytest.fixture
+def board(peo_bench, tmp_path: Path) -> Path:
+    """A leaderboard with PEO, MODPO (both of one run) and the MODPO of another run."""
+    for name, seed in (("a", None), ("b", 8)):
+        write_run_folder(tmp_path / name, noise_seed=seed)
+    (tmp_path / "b" / "config.yaml").write_text("schema_version: 1\nother: yes\n")
+    assert peo_bench("leaderboard", "add", "a")[0] == 0
+    assert peo_bench("leaderboard", "add", "b", "--method", "modpo")[0] == 0
+    (found,) = boards(tmp_path / "leaderboards")
+    return found.folder
+
+
+def content(board: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((board / "board.json").read_text())
+    return found
+
+
+def test_rows_carry_their_numbers_and_where_they_come_from(peo_bench, board, tmp_path):
+    rows = content(board)["rows"]
+    assert [row["method"] for row in rows] == ["modpo", "modpo", "peo"]
+    row = rows[-1]
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())["tasks"]["sandbox"]["methods"]["peo"]
+    for name in ("hypervolume", "steered_utility", "expected_utility"):
+        assert row["values"][name] == pytest.approx(metrics[name], rel=1e-9)
+    assert row["values"]["n_nondominated"] == metrics["n_nondominated"]
+    assert row["values"]["steerability"] == metrics["steerability"]
+    assert row["n_prompts"] == 60
+    assert row["seeds"] == [1]
+    assert len(row["provenance"]["config_sha256"]) == 64
+    assert row["provenance"]["scorers"] == {"reward": ["sandbox-reward v1"], "cost": ["sandbox-cost v1"]}
+    assert row["provenance"]["packages"]["torch"] == "2.13.0"
+    assert row["provenance"]["judges"] == {}
+    code, out, err = peo_bench("leaderboard", "verify")
+    assert (code, err) == (0, "")
+    assert "3 rows in 1 leaderboards, 0 problems" in out
+
+
+def test_adding_again_changes_nothing(peo_bench, board):
+    before = content(board)
+    assert peo_bench("leaderboard", "add", "a")[0] == 0
+    assert content(board) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("values", "hypervolume", "value"), 99.0),
+        (("values", "hypervolume", "ci_low"), 0.0),
+        (("values", "steered_utility", "value"), 0.51),
+        (("values", "n_nondominated"), 4000),
+        (("values", "kl_mean"), 0.0),
+        (("values", "steerability", "violations"), [0, 9]),
+        (("method",), "soup"),
+        (("seeds",), [1, 2, 3]),
+        (("provenance", "config_sha256"), "0" * 64),
+        (("scores", "sha256"), "0" * 64),
+    ],
+)
+def test_a_tampered_row_is_caught(peo_bench, board, path, value):
+    table = content(board)
+    item = table["rows"][-1]
+    for key in path[:-1]:
+        item = item[key]
+    assert item[path[-1]] != value
+    item[path[-1]] = value
+    (board / "board.json").write_text(json.dumps(table))
+    code, out, err = peo_bench("leaderboard", "verify")
+    assert code == 3
+    assert table["rows"][-1]["id"] in err
+    assert "0 problems" not in out
+
+
+def test_tampered_missing_and_stray_scores_are_caught(peo_bench, board):
+    row = content(board)["rows"][-1]
+    path = board / row["scores"]["file"]
+    scores = pd.read_parquet(path)
+    scores.loc[0, "reward"] += 1e-6
+    scores.to_parquet(path, index=False)
+    assert "was changed" in peo_bench("leaderboard", "verify")[2]
+    path.rename(path.with_name("stray.parquet"))
+    _, _, err = peo_bench("leaderboard", "verify")
+    assert "is missing" in err
+    assert "stray.parquet: belongs to no row" in err
+
+
+def test_other_scorers_get_a_table_of_their_own(peo_bench, board, tmp_path):
+    other = write_run_folder(tmp_path / "c", noise_seed=9)
+    run = json.loads((other / "run.json").read_text())
+    run["measure"]["scorers"]["cost"] = ["beaver v1"]
+    (other / "run.json").write_text(json.dumps(run))
+    assert peo_bench("leaderboard", "add", "c")[0] == 0
+    assert len(boards(tmp_path / "leaderboards")) == 2
+    code, out, _ = peo_bench("leaderboard", "show", "--json")
+    assert code == 0
+    assert len(json.loads(out)["leaderboards"]) == 2
+
+
+def test_the_page_and_the_table_name_every_row_and_published_figures_stay_apart(peo_bench, board, tmp_path):
+    code, out, _ = peo_bench("leaderboard", "show", "--published")
+    assert code == 0
+    assert out.count("MODPO@") >= 2
+    assert "arXiv 2306.04488" in out
+    assert "not comparable" in out
+    assert peo_bench("leaderboard", "html", "--out", "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text()
+    ours, theirs = page.split("Published figures of other work")
+    assert "arXiv 2504.20106" in theirs
+    assert "arXiv" not in ours
+    assert board.name in ours
+    assert "<svg" in ours
+    assert "default-src &#39;none&#39;" in page
+
+
+def test_what_does_not_belong_is_refused(peo_bench, board, tmp_path):
+    limited = write_run_folder(tmp_path / "limited")
+    run = json.loads((limited / "run.json").read_text()) | {"limited": 32}
+    (limited / "run.json").write_text(json.dumps(run))
+    assert "takes whole runs" in peo_bench("leaderboard", "add", "limited")[2]
+    assert "did you mean modpo" in peo_bench("leaderboard", "add", "a", "--method", "modpoo")[2]
+    assert peo_bench("compare", "a", "b", "--out", "both")[0] == 0
+    assert "is a comparison" in peo_bench("leaderboard", "add", "both")[2]
+    assert "no leaderboard there" in peo_bench("leaderboard", "show", "--dir", "nowhere")[2]
+    (board / "board.json").write_text("{")
+    code, _, err = peo_bench("leaderboard", "verify")
+    assert code == 2
+    assert "is no leaderboard" in err
+
+
+def test_published_figures_name_their_sources():
+    tables = published()
+    assert all(table.source.startswith("arXiv ") for table in tables)
+    assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
