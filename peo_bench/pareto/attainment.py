@@ -40,7 +40,8 @@ def attainment_difference(
 
     ``a``, ``b``: as many fronts each, two objectives; the share is in [-1, 1], positive where more fronts of ``a``
     reach the rectangle. ``bounds`` (2, 2): its first row is the worst corner shown, its second the best; rectangles are
-    cut there. Rectangles without a difference are left out. López-Ibáñez, Paquete & Stützle 2010.
+    cut there. Rectangles without a difference are left out. O(m log m + n m) for m points in n fronts.
+    López-Ibáñez, Paquete & Stützle 2010.
 
     >>> attainment_difference([[[2, 2]]], [[[1, 1]]], bounds=[[0, 0], [3, 3]], maximise=True).tolist()
     [[1.0, 0.0, 2.0, 1.0, 1.0], [0.0, 1.0, 2.0, 2.0, 1.0]]

@@ -69,7 +69,12 @@ class Resamples:
     drawn: Mapping[str, FloatArray]
 
     def estimate(self, statistic: Callable[[FloatArray], FloatArray]) -> dict[str, Estimate]:
-        """Apply ``statistic``, from stacked means (n_sets, n_policies, n_objectives) to (n_sets,), to each method."""
+        """Apply ``statistic``, from stacked means (n_sets, n_policies, n_objectives) to (n_sets,), to each method.
+
+        >>> drawn = resample({"a": np.ones((1, 5, 2))}, n_resamples=9)
+        >>> drawn.estimate(lambda means: means[:, 0].sum(axis=1))["a"].as_dict()
+        {'value': 2.0, 'ci_low': 2.0, 'ci_high': 2.0, 'bias': 0.0}
+        """
         return {
             method: Estimate.of(float(statistic(self.observed[method][None])[0]), statistic(means))
             for method, means in self.drawn.items()
@@ -94,6 +99,10 @@ def resample(scores: Mapping[str, ArrayLike], *, n_resamples: int = RESAMPLES, s
     ``scores[method]``: see the module; n_policies may differ between methods, prompt j and seed s must be the same in
     all of them. Raises ValueError for shapes that do not fit and for values that are not finite. Time and memory are
     O(n_resamples n_policies n_objectives) beside one matrix product with the scores.
+
+    >>> drawn = resample({"a": np.zeros((3, 40, 2)), "b": np.zeros((1, 40, 2))}, n_resamples=7)
+    >>> drawn.drawn["a"].shape, drawn.drawn["b"].shape, drawn.observed["b"].shape
+    ((7, 3, 2), (7, 1, 2), (1, 2))
     """
     arrays = {method: _validate_scores(method, values) for method, values in scores.items()}
     shapes = {(array.shape[0], *array.shape[2:]) for array in arrays.values()}
@@ -117,7 +126,12 @@ def bootstrap_hypervolume(resamples: Resamples, reference: ArrayLike, maximise: 
     """Estimate each method's hypervolume within ``reference`` (n_objectives,).
 
     A hypervolume is a maximum over noisy points and favours fronts that collapse to many points in one place: read
-    ``bias``, and rest no verdict on it.
+    ``bias``, and rest no verdict on it. One `hypervolume` per resample and method.
+
+    >>> collapsed = np.random.default_rng(0).normal(size=(20, 50, 2))
+    >>> estimate = bootstrap_hypervolume(resample({"a": collapsed}), [-3, 3], [True, False])["a"]
+    >>> estimate.bias > 0, estimate.value > 9
+    (True, True)
     """
     bound = validate_reference(reference)
     signs = directions(maximise, len(bound))
@@ -125,7 +139,14 @@ def bootstrap_hypervolume(resamples: Resamples, reference: ArrayLike, maximise: 
 
 
 def bootstrap_steered_utility(resamples: Resamples, weights: ArrayLike, maximise: Directions) -> dict[str, Estimate]:
-    """Estimate each method's steered utility; policy i is the one offered for row i of ``weights``."""
+    """Estimate each method's steered utility; policy i is the one offered for row i of ``weights``.
+
+    O(n_resamples n_preferences n_objectives) per method.
+
+    >>> scores = np.array([[[1.0, 0.0]] * 30, [[0.0, 1.0]] * 30])
+    >>> bootstrap_steered_utility(resample({"a": scores}), [[1, 0], [0, 1]], True)["a"].value
+    1.0
+    """
     n_policies = {len(means) for means in resamples.observed.values()}
     simplex = validate_weights(weights, next(iter(resamples.observed.values())).shape[1])
     if n_policies != {len(simplex)}:
@@ -137,7 +158,11 @@ def bootstrap_steered_utility(resamples: Resamples, weights: ArrayLike, maximise
 def paired_difference(a: Estimate, b: Estimate) -> Estimate:
     """Return the estimate of a - b; both must come from the same `Resamples`.
 
-    Raises ValueError if the numbers of resamples differ (then they cannot be paired).
+    Raises ValueError if the numbers of resamples differ (then they cannot be paired). O(n_resamples log n_resamples).
+
+    >>> a, b = (Estimate.of(value, value + np.zeros(9)) for value in (0.5, 0.2))
+    >>> round(paired_difference(a, b).value, 9)
+    0.3
     """
     if a.resamples.shape != b.resamples.shape:
         raise ValueError(f"cannot pair {len(a.resamples)} resamples with {len(b.resamples)}")
@@ -148,7 +173,7 @@ def tail_probability(difference: Estimate) -> float:
     """Return 2 min(tail), the two-sided bootstrap p-value of "no difference", in [2 / (n_resamples + 1), 1].
 
     The tails are the shares of resamples at or below 0 and at or above 0, the observed sample counted among them, so
-    that no p-value is 0. The share of resamples in which A exceeds B is no p-value by itself.
+    that no p-value is 0. The share of resamples in which A exceeds B is no p-value by itself. O(n_resamples).
 
     >>> tail_probability(Estimate.of(0.1, np.array([-0.1] + 78 * [0.1])))
     0.05
@@ -174,7 +199,11 @@ def crossed_interval(differences: ArrayLike) -> CrossedInterval:
     Two-way analysis of variance without replication: Var(mean) = (MS_seeds + max(0, MS_prompts - MS_rest)) / (S N),
     with Hillis's degrees of freedom (Hillis 2007, Statistics in Medicine 26, eq. for the Obuchowski-Rockette model:
     (MS_seeds + max(0, MS_prompts - MS_rest))^2 / (MS_seeds^2 / (S - 1))). Raises ValueError with fewer than 2 seeds or
-    prompts.
+    prompts. O(n_seeds n_prompts).
+
+    >>> found = crossed_interval([[0.1, 0.3, 0.2], [0.3, 0.5, 0.4]])
+    >>> round(found.value, 9), found.ci_low < 0 < found.ci_high
+    (0.3, True)
     """
     table = np.array(differences, dtype=np.float64)
     if table.ndim != 2 or min(table.shape) < 2:
@@ -200,7 +229,10 @@ def utility_by_prompt(scores: ArrayLike, weights: ArrayLike, maximise: Direction
     """Return the steered utility of each seed and prompt (n_seeds, n_prompts); its mean is that of the means.
 
     ``scores``: (n_seeds, n_preferences, n_prompts, n_objectives) or without seeds; ``weights``: (n_preferences,
-    n_objectives).
+    n_objectives). O of the size of ``scores``.
+
+    >>> utility_by_prompt([[[1.0, 5.0]], [[7.0, 0.5]]], [[1, 0], [0, 1]], [True, False]).tolist()
+    [[0.25]]
     """
     array = _validate_scores("one method", scores)
     simplex = validate_weights(weights, array.shape[3])
@@ -214,7 +246,7 @@ def detectable_difference(differences: ArrayLike, *, power: float = 0.8) -> floa
     """Return the least true difference that this many prompts reveal with probability ``power`` at the 5 % level.
 
     ``differences`` (n_prompts,) between two methods, prompt by prompt; normal approximation,
-    (z_0.975 + z_power) sd / sqrt(n). NaN with fewer than 2 prompts.
+    (z_0.975 + z_power) sd / sqrt(n). NaN with fewer than 2 prompts. O(n_prompts).
 
     >>> round(detectable_difference([-1.0, 1.0] * 350), 4)
     0.106
@@ -229,7 +261,10 @@ def detectable_difference(differences: ArrayLike, *, power: float = 0.8) -> floa
 def rank_ranges(estimates: Mapping[str, Estimate]) -> dict[str, tuple[int, int]]:
     """Return for each method the ranks (best, worst) of the middle 95 % of resamples; rank 1 has the highest value.
 
-    Methods that are equal in a resample share their best rank there.
+    Methods that are equal in a resample share their best rank there. O(n_methods log n_methods) per resample.
+
+    >>> rank_ranges({"a": Estimate.of(1.0, np.array([1.0, 1.0])), "b": Estimate.of(0.5, np.array([0.0, 2.0]))})
+    {'a': (1, 2), 'b': (1, 2)}
     """
     values = np.stack([estimate.resamples for estimate in estimates.values()])
     ranks = stats.rankdata(-values, method="min", axis=0)
@@ -241,7 +276,7 @@ def rank_ranges(estimates: Mapping[str, Estimate]) -> dict[str, tuple[int, int]]
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values: reject those at most 0.05 and the family-wise error stays at most 5 %.
 
-    Holm 1979, Scandinavian Journal of Statistics 6.
+    Holm 1979, Scandinavian Journal of Statistics 6. O(n log n).
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]

@@ -66,7 +66,7 @@ def volume(costs: FloatArray, bound: FloatArray) -> float:
 def n_beyond_reference(points: ArrayLike, reference: ArrayLike, maximise: Directions) -> int:
     """Count the points that cannot add volume: those not strictly better than ``reference`` everywhere.
 
-    A count above zero deserves a banner.
+    A count above zero deserves a banner. O(n).
 
     >>> n_beyond_reference([[1, 1], [2, 0]], reference=[0, 0], maximise=True)
     1
@@ -97,7 +97,7 @@ def exclusive_contributions(points: ArrayLike, reference: ArrayLike, maximise: D
 def hypervolume_by_reference(points: ArrayLike, references: ArrayLike, maximise: Directions) -> FloatArray:
     """Return the hypervolume (n_references,) at each row of ``references`` (n_references, n_objectives).
 
-    Shows whether a ranking hangs on the choice of the reference point.
+    Shows whether a ranking hangs on the choice of the reference point. One `hypervolume` per reference.
 
     >>> hypervolume_by_reference([[1, 1]], [[0, 0], [-1, 0]], maximise=True).tolist()
     [1.0, 2.0]
@@ -111,7 +111,7 @@ def hypervolume_within(
     """Return the hypervolume (n_budgets,) of the points whose ``spent`` (n_points,) is at most each budget.
 
     With the KL to the reference policy as what is spent, methods are compared at equal distance from where they
-    started. A budget that no point keeps gives 0.0.
+    started. A budget that no point keeps gives 0.0. One `hypervolume` per budget.
 
     >>> hypervolume_within([[1, 1], [2, 2]], [0.5, 3.0], [0.1, 1.0, 5.0], [0, 0], maximise=True).tolist()
     [0.0, 1.0, 4.0]
@@ -130,6 +130,7 @@ def staircase(points: ArrayLike, reference: ArrayLike, maximise: Directions) -> 
     The path starts on the reference's x, visits the non-dominated points from worst to best x and ends on the
     reference's y; closed through the reference point it encloses exactly the `hypervolume`. Between two points it moves
     along y first: the other corner was attained by none. Without points better than the reference it is empty.
+    O(n log n).
 
     >>> staircase([[1, 2], [2, 1]], [0, 0], maximise=True).tolist()
     [[0.0, 2.0], [1.0, 2.0], [1.0, 1.0], [2.0, 1.0], [2.0, 0.0]]
@@ -212,7 +213,7 @@ def steered_utility(means: ArrayLike, weights: ArrayLike, maximise: Directions) 
     Row i of ``means`` (n_preferences, n_objectives) are the scores of the policy offered for row i of ``weights`` (same
     shape, non-negative, rows sum to 1); minimised objectives enter with a minus. It is linear in the means, so its
     paired test holds its level where a hypervolume's does not. Papers on steerable models call it the mean inner
-    product, MIP (Panacea, arXiv 2402.02030).
+    product, MIP (Panacea, arXiv 2402.02030). O(n_preferences n_objectives).
 
     >>> steered_utility([[2.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], maximise=[True, False])
     1.0

@@ -36,7 +36,7 @@ def steerability(asked: ArrayLike, projected: ArrayLike, means: ArrayLike, maxim
     ``asked``, ``projected``: (n_preferences, n_objectives) on the simplex, what was asked for and what the method
     offers for it; ``means``: the scores of the policies offered, same shape. Steps are taken between neighbouring
     weights of one objective; policies with equal weight count by their mean. Raises ValueError with fewer than 2
-    preferences.
+    preferences. O(n log n).
 
     >>> found = steerability([[0, 1], [1, 0]], [[0, 1], [1, 0]], [[0.1, -1.0], [0.5, 2.0]], [True, False])
     >>> found.span, found.violations

@@ -1,0 +1,85 @@
+"""How long does the uncertainty of a large comparison take?
+
+2,000 resamples x 10 methods x 21 preferences x 700 prompts x 2 objectives: the bootstrap alone, the indicators that
+verdicts and the scoreboard rest on, and the whole of a run's `metrics.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peo_bench import pareto
+from peo_bench.core.method import Objective
+from peo_bench.runs.measure import Measure, identity_of
+from peo_bench.runs.metrics import run_metrics
+from peo_bench.runs.points import Scores, point_row, point_table
+
+RESULT = Path(__file__).parent / "results" / "front_statistics.json"
+METHODS, PREFERENCES, PROMPTS = 10, 21, 700
+MAXIMISE = [True, False]
+WEIGHTS = [(i / 20, 1 - i / 20) for i in range(PREFERENCES)]
+OBJECTIVES = (Objective("helpful", "reward", True), Objective("harmless", "cost", False))
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = work()
+    return round(time.perf_counter() - started, 2), result
+
+
+def answers(random: np.random.Generator) -> pd.DataFrame:
+    """Return made-up scores by prompt, in the layout of generations.parquet."""
+    parts = []
+    for m in range(METHODS):
+        for w, _ in WEIGHTS:
+            noise = random.normal(size=(2, PROMPTS))
+            parts.append(
+                pd.DataFrame(
+                    {
+                        **{"method": f"m{m}", "seed": 0, "split": "test", "preference": w},
+                        "prompt_id": [f"p{j:03d}" for j in range(PROMPTS)],
+                        **{"reward": w + noise[0], "cost": w + noise[1], "kl": 1.0 + w, "length": 20},
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def main() -> None:
+    random = np.random.default_rng(0)
+    scores = {f"m{i}": random.normal(size=(PREFERENCES, PROMPTS, 2)) for i in range(METHODS)}
+    seconds = {}
+    seconds["resample"], drawn = timed(lambda: pareto.resample(scores))
+    seconds["steered utility"], _ = timed(lambda: pareto.bootstrap_steered_utility(drawn, WEIGHTS, MAXIMISE))
+    seconds["hypervolume"], _ = timed(lambda: pareto.bootstrap_hypervolume(drawn, [-3, 3], MAXIMISE))
+    table = answers(random)
+    rows = []
+    for (method, w), part in table.groupby(["method", "preference"]):
+        identity = {"task": "t", "split": "test", "method": method, "seed": 0, "grid": "asked"}
+        identity |= {
+            f"{kind}_{name}": v
+            for kind in ("preference", "projected")
+            for name, v in (("helpful", w), ("harmless", 1 - w))
+        }
+        rows.append(point_row(identity | {"spec_key": f"{method}{w}"}, part, OBJECTIVES))
+    points = point_table(rows, OBJECTIVES).assign(hollow=np.nan)
+    bound, ids = {"reward": -3.0, "cost": 3.0}, identity_of(table["prompt_id"])
+    measure = Measure("t", 1, OBJECTIVES, bound, "raw", {}, {}, {}, tuple(WEIGHTS), ids)
+    units = {0: {"reward": (0.0, 1.0), "cost": (0.0, 1.0)}}
+    seconds["all of metrics.json"], _ = timed(lambda: run_metrics(points, Scores.of(table), measure, units, {}))
+    result = {"methods": METHODS, "preferences": PREFERENCES, "prompts": PROMPTS, "resamples": pareto.RESAMPLES}
+    result |= {"seconds": seconds, "cpus": os.cpu_count()}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
