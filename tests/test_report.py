@@ -230,6 +230,15 @@ def test_missing_numbers_are_dashes(run_dir: Path) -> None:
     assert "NaN" not in json.dumps(page_data(build_report(run_dir)))
 
 
+def test_an_external_policy_is_a_single_point(run_dir: Path) -> None:
+    points = pd.read_csv(run_dir / "points.csv")
+    mine = points[points["method"] == "reference"].assign(method="mine", reward=0.7)
+    pd.concat([points, mine]).to_csv(run_dir / "points.csv", index=False)
+    build_report(run_dir)
+    lines = figures.steering_figure(view_of(run_dir), figures.method_styles(["peo", "mine"]), 0).data
+    assert [line.meta["method"] for line in lines] == ["peo"]
+
+
 # ---- verdict ----
 
 

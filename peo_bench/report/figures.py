@@ -193,6 +193,8 @@ def steering_figure(view: TaskView, styles: Mapping[str, Style], i: int) -> go.F
         for point in view.of(method):
             if point.weight is not None and point.grid == "asked":
                 own.setdefault(point.weight if i == 0 else 1 - point.weight, []).append(point.x if i == 0 else point.y)
+        if not own:  # an external policy: a single point
+            continue
         weights = sorted(own)
         scores = [float(np.mean(own[weight])) for weight in weights]
         worse = [False, *(sign * (b - a) < 0 for a, b in pairwise(scores))]
