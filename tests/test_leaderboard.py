@@ -11,7 +11,8 @@ import pytest
 from run_folder_fixture import write_run_folder
 
 from peo_bench.report.board import published
-from peo_bench.runs.leaderboard import boards
+from peo_bench.resources import resource_dir
+from peo_bench.runs.leaderboard import boards, verify
 
 
 @pytest.fixture
@@ -146,3 +147,9 @@ def test_published_figures_name_their_sources():
     tables = published()
     assert all(table.source.startswith("arXiv ") for table in tables)
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
+
+
+def test_our_own_leaderboards_follow_from_their_scores():
+    found = boards(resource_dir("leaderboards"))
+    assert found
+    assert [problem for board in found for problem in verify(board)] == []
