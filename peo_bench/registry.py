@@ -91,6 +91,7 @@ JOB_KINDS: Registry[JobKind] = Registry(
         "checkpoint": "peo_bench.data.checkpoint:import_checkpoint",
         "extrapolation": "peo_bench.training.extrapolation:extrapolate",
         "gguf": "peo_bench.data.checkpoint:import_gguf",
+        "gradients": "peo_bench.training.gradients:train_combined",
         "modpo": "peo_bench.training.modpo:train_modpo",
         "pairs": "peo_bench.data.pairs:build_pairs",
         "prompts": "peo_bench.data.pairs:build_prompts",
@@ -107,11 +108,15 @@ METHODS: Registry[type[Method]] = Registry(
     "method",
     "peo_bench.methods",
     {
+        "cagrad": "peo_bench.methods.cagrad:CAGrad",
+        "dpo-lw": "peo_bench.methods.dpo_lw:DPOLW",
         "expo": "peo_bench.methods.expo:ExPO",
+        "mgda": "peo_bench.methods.mgda:MGDA",
         "mod": "peo_bench.methods.mod:MOD",
         "modpo": "peo_bench.methods.modpo:MODPO",
         "peo": "peo_bench.methods.peo:PEO",
         "peo-expo": "peo_bench.methods.peo:PEOExPO",
+        "raco": "peo_bench.methods.raco:RACO",
         "soup": "peo_bench.methods.soup:Soup",
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_the_trainer_computes_the_papers_loss(
 ) -> None:
     work = workspace(tmp_path)
     shift = None if weight == 1 else modpo.margin_shift(PARAMS, inputs, work, weight)
-    trainer = aspect.build_trainer(PARAMS, inputs, work, weight, shift)
+    trainer = aspect.build_trainer(PARAMS, inputs, work, partial(aspect.trainer_class, shift), weight)
     loss = trainer_losses(trainer, steps)
     reference = trl_common.load_causal(inputs["reference"].path / "model")
     margin = trl_common.load_policy(inputs["reference"].path / "model", inputs["margin"])
@@ -149,9 +150,11 @@ def test_the_trainer_computes_the_papers_loss(
 def test_a_cost_model_enters_with_a_minus_sign(inputs: dict[str, Handle], cost_model: Handle, tmp_path: Path) -> None:
     work = workspace(tmp_path)
     with_cost = {**inputs, "margin": cost_model}
-    plain = aspect.build_trainer(PARAMS, inputs, workspace(tmp_path / "plain"), 0.5, None).train_dataset
+    plain = aspect.build_trainer(
+        PARAMS, inputs, workspace(tmp_path / "plain"), partial(aspect.trainer_class, None), 0.5
+    ).train_dataset
     shift = modpo.margin_shift(PARAMS, with_cost, work, 0.5)
-    moved = aspect.build_trainer(PARAMS, with_cost, work, 0.5, shift).train_dataset
+    moved = aspect.build_trainer(PARAMS, with_cost, work, partial(aspect.trainer_class, shift), 0.5).train_dataset
     scorer = reward_model.RewardModelScorer(cost_model.path)
     for side in ("chosen", "rejected"):
         costs = scorer.score(list(plain["prompt"]), list(plain[side]))

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def test_the_order_of_the_data_does_not_depend_on_the_labels(inputs: dict[str, H
         (tmp_path / f"{name}-policy.jsonl").write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
     data = {"reference": inputs["reference"], "pairs": handle(tmp_path, {})}
     trainers = [
-        aspect.build_trainer(params(objective=name), data, workspace(tmp_path / f"work-{name}"), 1.0, None)
+        aspect.build_trainer(
+            params(objective=name), data, workspace(tmp_path / f"work-{name}"), partial(aspect.trainer_class, None)
+        )
         for name in ("a", "b")
     ]
     prompts = [trainer.train_dataset["prompt_ids"][:] for trainer in trainers]
@@ -114,7 +117,7 @@ def test_the_model_sees_the_prompt_as_generation_does_then_the_answer_and_one_eo
 ) -> None:
     from peo_bench.engine.rendering import prompt_ids
 
-    trainer = aspect.build_trainer(params(), inputs, workspace(tmp_path), 1.0, None)
+    trainer = aspect.build_trainer(params(), inputs, workspace(tmp_path), partial(aspect.trainer_class, None))
     tokenizer = tiny_tokenizer()
     batch = next(iter(trainer.get_train_dataloader()))
     rows = {row["prompt"]: row for row in pair_rows(48, seed=len("policy"))}

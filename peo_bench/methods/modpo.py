@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import Literal
 
 from peo_bench.core.job import Job
-from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
-from peo_bench.core.space import Space
-from peo_bench.core.spec import policy
+from peo_bench.core.method import MethodSettings, World
+from peo_bench.core.space import Preference
 from peo_bench.errors import UsageError
+from peo_bench.methods.points import PointMethod
 
 
 class MODPOSettings(MethodSettings):
@@ -30,30 +30,23 @@ class MODPOSettings(MethodSettings):
     margin: Literal["implicit", "explicit"] = "implicit"
 
 
-class MODPO(Method):
+class MODPO(PointMethod):
     """Train one policy per preference by DPO with a margin from the other expert."""
 
     name = "modpo"
     reference = "Zhou et al. 2023, arXiv 2310.03708"
     Settings = MODPOSettings
 
-    def build(self, world: World) -> Build:
-        """Train one policy per interior preference; the family offers exactly these points."""
+    def job(self, world: World, preference: Preference) -> Job:
+        """Return the run at `preference`; a vertex is that objective's expert."""
         names = [objective.name for objective in world.objectives]
         if len(names) != 2 or self.settings.objective not in names:
             raise UsageError(f"modpo needs two objectives, one of them {self.settings.objective!r}; here: {names}")
         main = names.index(self.settings.objective)
-        jobs = {w: self._job(world, w[main], main) for w in world.preferences}
-        yield Round(list(dict.fromkeys(jobs.values())))
-        return PolicyFamily(
-            space=Space("points", world.preferences),
-            at=lambda w: policy(world.reference.id, [(jobs[w].id, 1.0)]),
-        )
-
-    def _job(self, world: World, weight: float, main: int) -> Job:
+        weight = preference[main]
         if weight in (0.0, 1.0):
             return world.aspects[main if weight else 1 - main]
-        name, other = world.objectives[main].name, world.objectives[1 - main].name
+        name, other = names[main], names[1 - main]
         params = {"objective": name, "weight": weight, "seed": world.seed, **world.training}
         needs = {"reference": world.reference, "pairs": world.pairs[name]}
         if self.settings.margin == "explicit":

@@ -13,7 +13,8 @@ MODPO is the same training with a shifted reference: `train_dpo` serves both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,9 @@ def train_dpo(
 
     settings = dpo_settings(params)
     with trl_common.quiet():
-        trainer = build_trainer(params, inputs, work, weight, shift)
+        trainer = build_trainer(params, inputs, work, partial(trainer_class, shift), weight)
         curves = trl_common.train(trainer, work, CURVE)
-        norm = _save(trainer, settings, inputs["reference"].path / "model", work.dir)
+        norm = save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
     trained = len(trainer.train_dataset)
     work.charge(Cost(pairs_trained=trained))
     return {
@@ -76,9 +77,17 @@ def train_dpo(
 
 
 def build_trainer(
-    params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace, weight: float, shift: Shift | None
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Handle],
+    work: Workspace,
+    make_class: Callable[[list[int]], type],
+    weight: float = 1.0,
+    signs: Sequence[str] = (),
 ) -> Any:
-    """Return TRL's DPOTrainer, ready to train (the reference log-probabilities are computed here, once)."""
+    """Return a DPOTrainer, ready to train (the reference log-probabilities are computed here, once).
+
+    `make_class` gets the order of training; the data carry the `signs` of these objectives, see `tokenised_pairs`.
+    """
     from transformers import set_seed
     from trl import DPOConfig
 
@@ -88,7 +97,7 @@ def build_trainer(
     set_seed(params["seed"])
     reference = inputs["reference"].path / "model"
     tokenizer = trl_common.load_tokenizer(reference)
-    dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length)
+    dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length, signs)
     order = trl_common.training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
     lora = settings.form == "lora"
     config = trl_common.base_config(
@@ -104,7 +113,7 @@ def build_trainer(
         max_length=settings.max_length,
         precompute_ref_log_probs=True,
     )
-    return _trainer_class(shift, order)(
+    return make_class(order)(
         # bf16 weights are for the frozen trunk under an adapter; what is trained stays fp32 (under autocast).
         model=trl_common.load_causal(reference, settings.precision if lora else "float32"),
         args=trl_common.one_device(DPOConfig(**config)),
@@ -114,7 +123,7 @@ def build_trainer(
     )
 
 
-def _trainer_class(shift: Shift | None, order: list[int]) -> type:
+def trainer_class(shift: Shift | None, order: list[int]) -> type:
     """Return DPOTrainer on tokenised pairs, with a reference that may be shifted, in our order of training."""
     from trl import DPOTrainer
 
@@ -149,10 +158,12 @@ def pairs_file(inputs: Mapping[str, Handle], objective: str) -> Path:
     return inputs["pairs"].path / f"{objective}-policy.jsonl"
 
 
-def tokenised_pairs(tokenizer: Any, path: Path, max_length: int) -> Any:
+def tokenised_pairs(tokenizer: Any, path: Path, max_length: int, signs: Sequence[str] = ()) -> Any:
     """Return a dataset with `prompt_ids`, `chosen_ids`, `rejected_ids` and the texts, sorted by length.
 
     A pair whose prompt leaves no room for an answer within `max_length` tokens is dropped; TRL cuts longer answers.
+    With `signs`, the column of this name has for each of these objectives 1 if it prefers the chosen answer, else -1;
+    `UsageError` where a pair lacks such a label.
     """
     from datasets import Dataset
 
@@ -162,13 +173,23 @@ def tokenised_pairs(tokenizer: Any, path: Path, max_length: int) -> Any:
     prompts = trl_common.prompt_tokens(tokenizer, [row["prompt"] for row in rows])
     chosen = trl_common.answer_tokens(tokenizer, [row["chosen"] for row in rows])
     rejected = trl_common.answer_tokens(tokenizer, [row["rejected"] for row in rows])
-    texts = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
-    dataset = Dataset.from_dict({"prompt_ids": prompts, "chosen_ids": chosen, "rejected_ids": rejected, **texts})
+    columns = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
+    if signs:
+        columns["signs"] = [_signs(path, row, signs) for row in rows]
+    dataset = Dataset.from_dict({"prompt_ids": prompts, "chosen_ids": chosen, "rejected_ids": rejected, **columns})
     kept = [i for i in range(len(rows)) if len(prompts[i]) < max_length]
     if not kept:
         raise UsageError(f"{path}: every prompt is longer than max_length = {max_length} tokens")
     lengths = pair_lengths(dataset)
     return dataset.select(sorted(kept, key=lengths.__getitem__)).flatten_indices()
+
+
+def _signs(path: Path, row: Mapping[str, Any], objectives: Sequence[str]) -> list[int]:
+    labels = row.get("labels") or {}
+    lost = [name for name in objectives if labels.get(name) not in (-1, 1)]
+    if lost:
+        raise UsageError(f"{path}: a pair has no label for {lost[0]!r}: this method needs both labels on every pair")
+    return [labels[name] for name in objectives]
 
 
 def pair_lengths(dataset: Any) -> list[int]:
@@ -178,7 +199,7 @@ def pair_lengths(dataset: Any) -> list[int]:
     return [len(prompt) + answer for prompt, answer in zip(dataset["prompt_ids"], longest, strict=True)]
 
 
-def _save(trainer: Any, settings: DPOSettings, reference: Path, directory: Path) -> float:
+def save_trained(trainer: Any, settings: DPOSettings, reference: Path, directory: Path) -> float:
     """Write the adapter or model; return ||tau||, the norm of the task vector over all parameters."""
     if settings.form == "lora":
         trainer.model.save_pretrained(directory / "adapter")

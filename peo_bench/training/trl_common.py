@@ -199,7 +199,10 @@ class Guard:
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Do TRL's step; check its loss."""
-        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        return self.checked(super().training_step(*args, **kwargs))  # type: ignore[misc]
+
+    def checked(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return `loss`; raise `Diverged` if it is not finite."""
         if not torch.isfinite(loss):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
             raise Diverged(f"the training loss is {loss.item()} at step {step}: lower the learning rate")

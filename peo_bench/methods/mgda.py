@@ -1,0 +1,28 @@
+"""MGDA on the objectives' DPO losses: always the min-norm combination of the gradients, so no objective gets worse.
+
+Desideri 2012; Sener & Koltun 2018, arXiv 1810.04650, eq. 3. It takes no preference: one policy, which stops where the
+gradients cancel (a Pareto-stationary point). Judge it by dominance, not by its front.
+"""
+
+from __future__ import annotations
+
+from peo_bench.core.job import Job
+from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
+from peo_bench.core.space import Space
+from peo_bench.core.spec import policy
+from peo_bench.methods.points import combined_job
+
+
+class MGDA(Method):
+    """One DPO run along the common descent direction of all objectives."""
+
+    name = "mgda"
+    reference = "Sener & Koltun 2018, arXiv 1810.04650"
+    needs_labels_on_both = True
+
+    def build(self, world: World) -> Build:
+        """Train the one policy."""
+        centre = tuple(1.0 / len(world.objectives) for _ in world.objectives)
+        job: Job = combined_job(world, centre, "mgda")
+        yield Round([job])
+        return PolicyFamily(space=Space("points", (centre,)), at=lambda w: policy(world.reference.id, [(job.id, 1.0)]))

@@ -1,0 +1,204 @@
+"""Offline multi-objective DPO: one gradient per objective on the same pairs, combined by what their Gram matrix says.
+
+Every pair carries the label s_i = +1 or -1 of every objective i; the losses are L_i = -log sigma(beta s_i Delta) with
+Delta = [log pi/pi_ref](chosen) - [log pi/pi_ref](rejected), log pi summed over answer tokens. With gradients g_i and
+preference w the step is sum_i a_i g_i, where a depends on w and the Gram matrix G_ij = g_i . g_j alone, so that a
+combiner is a function of numbers and is tested without a model. Gradients are accumulated over the whole batch and
+combined once per optimiser step (the official RACO code combines per micro-batch).
+
+- `weighted`: a = w, the weighted loss (DPO-LW). A mixture of labels is not a mixture of rewards: its optimum differs
+  from the linear one.
+- `mgda`: a = argmin_{p in simplex} |sum p_i g_i|, the min-norm point (Desideri 2012; Sener & Koltun 2018, arXiv
+  1810.04650). Takes no preference.
+- `cagrad`: g_0 = sum w_i g_i, p* = argmin_p G_p . g_0 + c |g_0| |G_p| with G_p = sum p_i g_i, step
+  g_0 + c |g_0| G_p*/|G_p*| (Liu et al. 2021, arXiv 2110.14048, with weights instead of the mean).
+- `raco`: the same with p* clipped to min(p*, w), element by element, so that no objective gets more than asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from peo_bench.core.job import Cost, Handle, Job, job_kind
+from peo_bench.store.workspace import Workspace
+from peo_bench.training import aspect
+
+Floats = npt.NDArray[np.float64]
+Combiner = Callable[..., Floats]
+
+
+def weighted(gram: Floats, preference: Floats) -> Floats:
+    """Return the preference itself: the gradient of the weighted loss."""
+    return preference
+
+
+def mgda(gram: Floats, preference: Floats) -> Floats:
+    """Return the simplex point p (m,) of least norm p' G p; the preference is ignored."""
+    return _on_simplex(lambda p: float(p @ gram @ p), lambda p: 2 * gram @ p, len(gram))
+
+
+def cagrad(gram: Floats, preference: Floats, c: float) -> Floats:
+    """Return the conflict-averse coefficients (m,) within radius c |g_0|."""
+    return _conflict_averse(gram, preference, c, clip=False)
+
+
+def raco(gram: Floats, preference: Floats, c: float, clip: bool = True) -> Floats:
+    """Return the conflict-averse coefficients (m,), the correction clipped to what was asked for."""
+    return _conflict_averse(gram, preference, c, clip=clip)
+
+
+COMBINERS: Mapping[str, Combiner] = {"weighted": weighted, "mgda": mgda, "cagrad": cagrad, "raco": raco}
+
+
+def _conflict_averse(gram: Floats, preference: Floats, c: float, *, clip: bool) -> Floats:
+    asked = math.sqrt(max(float(preference @ gram @ preference), 0.0))
+    if c == 0 or asked == 0:
+        return preference
+    against = gram @ preference
+
+    def value(p: Floats) -> float:
+        return float(p @ against) + c * asked * math.sqrt(max(float(p @ gram @ p), 0.0))
+
+    def slope(p: Floats) -> Floats:
+        norm = math.sqrt(max(float(p @ gram @ p), 0.0))
+        return against + (c * asked / norm) * (gram @ p) if norm > 0 else against
+
+    p = _on_simplex(value, slope, len(gram))
+    if clip:
+        p = np.minimum(p, preference)
+    norm = math.sqrt(max(float(p @ gram @ p), 0.0))
+    return preference + (c * asked / norm) * p if norm > 1e-12 * asked else preference
+
+
+def _on_simplex(value: Callable[[Floats], float], slope: Callable[[Floats], Floats], m: int) -> Floats:
+    """Minimise a convex function over the simplex of dimension m, from its centre and compared with its vertices."""
+    scale = max(abs(value(np.full(m, 1.0 / m))), *(abs(value(vertex)) for vertex in np.eye(m)), 1e-300)
+    found = minimize(
+        lambda p: value(p) / scale,
+        np.full(m, 1.0 / m),
+        jac=lambda p: slope(p) / scale,
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * m,
+        constraints={"type": "eq", "fun": lambda p: p.sum() - 1.0, "jac": lambda p: np.ones(m)},
+        options={"ftol": 1e-14, "maxiter": 200},
+    )
+    inner = np.clip(found.x, 0.0, None)
+    candidates = [inner / inner.sum(), *np.eye(m)]
+    return min(candidates, key=value)
+
+
+def _bound(job: Job) -> Cost:
+    return Cost(pairs_trained=_charged(aspect.pairs_bound(job).pairs_trained, len(job.params["objectives"])))
+
+
+def _charged(pairs: int, m: int) -> int:
+    """Return what one forward and `m` backward passes cost in pairs of plain DPO, a backward being two forwards."""
+    return round(pairs * (1 + 2 * m) / 3)
+
+
+@job_kind("gradients", version=1, bound=_bound)
+def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Train one policy at `params["weights"]` (in the order of `params["objectives"]`) with `params["combiner"]`.
+
+    The first objective's pairs file gives the pairs; their `labels` the other objectives' signs. The result's curves
+    hold the loss of every objective, the cosine of the first two gradients and the coefficients that were applied.
+    """
+    from peo_bench.training import trl_common
+
+    params = job.params
+    settings = aspect.dpo_settings(params)
+    with trl_common.quiet():
+        trainer = build_trainer(params, inputs, work)
+        names = params["objectives"]
+        curve = {"loss": "loss", "cosine": "cosine"}
+        curve |= {f"{what}_{name}": f"{what}/{name}" for what in ("loss", "coefficient") for name in names}
+        curves = trl_common.train(trainer, work, curve)
+        norm = aspect.save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
+    trained = len(trainer.train_dataset)
+    work.charge(Cost(pairs_trained=_charged(trained, len(names))))
+    return {"form": settings.form, "weights": params["weights"], "task_vector_norm": norm, "curves": curves}
+
+
+def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Any:
+    """Return a DPOTrainer whose step combines the objectives' gradients."""
+    names = params["objectives"]
+    options = {name: params[name] for name in ("c", "clip") if name in params}
+    preference = np.asarray(params["weights"], dtype=np.float64)
+
+    def coefficients(gram: Floats) -> Floats:
+        return COMBINERS[params["combiner"]](gram, preference, **options)
+
+    def make_class(order: list[int]) -> type:
+        return _combined(aspect.trainer_class(None, order), names, coefficients)
+
+    return aspect.build_trainer({**params, "objective": names[0]}, inputs, work, make_class, signs=names)
+
+
+def _combined(base: type, names: list[str], coefficients: Callable[[Floats], Floats]) -> type:
+    """Return `base`, a DPOTrainer, with a step that combines one gradient per objective."""
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    class CombinedTrainer(base):  # type: ignore[misc]
+        """Keeps one gradient per objective over the accumulation window and writes their combination to `.grad`."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            collate: Callable[[list[Any]], dict[str, Any]] = self.data_collator
+            self._sums: list[Any] = [None] * len(names)
+            self.data_collator = lambda rows: collate(rows) | {"signs": torch.tensor([row["signs"] for row in rows])}
+
+        def _set_signature_columns_if_needed(self) -> None:
+            super()._set_signature_columns_if_needed()
+            if "signs" not in self._signature_columns:
+                self._signature_columns.append("signs")
+
+        def losses(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+            """Return the mean loss of every objective over the micro-batch, shape (m,)."""
+            signs = inputs["signs"]
+            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+            tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+            output = model(**tokens, labels=labels, use_cache=False, fused_lm_head=True)
+            chosen, rejected = output.log_probs.sum(dim=1).chunk(2)
+            delta = (chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"])
+            return -logsigmoid(self.beta * signs.T * delta).mean(dim=1)
+
+        def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+            """Do one micro-batch; at the end of the window set `.grad`. Returns the mean loss over objectives."""
+            model.train()
+            inputs = self._prepare_inputs(inputs)
+            with self.compute_loss_context_manager():
+                losses = self.losses(model, inputs)
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            share = losses / self.current_gradient_accumulation_steps
+            for i, sums in enumerate(self._sums):
+                new = torch.autograd.grad(share[i], parameters, retain_graph=i + 1 < len(names))
+                self._sums[i] = list(new) if sums is None else [a + b for a, b in zip(sums, new, strict=True)]
+            for name, loss in zip(names, losses.detach().tolist(), strict=True):
+                self._metrics["train"][f"loss/{name}"].append(loss)
+            if self.accelerator.sync_gradients:
+                self._write(parameters)
+            return self.checked(share.mean().detach())
+
+        def _write(self, parameters: list[Any]) -> None:
+            sums, self._sums = self._sums, [None] * len(names)
+            gram = np.asarray([[_dot(a, b) for b in sums] for a in sums])
+            applied = coefficients(gram)
+            for k, parameter in enumerate(parameters):
+                parameter.grad = sum(a * gradient[k] for a, gradient in zip(applied.tolist(), sums, strict=True))
+            norm = math.sqrt(gram[0, 0] * gram[1, 1])
+            self._metrics["train"]["cosine"].append(float(gram[0, 1] / norm) if norm > 0 else 0.0)
+            for name, value in zip(names, applied.tolist(), strict=True):
+                self._metrics["train"][f"coefficient/{name}"].append(value)
+
+    return CombinedTrainer
+
+
+def _dot(a: list[Any], b: list[Any]) -> float:
+    return sum(float((x.double() * y.double()).sum()) for x, y in zip(a, b, strict=True))
