@@ -148,9 +148,11 @@ def _combined(base: type, names: list[str], coefficients: Callable[[Floats], Flo
     class CombinedTrainer(base):  # type: ignore[misc]
         """Keeps one gradient per objective over the accumulation window and writes their combination to `.grad`."""
 
+        data_collator: Any
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            collate: Callable[[list[Any]], dict[str, Any]] = self.data_collator
+            collate = self.data_collator
             self._sums: list[Any] = [None] * len(names)
             self.data_collator = lambda rows: collate(rows) | {"signs": torch.tensor([row["signs"] for row in rows])}
 
