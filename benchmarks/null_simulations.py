@@ -151,16 +151,19 @@ def main() -> None:
     parser.add_argument("--hypervolume-runs", type=int, default=1000)
     parser.add_argument("--seed-runs", type=int, default=4000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--part", choices=["utility", "hypervolume", "seeds"], help="one table only")
     options = parser.parse_args()
     plain = [(pair, n, common, 1) for pair, n, common in product(PAIRS, (200, 700), (True, False))]
     seeded = [(pair, 200, True, seeds) for pair, seeds in product((PAIRS[0], PAIRS[4]), (2, 3, 5))]
+    tasks = {
+        "utility": (options.runs, "utility", plain),
+        "hypervolume": (options.hypervolume_runs, "hypervolume", plain),
+        "seeds": (options.seed_runs, "utility", seeded),
+    }
+    result = json.loads(RESULT.read_text()) if options.part else {"resamples": RESAMPLES}
     with ProcessPoolExecutor(options.workers) as pool:
-        result = {
-            "utility": simulations(pool, options.runs, "utility", plain),
-            "hypervolume": simulations(pool, options.hypervolume_runs, "hypervolume", plain),
-            "seeds": simulations(pool, options.seed_runs, "utility", seeded),
-            "resamples": RESAMPLES,
-        }
+        for name in [options.part] if options.part else tasks:
+            result[name] = simulations(pool, *tasks[name])
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     DOCS.write_text(with_tables(DOCS.read_text(), tables(result)))
     print(tables(result))
