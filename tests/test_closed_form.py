@@ -116,7 +116,8 @@ class Tabular:
     def run(self, job: Job) -> dict:
         names = [o.name for o in OBJECTIVES]
         if job.kind == "aspect":
-            self.deltas[job.id] = converge(REWARDS[names.index(job.params["objective"])], np.zeros((X, V)), 1.0)
+            sign = -1 if job.params.get("swapped") else 1
+            self.deltas[job.id] = converge(sign * REWARDS[names.index(job.params["objective"])], np.zeros((X, V)), 1.0)
             return {"form": "full", "task_vector_norm": float(np.linalg.norm(self.deltas[job.id]))}
         if job.kind == "modpo":
             # labels of objective 0; margin = implicit reward of the other expert, or the reward itself
@@ -246,6 +247,34 @@ def test_a_front_that_collapses_to_a_point_steers_nowhere():
         [{"coefficients": (1.0, 1.0)}, {"coefficients": (0.0, 0.0)}], np.array([[2.0, 2.0], [1.0, 1.0]])
     )
     assert steer(0.0) == steer(1.0) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("w", PREFERENCES)
+def test_preference_vectors_go_twice_as_far_as_the_soup(tabular, w):
+    """Swapped labels give tau- = -tau+ at the optimum, so phi = 2 tau and eta = 1/2 is the soup."""
+    family = tabular.build("preference-vector", {"eta": 0.5})
+    assert abs(tabular.log_probs(family.resolve(w)) - optimum(w)).max() < 1e-8
+    far = tabular.build("preference-vector")
+    assert abs(tabular.log_probs(far.resolve(w)) - optimum((2 * w[0], 2 * w[1]))).max() < 1e-8
+
+
+@pytest.mark.parametrize("w", PREFERENCES)
+def test_peo_past_expert_stays_on_the_line_and_reaches_past_the_experts(tabular, w):
+    family = tabular.build("peo-past-expert", {"reach": 1.0, "budget": 13})
+    a, b = family.coefficients(w)
+    assert a + b == pytest.approx(1.0)
+    assert abs(tabular.log_probs(family.resolve(w)) - optimum((a, b))).max() < 1e-8
+    assert family.coefficients((1.0, 0.0))[0] > 1 > 0 > family.coefficients((0.0, 1.0))[0]
+    inside = tabular.build("peo-past-expert", {"reach": 0.0, "budget": 5})
+    assert all(0 <= c <= 1 for c in inside.coefficients(w)), "without reach: the soup's segment"
+
+
+@pytest.mark.parametrize("w", PREFERENCES)
+def test_peo_bonesoup_blends_strengthened_experts(tabular, w):
+    """With exact scores more strength is always better for one objective alone: both strengths are the largest."""
+    family = tabular.build("peo-bonesoup", {"strongest": 1.5})
+    assert family.chosen["strengths"] == [1.5, 1.5]
+    assert abs(tabular.log_probs(family.resolve(w)) - optimum((1.5 * w[0], 1.5 * w[1]))).max() < 1e-8
 
 
 def test_expo_scales_every_task_vector(tabular):

@@ -47,9 +47,11 @@ class World:
 
     def aspect(self, objective: str) -> Job:
         """Return phase 1 for one objective: the expert given by the user, else DPO on its pairs."""
-        if objective in self.experts:
-            return self.experts[objective]
-        params = {"objective": objective, "seed": self.seed, **self.training}
+        return self.experts[objective] if objective in self.experts else self.dpo(objective)
+
+    def dpo(self, objective: str, **changes: Any) -> Job:
+        """Return DPO on one objective's pairs, with `changes` to its parameters."""
+        params = {"objective": objective, "seed": self.seed, **self.training, **changes}
         return Job("aspect", params, {"reference": self.reference, "pairs": self.pairs[objective]})
 
     @property

@@ -43,7 +43,7 @@ def pairs_bound(job: Job, split: str = "policy") -> Cost:
 
 @job_kind("aspect", version=1, bound=pairs_bound)
 def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
-    """Train the DPO expert of `params["objective"]`."""
+    """Train the DPO expert of `params["objective"]`; with `params["swapped"]` on pairs whose labels are swapped."""
     return train_dpo(job.params, inputs, work)
 
 
@@ -98,6 +98,9 @@ def build_trainer(
     reference = inputs["reference"].path / "model"
     tokenizer = trl_common.load_tokenizer(reference)
     dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length, signs)
+    if params.get("swapped"):
+        names = {"chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids", "chosen": "rejected", "rejected": "chosen"}
+        dataset = dataset.rename_columns(names)
     order = trl_common.training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
     lora = settings.form == "lora"
     config = trl_common.base_config(
