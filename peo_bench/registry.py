@@ -111,6 +111,7 @@ METHODS: Registry[type[Method]] = Registry(
         "cagrad": "peo_bench.methods.cagrad:CAGrad",
         "dpo-lw": "peo_bench.methods.dpo_lw:DPOLW",
         "expo": "peo_bench.methods.expo:ExPO",
+        "map": "peo_bench.methods.map:MAP",
         "mgda": "peo_bench.methods.mgda:MGDA",
         "mod": "peo_bench.methods.mod:MOD",
         "modpo": "peo_bench.methods.modpo:MODPO",

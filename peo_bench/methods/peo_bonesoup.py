@@ -1,4 +1,4 @@
-"""PEO with a strength per objective (after Bone Soups, arXiv 2502.10762): theta_ref + mu k_1 tau_1 + (1 - mu) k_2 tau_2.
+"""PEO with a strength per objective: theta_ref + mu k_1 tau_1 + (1 - mu) k_2 tau_2 (after Bone Soups, 2502.10762).
 
 k_i is found at the pure preference for objective i, where it alone counts, and the preference mu then blends the two
 strengthened experts. A strength of 1 is the expert itself, so with k = (1, 1) this is the soup.

@@ -2,8 +2,8 @@
 
 With two experts and a generalist between them every such policy lies on the line a + b = 1 of the plane
 theta_ref + a tau_1 + b tau_2, whatever the generalist is: only lambda_1 phi_2 - lambda_2 phi_1 matters. So the line is
-what is searched, from `reach` before one expert to `reach` past the other; beyond an expert one coefficient is negative.
-The soup is its middle part.
+what is searched, from `reach` before one expert to `reach` past the other; beyond an expert one coefficient is
+negative. The soup is its middle part.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.preprocessing import PolynomialFeatures
 
 Floats = npt.NDArray[np.float64]
 Search = Generator[Floats, Floats, None]
@@ -33,7 +34,7 @@ def surrogate(budget: int, seed: int, batch: int = 4) -> Search:
     points = np.array([(x, y) for x in side for y in side])[:budget]
     values = yield points
     while len(points) < budget:
-        front = _surrogate_front(points, values, seed + len(points))
+        front = surrogate_front(fit_quadratic(points, values), 2, seed + len(points), "nsga2")
         new = _spread(front, points, min(batch, budget - len(points)))
         values = np.vstack([values, (yield new)])
         points = np.vstack([points, new])
@@ -74,24 +75,48 @@ def drive(search: Search, evaluate: Callable[[int, Floats], Floats]) -> None:
 STRATEGIES: dict[str, Callable[[int, int], Search]] = {"grid": grid, "surrogate": surrogate, "nsga2": nsga2}
 
 
-def _features(points: Floats) -> Floats:
-    x, y = points.T
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+def fit_quadratic(points: Floats, values: Floats) -> Callable[[Floats], Floats]:
+    """Return least-squares quadratics of `values` (n, n_objectives) at `points` (n, m), as (k, m) -> (k, n_objectives).
+
+    Raises ValueError with fewer than (m + 1)(m + 2) / 2 points, which do not determine a quadratic.
+    """
+    if len(points) < (points.shape[1] + 1) * (points.shape[1] + 2) // 2:
+        raise ValueError(f"{len(points)} points do not determine a quadratic of {points.shape[1]} variables")
+    features = PolynomialFeatures(degree=2)
+    coefficients = np.linalg.lstsq(features.fit_transform(points), values, rcond=None)[0]
+    return lambda new: np.asarray(features.transform(new) @ coefficients)
 
 
-def _surrogate_front(points: Floats, values: Floats, seed: int) -> Floats:
-    """Return points of the unit square that are non-dominated under the fitted quadratics."""
+def surrogate_front(fitted: Callable[[Floats], Floats], m: int, seed: int, optimiser: str) -> Floats:
+    """Return points (n, m) of the unit box that are non-dominated under `fitted`, every objective maximised.
+
+    `optimiser`: "nsga2" with a small population, enough to propose a batch; "nsga3" or "moead" with MAP's published
+    settings (population 100, 150 generations, SBX and polynomial mutation with eta 20).
+    """
+    from pymoo.algorithms.moo.moead import MOEAD
     from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.algorithms.moo.nsga3 import NSGA3
     from pymoo.core.problem import Problem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
     from pymoo.optimize import minimize
+    from pymoo.util.ref_dirs import get_reference_directions
 
-    coefficients = np.linalg.lstsq(_features(points), values, rcond=None)[0]
+    n_objectives = fitted(np.zeros((1, m))).shape[1]
 
     class Fitted(Problem):  # type: ignore[misc]
         def _evaluate(self, x: Floats, out: dict[str, Floats], *args: object, **kwargs: object) -> None:
-            out["F"] = -_features(x) @ coefficients
+            out["F"] = -fitted(x)
 
-    result = minimize(Fitted(n_var=2, n_obj=2, xl=0.0, xu=1.0), NSGA2(pop_size=40), ("n_gen", 40), seed=seed)
+    problem = Fitted(n_var=m, n_obj=n_objectives, xl=0.0, xu=1.0)
+    if optimiser == "nsga2":
+        algorithm, generations = NSGA2(pop_size=40), 40
+    else:
+        directions = get_reference_directions("energy", n_objectives, 100, seed=1)
+        operators = {"crossover": SBX(eta=20, prob=0.7), "mutation": PM(eta=20, prob=0.3)}
+        make = NSGA3 if optimiser == "nsga3" else MOEAD
+        algorithm, generations = make(ref_dirs=directions, **operators), 150
+    result = minimize(problem, algorithm, ("n_gen", generations), seed=seed)
     return np.atleast_2d(np.asarray(result.X))
 
 
