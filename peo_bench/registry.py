@@ -92,6 +92,7 @@ JOB_KINDS: Registry[JobKind] = Registry(
         "extrapolation": "peo_bench.training.extrapolation:extrapolate",
         "gguf": "peo_bench.data.checkpoint:import_gguf",
         "gradients": "peo_bench.training.gradients:train_combined",
+        "merged": "peo_bench.training.merged:write_merged",
         "modpo": "peo_bench.training.modpo:train_modpo",
         "pairs": "peo_bench.data.pairs:build_pairs",
         "prompts": "peo_bench.data.pairs:build_prompts",
@@ -121,6 +122,7 @@ METHODS: Registry[type[Method]] = Registry(
         "peo-past-expert": "peo_bench.methods.peo_past_expert:PEOPastExpert",
         "preference-vector": "peo_bench.methods.preference_vector:PreferenceVector",
         "raco": "peo_bench.methods.raco:RACO",
+        "sacpo": "peo_bench.methods.sacpo:SACPO",
         "soup": "peo_bench.methods.soup:Soup",
     },
 )

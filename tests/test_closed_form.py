@@ -117,7 +117,11 @@ class Tabular:
         names = [o.name for o in OBJECTIVES]
         if job.kind == "aspect":
             sign = -1 if job.params.get("swapped") else 1
-            self.deltas[job.id] = converge(sign * REWARDS[names.index(job.params["objective"])], np.zeros((X, V)), 1.0)
+            reward = sign * REWARDS[names.index(job.params["objective"])]
+            self.deltas[job.id] = converge(reward, np.zeros((X, V)), 1.0)
+            start = job.needs["reference"]
+            if start.kind == "merged":  # the second of two steps: a full model holds both
+                self.deltas[job.id] += self.deltas[start.needs["one"].id]
             return {"form": "full", "task_vector_norm": float(np.linalg.norm(self.deltas[job.id]))}
         if job.kind == "modpo":
             # labels of objective 0; margin = implicit reward of the other expert, or the reward itself
@@ -267,6 +271,16 @@ def test_peo_past_expert_stays_on_the_line_and_reaches_past_the_experts(tabular,
     assert family.coefficients((1.0, 0.0))[0] > 1 > 0 > family.coefficients((0.0, 1.0))[0]
     inside = tabular.build("peo-past-expert", {"reach": 0.0, "budget": 5})
     assert all(0 <= c <= 1 for c in inside.coefficients(w)), "without reach: the soup's segment"
+
+
+@pytest.mark.parametrize("q", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_sacpo_adds_the_second_step_to_the_first(tabular, q):
+    """Both steps exact: pi_ref exp((r_1 + q r_2) / beta) / Z; q = 0 is the first expert itself."""
+    family = tabular.build("sacpo")
+    spec = family.resolve((1 - q, q))
+    assert abs(tabular.log_probs(spec) - optimum((1.0, q))).max() < 1e-8
+    if q == 0:
+        assert spec.key == tabular.build("soup").resolve((1.0, 0.0)).key
 
 
 @pytest.mark.parametrize("w", PREFERENCES)

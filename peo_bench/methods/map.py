@@ -4,8 +4,8 @@ theta(c) = theta_ref + sum_i c_i tau_i is scored at a few coefficients c, every 
 quadratic a + b . c + c' A c, and the Pareto front of the *fitted* scores is found by an evolutionary algorithm, which
 costs nothing. Published: NSGA-III, population 100, 150 generations, SBX and polynomial mutation with eta 20, at least
 (m + 1)(m + 2) / 2 evaluations; the paper links bounded metrics through a sigmoid, ours are unbounded scores. A
-preference takes the point of that front with the highest fitted utility. Ours: the box is [0, `reach`] in units in which
-1 is the expert, the points are a scrambled Sobol sequence plus the corners.
+preference takes the point of that front with the highest fitted utility. Ours: the box is [0, `reach`] in units in
+which 1 is the expert, the points are a scrambled Sobol sequence plus the corners.
 
 Unlike PEO's third phase it never looks at its choice again: the fit is believed (mind the winner's curse).
 """
