@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["utility", "hypervolume", "seeds"], help="one table only")
     options = parser.parse_args()
     plain = [(pair, n, common, 1) for pair, n, common in product(PAIRS, (200, 700), (True, False))]
-    seeded = [(pair, 200, True, seeds) for pair, seeds in product((PAIRS[0], PAIRS[4]), (2, 3, 5))]
+    seeded = [(pair, n, True, seeds) for pair, n, seeds in product((PAIRS[0], PAIRS[4]), (200, 700), (2, 3, 5))]
     tasks = {
         "utility": (options.runs, "utility", plain),
         "hypervolume": (options.hypervolume_runs, "hypervolume", plain),

@@ -45,7 +45,7 @@ def test_groups_by_hand(peo_bench, points):
 
 
 def test_the_bound_can_be_named_and_left_out(peo_bench, points):
-    _, out, _ = peo_bench("pareto", points, *AXES, "--reference", "cost=4,reward=0", "--json")
+    _, out, _ = peo_bench("pareto", points, *AXES, "--reference", "cost = 4, reward=0", "--json")
     assert json.loads(out)["groups"]["all"]["hypervolume"] == 9 * 0 + 2 * 4 + 1 * 1
     code, out, _ = peo_bench("pareto", points, *AXES)
     assert code == 0
@@ -96,12 +96,16 @@ def test_a_plot_as_a_picture(peo_bench, points, tmp_path, suffix, magic):
         (POINTS, [*AXES, "--reference", "1,nan"], "one number for each"),
         (POINTS, [*AXES, "--reference", "reward=1,costs=2"], "one number for each"),
         (POINTS, [*AXES, "--plot", "p.gif"], "figures end in"),
-        (POINTS + "a,1\n", [*AXES], "row 7, column 'cost'"),
-        (POINTS + "a,nan,1\n", [*AXES], "row 7, column 'reward': 'nan' is not a finite number"),
-        (POINTS + "a,1,inf\n", [*AXES], "row 7, column 'cost': 'inf'"),
-        (POINTS + "a,,1\n", [*AXES], "row 7, column 'reward': ''"),
+        (POINTS + "a,1\n", [*AXES], "points.csv:8: has 2 cells, the header 3"),
+        (POINTS + "a,nan,1\n", [*AXES], "points.csv:8: column 'reward': 'nan' is not a finite number"),
+        (POINTS + "a,1,inf\n", [*AXES], "points.csv:8: column 'cost': 'inf'"),
+        (POINTS + "a,,1\n", [*AXES], "points.csv:8: column 'reward': ''"),
         ("who,reward,cost\n", [*AXES], "no points"),
-        ("", [*AXES], "cannot be read as CSV"),
+        ("", [*AXES], "is empty"),
+        (POINTS + "a,1,2,note\n", [*AXES], "points.csv:8: has 4 cells, the header 3"),
+        (POINTS + "\na,1_000,2\n", [*AXES], "points.csv:9: column 'reward': '1_000'"),
+        ("reward,cost\n1,2,3\n4,5,6\n", [*AXES], "points.csv:2: has 3 cells, the header 2"),
+        ("reward,reward,cost\n1,2,3\n", [*AXES], "names 'reward' 2 times"),
         ("reward,cost,x\n1,2,3\n", [*AXES, "--maximize", "x", "--plot", "p.svg"], "draws two columns"),
     ],
 )

@@ -79,6 +79,8 @@ def test_other_seeds_are_averaged_and_said_to_be(peo_bench, tmp_path):
     code, out, err = peo_bench("compare", *map(str, runs), "--out", "both")
     assert (code, err) == (0, "")
     assert "different seeds" in out
+    verdict = json.loads((tmp_path / "both" / "report.json").read_text())["tasks"]["sandbox"]["verdict"]
+    assert "training variance not included" in " ".join(verdict["details"])
     assert {row["covers"] for row in compared(tmp_path / "both")["comparisons"]} == {"prompts"}
 
 
@@ -103,6 +105,34 @@ def test_runs_that_were_measured_otherwise_are_refused(peo_bench, two_runs, tmp_
     assert not (tmp_path / "both").exists()
 
 
+def test_a_finished_run_is_never_overwritten(peo_bench, two_runs):
+    a, b = map(str, two_runs)
+    before = (two_runs[0] / "run.json").read_bytes()
+    code, _, err = peo_bench("compare", a, b, "--out", a)
+    assert code == 2
+    assert "holds something else than a comparison" in err
+    assert (two_runs[0] / "run.json").read_bytes() == before
+    assert peo_bench("compare", a, b, "--out", "both")[0] == 0
+    assert peo_bench("compare", a, b, "--out", "both")[0] == 0, "a comparison may be made again"
+
+
+def test_equal_folder_names_stay_apart(peo_bench, tmp_path):
+    runs = [
+        write_run_folder(tmp_path / d / n, noise_seed=i)
+        for i, (d, n) in enumerate((("1", "x"), ("2", "x"), ("3", "x-2")))
+    ]
+    assert peo_bench("compare", *map(str, runs), "--out", "all")[0] == 0
+    assert len([m for m in compared(tmp_path / "all")["methods"] if m.startswith("modpo@")]) == 3
+
+
+def test_another_reference_policy_is_said(peo_bench, two_runs):
+    points = pd.read_csv(two_runs[1] / "points.csv")
+    points.loc[points["method"] == "reference", "spec_key"] = "another"
+    points.to_csv(two_runs[1] / "points.csv", index=False)
+    out = peo_bench("compare", *map(str, two_runs), "--out", "both")[1]
+    assert "began at another reference policy" in out
+
+
 def test_folders_that_cannot_be_compared(peo_bench, two_runs, tmp_path):
     a = str(two_runs[0])
     assert "at least two" in peo_bench("compare", a)[2]
@@ -114,3 +144,6 @@ def test_folders_that_cannot_be_compared(peo_bench, two_runs, tmp_path):
     del run["measure"]
     (two_runs[1] / "run.json").write_text(json.dumps(run))
     assert "older version" in peo_bench("compare", a, str(two_runs[1]))[2]
+    (two_runs[1] / "metrics.json").write_text("{")
+    assert "is not JSON" in peo_bench("compare", a, str(two_runs[1]))[2]
+    assert "not a finished run folder" in peo_bench("compare", a, str(two_runs[1] / "points.csv"))[2]

@@ -12,7 +12,7 @@ from run_folder_fixture import write_run_folder
 
 from peo_bench.report.board import published
 from peo_bench.resources import resource_dir
-from peo_bench.runs.leaderboard import boards, verify
+from peo_bench.runs.leaderboard import _row_sha256, _sha256, boards, verify
 
 
 @pytest.fixture
@@ -70,7 +70,15 @@ def test_adding_again_changes_nothing(peo_bench, board):
         (("method",), "soup"),
         (("seeds",), [1, 2, 3]),
         (("provenance", "config_sha256"), "0" * 64),
-        (("scores", "sha256"), "0" * 64),
+        (("scores_sha256",), "0" * 64),
+        (("row_sha256",), "0" * 64),
+        (("n_prompts",), 100_000),
+        (("costs", "train_units"), 0.1),
+        (("model",), "another"),
+        (("provenance", "judges"), {"helpful": "gpt"}),
+        (("provenance", "command"), "peo-bench run"),
+        (("values",), {}),
+        (("id",), "peo-00000000"),
     ],
 )
 def test_a_tampered_row_is_caught(peo_bench, board, path, value):
@@ -87,9 +95,64 @@ def test_a_tampered_row_is_caught(peo_bench, board, path, value):
     assert "0 problems" not in out
 
 
+def resealed(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"row_sha256": _row_sha256(row)}
+
+
+def test_exchanged_and_repeated_rows_are_caught(peo_bench, board):
+    """Even with the digest of the row made anew."""
+    table = content(board)
+    modpo, peo = table["rows"][0], table["rows"][-1]
+    swapped = {key: peo[key] for key in ("values", "scores_sha256")}
+    peo |= {key: modpo[key] for key in swapped}
+    modpo |= swapped
+    table["rows"] = [resealed(modpo), table["rows"][1], resealed(peo)]
+    paths = [board / f"scores/{row['id']}.parquet" for row in (modpo, peo)]
+    contents = [path.read_bytes() for path in paths]
+    for path, other in zip(paths, reversed(contents), strict=True):
+        path.write_bytes(other)
+    (board / "board.json").write_text(json.dumps(table))
+    _, _, err = peo_bench("leaderboard", "verify")
+    assert err.count("method") >= 2
+    for path, own in zip(paths, contents, strict=True):
+        path.write_bytes(own)
+    table = content(board)
+    table["rows"].append(table["rows"][-1])
+    (board / "board.json").write_text(json.dumps(table))
+    assert "occurs" in peo_bench("leaderboard", "verify")[2]
+
+
+@pytest.mark.parametrize("damage", ["key", "row", "empty", "rows", "text"])
+def test_damage_is_a_problem_and_never_a_traceback(peo_bench, board, damage):
+    table = content(board)
+    row = table["rows"][-1]
+    path = board / f"scores/{row['id']}.parquet"
+    if damage == "key":
+        del row["values"]
+    elif damage == "row":
+        table["rows"][-1] = "x"
+    else:
+        scores = pd.read_parquet(path)
+        {"empty": scores.head(0), "rows": scores.iloc[1:], "text": scores.drop(columns="reward")}[damage].to_parquet(
+            path
+        )
+        table["rows"][-1] = resealed(row | {"scores_sha256": _sha256(path)})
+    (board / "board.json").write_text(json.dumps(table))
+    code, _, err = peo_bench("leaderboard", "verify")
+    assert code == 3
+    assert "Traceback" not in err
+
+
+def test_scores_without_a_board_are_caught(peo_bench, board):
+    (board / "board.json").unlink()
+    code, _, err = peo_bench("leaderboard", "verify")
+    assert code == 3
+    assert "has scores and no board.json" in err
+
+
 def test_tampered_missing_and_stray_scores_are_caught(peo_bench, board):
     row = content(board)["rows"][-1]
-    path = board / row["scores"]["file"]
+    path = board / f"scores/{row['id']}.parquet"
     scores = pd.read_parquet(path)
     scores.loc[0, "reward"] += 1e-6
     scores.to_parquet(path, index=False)
@@ -137,10 +200,15 @@ def test_what_does_not_belong_is_refused(peo_bench, board, tmp_path):
     assert peo_bench("compare", "a", "b", "--out", "both")[0] == 0
     assert "is a comparison" in peo_bench("leaderboard", "add", "both")[2]
     assert "no leaderboard there" in peo_bench("leaderboard", "show", "--dir", "nowhere")[2]
+    assert peo_bench("leaderboard", "add", "a", "--dir", "ours")[0] == 0
     (board / "board.json").write_text("{")
     code, _, err = peo_bench("leaderboard", "verify")
     assert code == 2
     assert "is no leaderboard" in err
+    assert (
+        "cannot write there"
+        in peo_bench("leaderboard", "html", "--dir", str(tmp_path / "ours"), "--out", "no/x.html")[2]
+    )
 
 
 def test_published_figures_name_their_sources():
@@ -150,6 +218,5 @@ def test_published_figures_name_their_sources():
 
 
 def test_our_own_leaderboards_follow_from_their_scores():
-    found = boards(resource_dir("leaderboards"))
-    assert found
-    assert [problem for board in found for problem in verify(board)] == []
+    assert boards(resource_dir("leaderboards"))
+    assert verify(resource_dir("leaderboards")) == []

@@ -57,7 +57,19 @@ def test_unknown_formats_and_a_missing_browser(peo_bench, tmp_path: Path, monkey
     monkeypatch.setenv("PATH", "/nowhere")
     code, _, err = peo_bench("figures", "run", "--formats", "html,pdf", "--out", "figs")
     assert code == 2
-    assert "Chrome or Chromium is needed to draw pdf files" in err
+    assert "is needed to draw pdf files" in err
+    assert not (tmp_path / "figs").exists()
+
+
+def test_a_browser_that_does_not_start_is_no_browser(peo_bench, tmp_path: Path, monkeypatch) -> None:
+    write_run_folder(tmp_path / "run")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "chromium").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "chromium").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin")
+    assert "that starts is needed" in peo_bench("figures", "run", "--formats", "svg")[2]
+    (tmp_path / "file").touch()
+    assert "cannot be made" in peo_bench("figures", "run", "--formats", "csv", "--out", "file")[2]
 
 
 @pytest.mark.browser

@@ -58,12 +58,13 @@ def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Jso
         for row in scores.rows:
             table.add_row(escape(row.label), *(text for text, _ in row.cells))
         screen.print(table)
-        screen.print(view.verdict.headline, highlight=False)
+        for sentence in (view.verdict.headline, *view.verdict.details):
+            screen.print(sentence, highlight=False)
     for entry in others:
         screen.print(f"published, not comparable: {entry.title} ({entry.source})", markup=False, highlight=False)
         table = Table(*entry.headings)
-        for cells in entry.rows:
-            table.add_row(*(escape(str(cell)) for cell in cells))
+        for cells in entry.cells:
+            table.add_row(*map(escape, cells))
         screen.print(table)
 
 
@@ -72,12 +73,12 @@ def verify(dir_: Dir = Path("leaderboards")) -> None:
     """Recompute every row from its scores by prompt; exit code 3 if one does not agree."""
     from peo_bench.runs.leaderboard import verify as problems_of
 
-    found = _boards(dir_)
-    problems = [problem for board in found for problem in problems_of(board)]
+    problems = problems_of(dir_)
+    found = _boards(dir_) if not problems else []
     for problem in problems:
         typer.echo(problem, err=True)
     rows = sum(len(board.rows) for board in found)
-    typer.echo(f"{rows} rows in {len(found)} leaderboards, {len(problems)} problems")
+    typer.echo(f"{len(problems)} problems" if problems else f"{rows} rows in {len(found)} leaderboards, 0 problems")
     raise typer.Exit(3 if problems else 0)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -37,7 +37,7 @@ def pareto(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which points of a CSV file are non-dominated, and how good each group's front is."""
+    """Say how good the fronts of a CSV file's groups are; --json also lists the non-dominated rows."""
     columns = [*maximize, *minimize]
     directions = [True] * len(maximize) + [False] * len(minimize)
     groups, rows = read_points(file, columns, group)
@@ -68,8 +68,8 @@ def pareto(
     for name, values in analysed.items():
         if values["n_beyond_reference"]:
             screen.print(
-                f"[yellow]{escape(name)}: {values['n_beyond_reference']} of {values['n_points']} points are not better "
-                "than the reference everywhere and add no hypervolume[/yellow]"
+                f"[yellow]{escape(repr(name))}: {values['n_beyond_reference']} of {values['n_points']} points are not "
+                "better than the reference everywhere and add no hypervolume[/yellow]"
             )
     if bound is None:
         screen.print("No hypervolume without a bound: give one with --reference, chosen before seeing the points.")
@@ -80,7 +80,7 @@ def pareto(
 def read_points(
     path: Path, columns: list[str], group: str | None
 ) -> tuple[dict[str, FloatArray], dict[str, list[int]]]:
-    """Return by group the points (n_points, n_objectives) and the numbers of their rows, the first below the header 1.
+    """Return by group the points (n_points, n_objectives) and their rows' numbers, the first below the header being 1.
 
     Raises UsageError, in one line, for a file, column or cell that cannot be used.
     """
@@ -89,23 +89,31 @@ def read_points(
     if len(set(columns)) < len(columns):
         raise UsageError(f"--maximize and --minimize name a column twice: {', '.join(columns)}")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            lines = [(reader.line_num, cells) for cells in reader if cells]
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file: give a CSV file with a header") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UsageError(f"{path}: cannot be read as CSV: {str(error).splitlines()[0]}") from None
-    for column in [*columns, *([group] if group else [])]:
-        if column not in table.columns:
-            raise unknown(f"column in {path}", column, table.columns)
-    if not len(table):
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as CSV: {error}") from None
+    if not lines:
+        raise UsageError(f"{path}: is empty: give a CSV file with a header")
+    header = [name.strip() for name in lines[0][1]]
+    for column in [*columns, *([] if group is None else [group])]:
+        if header.count(column) != 1:
+            twice = f"{path}: the header names {column!r} {header.count(column)} times"
+            raise UsageError(twice) if column in header else unknown(f"column in {path}", column, header)
+    if len(lines) == 1:
         raise UsageError(f"{path}: no points below the header")
-    points = np.array([[_number(path, i, c, str(table.at[i, c])) for c in columns] for i in table.index])
-    names = table[group] if group else pd.Series("all", index=table.index)
-    wanted = dict.fromkeys(names)
-    return (
-        {name: points[(names == name).to_numpy()] for name in wanted},
-        {name: [int(i) + 1 for i in table.index[names == name]] for name in wanted},
-    )
+    points: dict[str, list[list[float]]] = {}
+    rows: dict[str, list[int]] = {}
+    for i, (number, cells) in enumerate(lines[1:], 1):
+        if len(cells) != len(header):
+            raise UsageError(f"{path}:{number}: has {len(cells)} cells, the header {len(header)}")
+        name = "all" if group is None else cells[header.index(group)]
+        points.setdefault(name, []).append([_number(path, number, c, cells[header.index(c)]) for c in columns])
+        rows.setdefault(name, []).append(i)
+    return {name: np.array(own) for name, own in points.items()}, rows
 
 
 def parse_reference(text: str | None, columns: list[str]) -> list[float] | None:
@@ -117,7 +125,8 @@ def parse_reference(text: str | None, columns: list[str]) -> list[float] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
-    named = dict(part.rpartition("=")[::2] for part in parts)
+    split = [part.rpartition("=") for part in parts]
+    named = {name.strip(): value for name, _, value in split}
     values = [named.get(column) for column in columns] if all(named) else parts
     try:
         bound = [float(value) for value in values if value is not None]
@@ -130,13 +139,13 @@ def parse_reference(text: str | None, columns: list[str]) -> list[float] | None:
     return bound
 
 
-def _number(path: Path, row: int, column: str, text: str) -> float:
+def _number(path: Path, line: int, column: str, text: str) -> float:
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"{path}: row {row + 1}, column {column!r}: {text!r} is not a finite number")
+        raise UsageError(f"{path}:{line}: column {column!r}: {text!r} is not a finite number")
     return value
 
 

@@ -51,8 +51,10 @@ def attainment_difference(
     worst, best = validate_points(bounds, n_objectives=2)
     left, right = (_stack(fronts, maximise) for fronts in (a, b))
     signs = left[2]
-    if len(signs) != 2:
-        raise ValueError(f"an attainment difference needs two objectives, got {len(signs)}")
+    if len(signs) != 2 or right[0].shape[1] != 2:
+        raise ValueError(f"an attainment difference needs two objectives, got {len(signs)} and {right[0].shape[1]}")
+    if not (worst * signs < best * signs).all():
+        raise ValueError(f"bounds must be the worst corner and then the best, got {worst} and {best}")
     tables = [np.column_stack([points * -signs, sets]) for points, sets, _ in (left, right)]
     surfaces = [moocore.eaf(table[:, :2], table[:, 2]) for table in tables]
     if np.array_equal(*surfaces):
@@ -72,7 +74,8 @@ def _stack(fronts: Sequence[ArrayLike], maximise: Directions) -> tuple[FloatArra
     arrays = [validate_points(front) for front in fronts]
     if not arrays or not all(map(len, arrays)):
         raise ValueError("attainment needs at least one front, and at least one point in each")
-    if len({array.shape[1] for array in arrays}) > 1:
-        raise ValueError("all fronts must have the same objectives")
+    objectives = {array.shape[1] for array in arrays}
+    if not (len(objectives) == 1 and objectives <= {2, 3}):
+        raise ValueError(f"all fronts must have the same 2 or 3 objectives, got {sorted(objectives)}")
     sets = np.repeat(np.arange(1.0, len(arrays) + 1), [len(array) for array in arrays])
     return np.concatenate(arrays), sets, directions(maximise, arrays[0].shape[1])

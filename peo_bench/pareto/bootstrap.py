@@ -99,7 +99,8 @@ def resample(scores: Mapping[str, ArrayLike], *, n_resamples: int = RESAMPLES, s
 
     ``scores[method]``: see the module; n_policies may differ between methods, prompt j and seed s must be the same in
     all of them. Raises ValueError for shapes that do not fit and for values that are not finite. Time and memory are
-    O(n_resamples n_policies n_objectives) beside one matrix product with the scores.
+    O(n_resamples n_policies n_objectives) beside one matrix product with the scores. Crossed clusters are drawn
+    independently of each other: the pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1).
 
     >>> drawn = resample({"a": np.zeros((3, 40, 2)), "b": np.zeros((1, 40, 2))}, n_resamples=7)
     >>> drawn.drawn["a"].shape, drawn.drawn["b"].shape, drawn.observed["b"].shape
@@ -112,6 +113,8 @@ def resample(scores: Mapping[str, ArrayLike], *, n_resamples: int = RESAMPLES, s
             "a paired bootstrap needs the same seeds, prompts and objectives for every method, at least one method; "
             f"got (n_seeds, n_prompts, n_objectives) in {sorted(shapes)}"
         )
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
     n_seeds, n_prompts, _ = shapes.pop()
     random = np.random.default_rng(seed)
     prompts, seeds = _draws(random, n_prompts, n_resamples), _draws(random, n_seeds, n_resamples)
@@ -135,7 +138,10 @@ def bootstrap_hypervolume(resamples: Resamples, reference: ArrayLike, maximise: 
     (True, True)
     """
     bound = validate_reference(reference)
-    signs = directions(maximise, len(bound))
+    n_objectives = next(iter(resamples.observed.values())).shape[1]
+    if len(bound) != n_objectives:
+        raise ValueError(f"the reference point has {len(bound)} objectives, the scores {n_objectives}")
+    signs = directions(maximise, n_objectives)
     return resamples.estimate(lambda sets: np.array([volume(points, bound * -signs) for points in sets * -signs]))
 
 
@@ -249,19 +255,22 @@ def utility_by_prompt(scores: ArrayLike, weights: ArrayLike, maximise: Direction
     return np.asarray(np.einsum("spnk,pk->sn", array, simplex * signs) / len(simplex))
 
 
-def detectable_difference(differences: ArrayLike, *, power: float = 0.8) -> float:
-    """Return the least true difference that this many prompts reveal with probability ``power`` at the 5 % level.
+def detectable_difference(differences: ArrayLike, *, power: float = 0.8, level: float = 0.05) -> float:
+    """Return the least true difference that this many prompts reveal with probability ``power`` at ``level``.
 
-    ``differences`` (n_prompts,) between two methods, prompt by prompt; normal approximation,
-    (z_0.975 + z_power) sd / sqrt(n). NaN with fewer than 2 prompts. O(n_prompts).
+    ``differences`` (n_prompts,) between two methods, prompt by prompt; normal approximation of the paired t test,
+    (z_{1 - level / 2} + z_power) sd / sqrt(n) (Cohen 1988, chapter 2). NaN with fewer than 2 prompts. O(n_prompts).
 
     >>> round(detectable_difference([-1.0, 1.0] * 350), 4)
     0.106
     """
     values = np.array(differences, dtype=np.float64)
+    if values.ndim != 1 or not 0 < power < 1 or not 0 < level < 1:
+        raise ValueError(f"differences must be one-dimensional and power and level in (0, 1), got {values.shape}")
+    require_finite(values, "differences")
     if len(values) < 2:
         return float("nan")
-    z = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(power)
+    z = stats.norm.isf(level / 2) + stats.norm.ppf(power)
     return float(z * values.std(ddof=1) / np.sqrt(len(values)))
 
 
@@ -269,10 +278,13 @@ def rank_ranges(estimates: Mapping[str, Estimate]) -> dict[str, tuple[int, int]]
     """Return for each method the ranks (best, worst) of the middle 95 % of resamples; rank 1 has the highest value.
 
     Methods that are equal in a resample share their best rank there. O(n_methods log n_methods) per resample.
+    Goldstein & Spiegelhalter 1996, JRSS A 159.
 
     >>> rank_ranges({"a": Estimate.of(1.0, np.array([1.0, 1.0])), "b": Estimate.of(0.5, np.array([0.0, 2.0]))})
     {'a': (1, 2), 'b': (1, 2)}
     """
+    if not estimates:
+        return {}
     values = np.stack([estimate.resamples for estimate in estimates.values()])
     ranks = stats.rankdata(-values, method="min", axis=0)
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
@@ -288,6 +300,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError(f"p-values lie in [0, 1], got {list(p_values)}")
     order = np.argsort(p_values, kind="stable")
     scaled = np.array(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))

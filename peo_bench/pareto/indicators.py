@@ -28,7 +28,7 @@ def nondominated(points: ArrayLike, maximise: Directions) -> BoolArray:
     """Return the mask (n_points,) of the points that no other point dominates.
 
     a dominates b if it is at least as good in every objective and better in one; so duplicates do not dominate.
-    O(n log n) for 2 and 3 objectives; computed by moocore.
+    O(n log n) for 2 and 3 objectives (Kung, Luccio & Preparata 1975); computed by moocore.
 
     >>> nondominated([[1, 2], [2, 1], [1, 1], [2, 1]], maximise=True)
     array([ True,  True, False,  True])
@@ -78,10 +78,10 @@ def n_beyond_reference(points: ArrayLike, reference: ArrayLike, maximise: Direct
 
 
 def exclusive_contributions(points: ArrayLike, reference: ArrayLike, maximise: Directions) -> FloatArray:
-    """Return by point (n_points,) the volume that only this point dominates; higher is better.
+    """Return by point (n_points,) the volume that only it dominates among the *non-dominated* points; higher is better.
 
-    Dominated points and duplicates have 0; a dominated point takes nothing from the one that dominates it.
-    O(n log n) for 2 and 3 objectives; computed by moocore.
+    Dominated points have 0 and are left aside for the others; duplicates have 0, since each leaves the other's volume
+    as it is. At least 2 objectives; O(n log n) for 2 and 3. Knowles & Corne 2003; computed by moocore.
 
     >>> exclusive_contributions([[1, 3], [2, 2], [3, 1], [1, 1]], reference=[0, 0], maximise=True).tolist()
     [1.0, 1.0, 1.0, 0.0]
@@ -117,8 +117,9 @@ def hypervolume_within(
     [0.0, 1.0, 4.0]
     """
     array = validate_points(points)
-    used, limits = np.array(spent, dtype=np.float64), np.array(budgets, dtype=np.float64)
+    used, limits = (np.atleast_1d(np.array(values, dtype=np.float64)) for values in (spent, budgets))
     require_finite(used, "spent")
+    require_finite(limits, "budgets")
     if used.shape != (len(array),):
         raise ValueError(f"spent must have one value for each of the {len(array)} points, got shape {used.shape}")
     return np.array([hypervolume(array[used <= limit], reference, maximise) for limit in limits])
@@ -256,8 +257,8 @@ def r2(points: ArrayLike, ideal: ArrayLike, weights: ArrayLike, maximise: Direct
 def spacing(points: ArrayLike, maximise: Directions) -> float:
     """Return the standard deviation of the non-dominated points' distances to their nearest one; 0 is even.
 
-    L1 distances, n in the denominator (Schott 1995); computed by pymoo. It says nothing of how good or how wide a
-    front is: two close points are perfectly even. NaN with fewer than 2 distinct points. O(n^2).
+    L1 distances (Schott 1995, with n instead of n - 1 in the denominator); computed by pymoo. It says nothing of how
+    good or how wide a front is: two close points are perfectly even. NaN with fewer than 2 distinct points. O(n^2).
 
     >>> spacing([[0, 3], [1, 2], [2, 1], [3, 0]], maximise=True)
     0.0

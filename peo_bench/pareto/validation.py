@@ -23,9 +23,10 @@ def validate_points(points: ArrayLike, *, n_objectives: int | None = None) -> Fl
     An empty set is valid. Raises ValueError for other shapes and for NaN or infinite values, naming the first.
     """
     array = np.array(points, dtype=np.float64)
-    if array.size == 0 and array.ndim <= 2:
-        return np.empty((0, n_objectives or (array.shape[1] if array.ndim == 2 else 0)))
-    if array.ndim != 2:
+    if array.ndim <= 2 and array.shape[0] == 0:
+        columns = array.shape[1] if array.ndim == 2 and array.shape[1] else n_objectives or 0
+        array = np.empty((0, columns))
+    if array.ndim != 2 or (len(array) and not array.shape[1]):
         raise ValueError(f"points must have shape (n_points, n_objectives), got shape {array.shape}")
     if n_objectives is not None and array.shape[1] != n_objectives:
         raise ValueError(f"points have {array.shape[1]} objectives, expected {n_objectives}")

@@ -10,6 +10,7 @@ import yaml
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict
 
+from peo_bench.errors import UsageError
 from peo_bench.report import contents, figures, svg
 from peo_bench.report.build import asset, content_security_policy, environment
 from peo_bench.report.tables import scoreboard
@@ -31,6 +32,16 @@ class Published(BaseModel):
     rows: list[list[float | str]]
 
     @property
+    def cells(self) -> list[list[str]]:
+        """The rows as text, every number of a column with as many decimals as the column's longest."""
+        columns = ([cell for cell in column if isinstance(cell, float)] for column in zip(*self.rows, strict=True))
+        decimals = [max((len(f"{cell:g}".partition(".")[2]) for cell in column), default=0) for column in columns]
+        return [
+            [cell if isinstance(cell, str) else f"{cell:.{n}f}" for cell, n in zip(row, decimals, strict=True)]
+            for row in self.rows
+        ]
+
+    @property
     def headings(self) -> list[str]:
         """The columns' names, with an arrow for the better direction."""
         return [name + {True: " ↑", False: " ↓", None: ""}[better] for name, better in self.columns.items()]
@@ -48,7 +59,12 @@ def write_page(boards: Sequence[Board], path: Path) -> None:
     policy = content_security_policy([sorting], [style])
     page = environment().get_template("leaderboard.html.j2")
     context = {"boards": [_section(board) for board in boards if board.rows], "published": published()}
-    write_text(path, page.render(**context, policy=policy, sorting=Markup(sorting), style=Markup(style)))
+    try:
+        write_text(path, page.render(**context, policy=policy, sorting=Markup(sorting), style=Markup(style)))
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot write there ({error.strerror}): give --out a file in a folder that exists"
+        ) from None
 
 
 def _section(board: Board) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from peo_bench.report import contents, figures, svg
 from peo_bench.report.folder import Json, RunFolder, read_run_folder
 from peo_bench.report.glossary import GLOSSARY
-from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table
+from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table, within_kl_table
 from peo_bench.report.texts import embed_texts
 from peo_bench.report.wording import balance, fact, method_name
 from peo_bench.resources import resource_dir
@@ -153,6 +153,7 @@ def _section(index: int, view: contents.TaskView) -> Json:
         "scoreboard": scoreboard(view),
         "versus": versus_table(view),
         "steering": steering_table(view),
+        "within_kl": within_kl_table(view),
         "points": points_table(view) if view.points else Table((), ()),
     }
 

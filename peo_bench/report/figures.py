@@ -135,13 +135,13 @@ def whisker_figure(view: TaskView, styles: Mapping[str, Style], metric: str) -> 
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure beside the hero: its section of the page, its name, its title, and whether it has a line per method."""
+    """A figure beside the hero: its section of the page, name and title, and whether it needs a legend on paper."""
 
     section: str
     name: str
     title: str
     figure: go.Figure
-    lines: bool = False
+    legend: bool = False
 
 
 def panels(view: TaskView, styles: Mapping[str, Style]) -> list[Panel]:
@@ -153,16 +153,16 @@ def panels(view: TaskView, styles: Mapping[str, Style]) -> list[Panel]:
     ]
     if view.kl_budgets:
         title = "Hypervolume of the policies within a KL budget"
-        found.append(Panel("kl", "hypervolume-by-kl", title, kl_figure(view, styles), lines=True))
+        found.append(Panel("kl", "hypervolume-by-kl", title, kl_figure(view, styles), legend=True))
     for i, axis in enumerate(view.axes):
         if any(point.weight is not None for point in view.points):
             title = f"{axis.column} for the asked weight of {axis.name}"
             found.append(
-                Panel("steering", f"steering-{axis.column}", title, steering_figure(view, styles, i), lines=True)
+                Panel("steering", f"steering-{axis.column}", title, steering_figure(view, styles, i), legend=True)
             )
     for key, title in PRICES.items():
         if len({view.costs.get(method, {}).get(key) for method in view.measured} - {None}) > 1:
-            found.append(Panel("price", f"price-{key}", title, price_figure(view, styles, key)))
+            found.append(Panel("price", f"price-{key}", title, price_figure(view, styles, key), legend=True))
     return found
 
 
@@ -170,7 +170,8 @@ def kl_figure(view: TaskView, styles: Mapping[str, Style]) -> go.Figure:
     """Draw each method's hypervolume from the policies whose mean KL to the reference is within a budget (nats)."""
     figure = go.Figure()
     for method, values in view.measured.items():
-        style, volumes = styles[method], values["hypervolume_within_kl"]
+        counts = zip(values["hypervolume_within_kl"], values["points_within_kl"], strict=True)
+        style, volumes = styles[method], [volume if n else None for volume, n in counts]  # a gap, not a zero
         label = [
             f"{method_name(method)}: {decimal(v)} within {b:g} nats"
             for b, v in zip(view.kl_budgets, volumes, strict=True)
@@ -257,7 +258,13 @@ _AXIS: dict[str, Any] = {"zeroline": False, "ticks": "", "fixedrange": True, "gr
 
 
 def _line(
-    figure: go.Figure, method: str, style: Style, x: list[float], y: list[float], label: list[str], hollow: Any = ()
+    figure: go.Figure,
+    method: str,
+    style: Style,
+    x: list[float],
+    y: Sequence[float | None],
+    label: list[str],
+    hollow: Any = (),
 ) -> None:
     symbols = [f"{style.symbol}-open" if i < len(hollow) and hollow[i] else style.symbol for i in range(len(x))]
     figure.add_scatter(

@@ -82,8 +82,10 @@ def _read_points(path: Path) -> pd.DataFrame:
 def _read_json(path: Path) -> Json:
     try:
         content: Json = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise _not_a_run(path) from None
+    except ValueError:
+        raise UsageError(f"{path}: is not JSON: repeat the run that made it") from None
     return content
 
 

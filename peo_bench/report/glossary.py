@@ -16,7 +16,7 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
     ("oracle", "π*(y) ∝ π_ref(y) exp( w · (reward, −cost) / β )", "The best any policy can do at a given KL. "
      "Points with an effective sample size under 50 are hollow."),
     ("distance to oracle", "IGD+ = mean_z min_a ‖max(0, z − a)‖", "How far the front falls short of the oracle's."),
-    ("95 % interval", "percentiles 2.5 and 97.5 of resampled prompts", "Methods share the resamples (paired), so a "
+    ("95 % interval", "percentiles 2.5 and 97.5 of resamples", "Methods share the resamples (paired), so a "
      "difference is told apart more sharply than two separate intervals suggest."),
     ("cost", "training units · scorer calls · decoding factor", "One unit trains one expert; the decoding factor is "
      "the work per generated token against a single model."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,9 +54,9 @@ def write_run_figures(run: Path, out: Path, formats: Iterable[str]) -> list[Path
     if unknown or not wanted:
         raise UsageError(f"--formats: {unknown[0] if unknown else 'empty'}: known are {', '.join(known)}")
     pictures, tables = run_pictures(run)
-    out.mkdir(parents=True, exist_ok=True)
     written = []
     with _one_browser(wanted):
+        _make(out)
         for name, figure in pictures.items():
             for suffix in (f for f in wanted if f in FIGURE_FORMATS):
                 written.append(write_figure(figure, out / f"{name}.{suffix}"))
@@ -85,9 +86,10 @@ def run_pictures(run: Path) -> tuple[dict[str, go.Figure], dict[str, Table]]:
             tables[f"{prefix}points"] = points_table(view)
         for panel in figures.panels(view, styles):
             for trace in panel.figure.data:
-                trace.update(
-                    showlegend=panel.lines and trace.meta["role"] == "points", name=_name(trace.meta["method"])
-                )
+                trace.update(showlegend=panel.legend, name=_name(trace.meta["method"]))
+                trace.update(mode=trace.mode.replace("+text", ""))
+            if not panel.legend:
+                panel.figure.update_layout(xaxis_title=panel.title, margin_b=52, height=panel.figure.layout.height + 20)
             pictures[f"{prefix}{panel.name}"] = on_paper(panel.figure)
         tables |= {
             f"{prefix}scoreboard": scoreboard(view),
@@ -170,11 +172,19 @@ def write_figure(figure: go.Figure, path: Path) -> Path:
 
 def _require_browser(suffix: str) -> None:
     require("kaleido", "figures")
-    if not any(shutil.which(name) for name in ("google-chrome", "chrome", "chromium", "chromium-browser")):
+    if not any(_works(name) for name in ("google-chrome", "chrome", "chromium", "chromium-browser")):
         raise UsageError(
-            f"Chrome or Chromium is needed to draw {suffix} files: install it (apt install chromium), or ask for html, "
-            "csv, md and tex"
+            f"a Chrome or Chromium that starts is needed to draw {suffix} files: install one (apt install chromium), "
+            "or ask for html"
         )
+
+
+def _works(browser: str) -> bool:
+    path = shutil.which(browser)
+    try:
+        return path is not None and subprocess.run([path, "--version"], capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 @contextmanager
@@ -192,6 +202,13 @@ def _one_browser(formats: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         kaleido.stop_sync_server(silence_warnings=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be made ({error.strerror}): choose another --out") from None
 
 
 def _name(method: str) -> str:

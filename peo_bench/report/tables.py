@@ -108,6 +108,19 @@ def steering_table(view: TaskView) -> Table:
     return Table(tuple(titles), tuple(rows))
 
 
+def within_kl_table(view: TaskView) -> Table:
+    """List every method's hypervolume from the policies within each KL budget."""
+    titles = tuple(
+        (f"≤ {budget:g}", f"policies whose mean KL is at most {budget:g} nats") for budget in view.kl_budgets
+    )
+    rows = []
+    for method, values in view.measured.items() if titles else ():
+        pairs = zip(values["hypervolume_within_kl"], values["points_within_kl"], strict=True)
+        cells = tuple((decimal(volume), volume) if n else (ABSENT, None) for volume, n in pairs)
+        rows.append(Row(method, method_name(method), method in view.controls, "", cells))
+    return Table(titles, tuple(rows))
+
+
 def _point_cells(point: Point) -> tuple[tuple[str, float | None], ...]:
     status = "effective sample too small" if point.hollow else "on the front" if point.nondominated else "dominated"
     return (
@@ -163,6 +176,12 @@ _SCORES = (
     Column("Rank", "range of the ranks by steered utility in 95 % of resamples", _rank, lambda r: r["rank"]["best"]),
     _estimated("Steered utility ↑", "mean over asked balances of weight · score, 95 % interval", "steered_utility"),
     _estimated("Hypervolume ↑", "area the front dominates up to the reference point, 95 % interval", "hypervolume"),
+    Column(
+        "Bias",
+        "mean hypervolume over resamples minus the hypervolume: what noise adds to it",
+        lambda record: decimal((record.get("hypervolume") or {}).get("bias"), 3, signed=True),
+        lambda record: number((record.get("hypervolume") or {}).get("bias")),
+    ),
     _plain("On front", "policies that no other policy of the method dominates", "n_nondominated", 0),
     _plain("Mean KL", "nats per answer from the reference policy; compare methods at similar values", "kl_mean", 1),
     _plain("Mean length", "tokens per answer", "length_mean", 1),

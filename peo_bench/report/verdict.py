@@ -36,11 +36,12 @@ def make_verdict(methods: Sequence[str], controls: Sequence[str], task: Json, se
         headline = f"{method_name(ranked[0])} reaches a steered utility of {only}."
         return Verdict(headline, (*_against_control(ranked[0], controls, task), _seeds(seeds)))
     leader, *rivals = ranked
+    gap = find_comparison(task, leader, rivals[0])
     details = (
         _kl(measured, leader, rivals[0]),
         *_against_control(leader, controls, task),
-        *_power(find_comparison(task, leader, rivals[0])),
-        _seeds(seeds),
+        *_power(gap),
+        _seeds(seeds, gap),
     )
     return Verdict(_headline(leader, rivals, task), details)
 
@@ -112,12 +113,17 @@ def _power(gap: Json | None) -> tuple[str, ...]:
     least = number((gap or {}).get("detectable"))
     if least is None:
         return ()
-    return (f"With these prompts a true difference of {decimal(least, 3)} is detected 4 times out of 5.",)
+    return (
+        f"With these prompts a true difference of {decimal(least, 3)} between these checkpoints is detected 4 times "
+        "out of 5, the number of comparisons allowed for.",
+    )
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def _seeds(seeds: Sequence[int], gap: Json | None = None) -> str:
     if len(seeds) == 1:
         return "One training seed: these checkpoints; training variance not included."
+    if gap is not None and gap.get("covers") == "prompts":
+        return f"{len(seeds)} training seeds, not the same for all: these checkpoints; training variance not included."
     return f"{len(seeds)} training seeds: differences cover prompts and training."
 
 

@@ -10,7 +10,8 @@ from peo_bench.report.folder import number
 ABSENT = "–"
 _NAMES = {
     "peo": "PEO", "modpo": "MODPO", "mod": "MOD", "morlhf": "MORLHF", "ric": "RiC", "sacpo": "SACPO",
-    "expo": "ExPO", "dpo": "DPO", "sft": "SFT",
+    "expo": "ExPO", "dpo": "DPO", "sft": "SFT", "map": "MAP", "raco": "RACO", "mgda": "MGDA", "cagrad": "CAGrad",
+    "lw": "LW",
 }  # fmt: skip
 
 

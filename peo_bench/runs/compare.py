@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -107,8 +108,7 @@ def compare_runs(folders: list[Path], out: Path, command: str) -> Path:
     """
     runs = _read(folders)
     first = runs[0]
-    if out.exists() and not (out / "run.json").exists() and any(out.iterdir()):
-        raise UsageError(f"{out} exists and is no comparison: choose another folder with --out")
+    _check_target(out)
     names, notes = _names(runs)
     points, answers, costs, chosen = _merged(runs, names)
     metrics, more = side_by_side(points, answers, first.measure, first.task_metrics, chosen)
@@ -118,26 +118,47 @@ def compare_runs(folders: list[Path], out: Path, command: str) -> Path:
             metrics["methods"][name]["validation_evaluations"] = spent[label]["methods"][method].get(
                 "validation_evaluations"
             )
-    out.mkdir(parents=True, exist_ok=True)
     write_text(out / "points.csv", points.to_csv(index=False))
     with replacing(out / "generations.parquet") as path:
         answers.to_parquet(path, index=False)
     write_json(out / "metrics.json", {"schema_version": 1, "tasks": {first.measure.task: finite(metrics)}})
     write_json(out / "costs.json", {"schema_version": 1, "methods": costs, "kinds": {}})
     write_text(out / "config.yaml", "".join(f"# {run.label}\n{run.files.config}---\n" for run in runs))
-    write_json(out / "run.json", _run_json(runs, names, [*notes, *more], command))
+    write_json(out / "run.json", _run_json(runs, names, [*_reference_note(runs), *notes, *more], command))
     return build_report(out)
+
+
+def _check_target(out: Path) -> None:
+    """Make the folder; UsageError unless it is new, empty or an earlier comparison."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()) and "compared" not in json.loads((out / "run.json").read_text(encoding="utf-8")):
+            raise UsageError(f"{out} holds something else than a comparison: choose another folder with --out")
+    except FileNotFoundError:
+        raise UsageError(f"{out} holds something else than a comparison: choose another folder with --out") from None
+    except OSError as error:
+        raise UsageError(f"{out}: cannot write there ({error.strerror}): choose another folder with --out") from None
+
+
+def _reference_note(runs: list[Finished]) -> list[str]:
+    """Say so where runs began at different reference policies: then KLs and units do not mean the same."""
+    different = [run.label for run in runs[1:] if run.keys("reference") != runs[0].keys("reference")]
+    if not different:
+        return []
+    return [
+        f"{', '.join(different)} began at another reference policy than {runs[0].label}: utilities are in units of "
+        f"{runs[0].label}'s, KLs are to each run's own reference; the order of the runs matters."
+    ]
 
 
 def _read(folders: list[Path]) -> list[Finished]:
     if len(folders) < 2:
         raise UsageError("compare needs at least two run folders")
-    counts: Counter[str] = Counter()
-    runs = []
+    runs: list[Finished] = []
     for folder in folders:
         name = folder.resolve().name
-        counts[name] += 1
-        runs.append(read_finished(folder, name if counts[name] == 1 else f"{name}-{counts[name]}"))
+        labels = (name, *(f"{name}-{i}" for i in range(2, len(folders) + 1)))
+        runs.append(read_finished(folder, next(x for x in labels if x not in {run.label for run in runs})))
     for run in runs[1:]:
         differing = runs[0].measure.differences(run.measure)
         if differing:

@@ -1,7 +1,7 @@
 """Leaderboards: one folder per measure (task, scorers, judges, prompts, decoding), every row recomputable.
 
 `<dir>/<measure>/board.json` holds the measure, the units and the rows; `scores/<row>.parquet` the scores by prompt from
-which every number of a row follows. Rows of different scorers, judges or prompts can never share a table, since they
+which every indicator of a row follows. Rows of different scorers, judges or prompts can never share a table, since they
 are in different folders. `verify` computes all rows again. Someone who changes both a row and its scores is found by
 the repository's history, not by `verify`.
 """
@@ -49,7 +49,7 @@ class Board:
 
     def scores(self, row: Mapping[str, Any]) -> pd.DataFrame:
         """Return the scores by prompt behind a row."""
-        return pd.read_parquet(self.folder / row["scores"]["file"])
+        return pd.read_parquet(self.folder / _scores_file(row["id"]))
 
 
 def boards(root: Path) -> list[Board]:
@@ -86,34 +86,57 @@ def add_run(root: Path, run_folder: Path, methods: Iterable[str] | None) -> tupl
     return board, [row["id"] for row in added]
 
 
-def verify(board: Board) -> list[str]:
-    """Recompute every row from its scores; return what does not agree, empty if all is well."""
-    problems = []
-    if board.folder.name != board.measure.name:
-        problems.append(f"{board.folder.name}: the folder should be called {board.measure.name}")
-    kept = {row["scores"]["file"] for row in board.rows}
-    for path in sorted((board.folder / "scores").glob("*")):
-        if f"scores/{path.name}" not in kept:
-            problems.append(f"{board.folder.name}/scores/{path.name}: belongs to no row")
-    for row in board.rows:
-        where = f"{board.folder.name}: row {row['id']}"
-        path = board.folder / row["scores"]["file"]
-        if not path.exists():
-            problems.append(f"{where}: {row['scores']['file']} is missing")
-            continue
-        if _sha256(path) != row["scores"]["sha256"]:
-            problems.append(f"{where}: {row['scores']['file']} was changed (SHA-256)")
-            continue
-        scores = board.scores(row)
-        if identity_of(scores["prompt_id"]) != board.measure.prompts:
-            problems.append(f"{where}: the scores are of other prompts")
-        identity = {"method": row["method"], "seeds": sorted(int(seed) for seed in scores["seed"].unique())}
-        for key, value in identity.items():
-            if row[key] != value:
-                problems.append(f"{where}: {key} is {row[key]}, the scores say {value}")
-        problems += [f"{where}: {line}" for line in _unequal(row["values"], _values(board, scores), "")]
-        if row["id"] != _row_id(row):
-            problems.append(f"{where}: the id does not follow from method, seeds and configuration")
+def verify(root: Path) -> list[str]:
+    """Recompute every row of every leaderboard under `root`; return what does not agree, empty if all is well."""
+    problems = [
+        f"{path.parent.name}: has scores and no board.json"
+        for path in sorted(root.glob("*/scores"))
+        if not (path.parent / "board.json").exists()
+    ]
+    for board in boards(root):
+        name = board.folder.name
+        if name != board.measure.name:
+            problems.append(f"{name}: the folder should be called {board.measure.name}")
+        ids = [str(row.get("id")) if isinstance(row, dict) else str(row) for row in board.rows]
+        problems += [
+            f"{name}: row {id_}: occurs {ids.count(id_)} times" for id_ in sorted(set(ids)) if ids.count(id_) > 1
+        ]
+        stray = {path.stem for path in (board.folder / "scores").glob("*")} - set(ids)
+        problems += [f"{name}/scores/{id_}.parquet: belongs to no row" for id_ in sorted(stray)]
+        for id_, row in zip(ids, board.rows, strict=True):
+            try:
+                found = _row_problems(board, row)
+            except (LookupError, TypeError, ValueError, AttributeError, OSError, UsageError) as error:
+                found = [f"cannot be recomputed ({type(error).__name__}: {str(error).splitlines()[0]})"]
+            problems += [f"{name}: row {id_}: {problem}" for problem in found]
+    return problems
+
+
+def _row_problems(board: Board, row: Mapping[str, Any]) -> list[str]:
+    path = board.folder / _scores_file(row["id"])
+    if not path.exists():
+        return [f"{_scores_file(row['id'])} is missing"]
+    if _sha256(path) != row["scores_sha256"]:
+        return [f"{_scores_file(row['id'])} was changed (SHA-256)"]
+    scores = pd.read_parquet(path)
+    measure = board.measure.to_json()
+    expected = len(row["seeds"]) * len(measure["preferences"]) * measure["prompts"]["n"]
+    if len(scores) != expected or scores.duplicated(["seed", "preference", "prompt_id"]).any():
+        return [f"{len(scores)} scores, {expected} different ones were expected"]
+    derived = {
+        "id": _row_id(row),
+        "method": scores["method"].unique().tolist(),
+        "seeds": sorted(int(seed) for seed in scores["seed"].unique()),
+        "n_prompts": measure["prompts"]["n"],
+        "values": _values(board, scores),
+        "row_sha256": _row_sha256(row),
+    }
+    stated = {**row, "method": [row["method"]]}
+    problems = [line for key, value in derived.items() for line in _unequal(stated[key], value, key)]
+    for key in ("scorers", "judges"):
+        problems += _unequal(row["provenance"][key], measure[key], f"provenance.{key}")
+    if identity_of(scores["prompt_id"]) != measure["prompts"]:
+        problems.append("the scores are of other prompts")
     return problems
 
 
@@ -178,13 +201,12 @@ def _row(board: Board, run: Finished, method: str) -> dict[str, Any]:
     keys.columns = pd.Index(["seed", "preference", "projected"])
     columns = ["method", "seed", "preference", "spec_key", "prompt_id", "split", "length", "kl", *run.measure.columns]
     scores = own[columns].merge(keys, on=["seed", "preference"], validate="many_to_one")
-    path = board.folder / "scores" / f"{row['id']}.parquet"
+    path = board.folder / _scores_file(row["id"])
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as scratch:
         scores.to_parquet(scratch, index=False, compression="zstd")
-    row["scores"] = {"file": f"scores/{path.name}", "sha256": _sha256(path)}
-    row["values"] = _values(board, scores)
-    return row
+    row |= {"scores_sha256": _sha256(path), "values": _values(board, scores)}
+    return row | {"row_sha256": _row_sha256(row)}
 
 
 def _values(board: Board, scores: pd.DataFrame) -> dict[str, Any]:
@@ -211,6 +233,16 @@ def _points(measure: Measure, answers: pd.DataFrame) -> pd.DataFrame:
         }
         rows.append(point_row(identity, table, measure.objectives))
     return point_table(rows, measure.objectives)
+
+
+def _scores_file(row_id: str) -> str:
+    return f"scores/{row_id}.parquet"
+
+
+def _row_sha256(row: Mapping[str, Any]) -> str:
+    """Return the digest of everything else in the row: it covers what scores cannot prove, such as costs."""
+    content = {key: value for key, value in row.items() if key != "row_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _row_id(row: Mapping[str, Any]) -> str:
@@ -249,9 +281,9 @@ def _write(board: Board) -> None:
         "rows": board.rows,
     }
     write_json(board.folder / "board.json", content)
-    kept = {row["scores"]["file"] for row in board.rows}
+    kept = {row["id"] for row in board.rows}
     for path in (board.folder / "scores").glob("*.parquet"):
-        if f"scores/{path.name}" not in kept:
+        if path.stem not in kept:
             path.unlink()
 
 

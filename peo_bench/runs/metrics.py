@@ -112,8 +112,9 @@ def _comparisons(
     """Return every pair's difference a - b in steered utility: the quantity on which verdicts rest.
 
     With one seed by the bootstrap over prompts, with several by `pareto.crossed_interval`. `p_holm` is corrected for
-    all pairs; `detectable` is the true difference that these prompts reveal with probability 0.8;
-    `hypervolume_share` is the share of resamples in which a has the larger hypervolume, which is no p-value.
+    all pairs; `detectable`, with one seed, is the true difference that these prompts reveal with probability 0.8 at the
+    level of Holm's first step; `hypervolume_share` is the share of resamples in which a has the larger hypervolume,
+    which is no p-value.
     """
     utilities, volumes = estimates["steered_utility"], estimates["hypervolume"]
     by_prompt = {
@@ -121,6 +122,7 @@ def _comparisons(
         for method, array in scaled.items()
     }
     rows: list[dict[str, Any]] = []
+    level = 0.05 / max(1, len(scaled) * (len(scaled) - 1) // 2)
     for a, b in combinations(scaled, 2):
         gap = by_prompt[a] - by_prompt[b]
         if len(gap) == 1:
@@ -133,7 +135,8 @@ def _comparisons(
             low, high = crossed.ci_low, crossed.ci_high
         share = float((volumes[a].resamples > volumes[b].resamples).mean())
         rows.append({"a": a, "b": b, "difference": float(gap.mean()), "ci_low": low, "ci_high": high, **test})
-        rows[-1] |= {"detectable": pareto.detectable_difference(gap.mean(axis=0)), "hypervolume_share": share}
+        least = pareto.detectable_difference(gap[0], level=level) if len(gap) == 1 else None
+        rows[-1] |= {"detectable": least, "hypervolume_share": share}
     for row, p in zip(rows, pareto.holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     return rows
