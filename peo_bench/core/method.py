@@ -108,10 +108,18 @@ class MethodSettings(BaseModel):
 
 
 class Method(ABC):
-    """One alignment method. Subclass it in one file; the class docstring's first line appears in `list methods`."""
+    """One alignment method. Subclass it in one file; the class docstring's first line appears in `list methods`.
+
+    `trains`, `costs` (for two objectives; 1 U is the training of one expert), `exact` (what follows the paper to the
+    letter) and `ours` (what the paper leaves open, or we do otherwise) are the columns of docs/methods.md.
+    """
 
     name: ClassVar[str]
     reference: ClassVar[str]
+    trains: ClassVar[str] = ""
+    costs: ClassVar[str] = ""
+    exact: ClassVar[str] = ""
+    ours: ClassVar[str] = ""
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     needs_labels_on_both: ClassVar[bool] = False
     wraps: ClassVar[bool] = False

@@ -30,6 +30,18 @@ def make_method(name: str, settings: Mapping[str, Mapping[str, object]] | None =
     return cls(checked, make_method(inner, settings)) if cls.wraps else cls(checked)
 
 
+def methods_table() -> str:
+    """Return the table of docs/methods.md: every registered method, from what its class says."""
+    lines = ["| method | reference | what is trained | cost | exact | ours |", "|---|---|---|---|---|---|"]
+    for key in METHODS.names():
+        method = METHODS.get(key)
+        name = f"`{key}.METHOD`" if method.wraps else f"`{key}`"
+        trains = method.trains + (" (needs both labels on every pair)" if method.needs_labels_on_both else "")
+        cells = [name, method.reference, trains, method.costs, method.exact, method.ours]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _setting_error(name: str, cls: type[Method], error: ValidationError) -> UsageError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])

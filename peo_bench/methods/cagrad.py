@@ -26,6 +26,10 @@ class CAGrad(PointMethod):
 
     name = "cagrad"
     reference = "Liu et al. 2021, arXiv 2110.14048"
+    trains = "one policy per preference"
+    costs = "1.7 U per preference"
+    exact = "the conflict-averse direction, solved to 1e-7"
+    ours = "weights instead of the mean; gradients of the whole batch"
     Settings = CAGradSettings
     needs_labels_on_both = True
 

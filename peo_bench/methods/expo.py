@@ -54,6 +54,10 @@ class ExPO(Method):
 
     name = "expo"
     reference = "Zheng et al. 2024, arXiv 2404.16792"
+    trains = "nothing"
+    costs = "36 evaluations on top of what it wraps"
+    exact = "extrapolation in weights or log-probabilities"
+    ours = "one alpha for all preferences, chosen on validation prompts"
     Settings = ExPOSettings
     wraps = True
 

@@ -18,6 +18,10 @@ class MGDA(Method):
 
     name = "mgda"
     reference = "Sener & Koltun 2018, arXiv 1810.04650"
+    trains = "one policy"
+    costs = "1.7 U"
+    exact = "the min-norm point, solved to 1e-6"
+    ours = "nothing; it takes no preference"
     needs_labels_on_both = True
 
     def build(self, world: World) -> Build:

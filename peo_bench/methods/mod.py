@@ -12,6 +12,10 @@ class MOD(Method):
 
     name = "mod"
     reference = "Shi et al. 2024, arXiv 2406.18853"
+    trains = "one expert per objective"
+    costs = "2 U, decoding x2"
+    exact = "mixture of log-probabilities at every token"
+    ours = "nothing"
 
     def build(self, world: World) -> Build:
         """Train the experts; a preference weighs their log-probabilities."""

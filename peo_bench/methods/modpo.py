@@ -35,6 +35,10 @@ class MODPO(PointMethod):
 
     name = "modpo"
     reference = "Zhou et al. 2023, arXiv 2310.03708"
+    trains = "one policy per preference"
+    costs = "2 U + 1 U per inner preference"
+    exact = "equation 8, as DPO with a shifted reference"
+    ours = "a vertex is the other objective's expert"
     Settings = MODPOSettings
 
     def job(self, world: World, preference: Preference) -> Job:

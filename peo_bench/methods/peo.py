@@ -41,6 +41,10 @@ class PEO(Method):
 
     name = "peo"
     reference = "PEO, arXiv 2503.01233"
+    trains = "one expert per objective"
+    costs = "2 U, 36 evaluations"
+    exact = "plane arithmetic in fp32"
+    ours = "interpolation weights, search and steering map (the paper's are not published)"
     Settings = PEOSettings
 
     def build(self, world: World) -> Build:
@@ -86,6 +90,10 @@ class PEOExPO(Method):
 
     name = "peo-expo"
     reference = "PEO, arXiv 2503.01233; ExPO, arXiv 2404.16792"
+    trains = "one expert per objective"
+    costs = "2 U, 36 evaluations"
+    exact = "extrapolation of the soup"
+    ours = "one alpha for all preferences, chosen on validation prompts"
     Settings = ExPOSettings
 
     def build(self, world: World) -> Build:

@@ -25,6 +25,10 @@ class PreferenceVector(Method):
 
     name = "preference-vector"
     reference = "arXiv 2504.20106"
+    trains = "two experts per objective, one on swapped labels"
+    costs = "4 U"
+    exact = "difference of the two experts"
+    ours = "eta in proportion to the preference"
     Settings = PreferenceVectorSettings
 
     def build(self, world: World) -> Build:

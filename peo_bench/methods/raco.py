@@ -28,6 +28,10 @@ class RACO(PointMethod):
 
     name = "raco"
     reference = "RACO, github.com/PeterLauLukChen/RACO"
+    trains = "one policy per preference"
+    costs = "1.7 U per preference"
+    exact = "the clipped conflict-averse direction"
+    ours = "combined per optimiser step, not per micro-batch"
     Settings = RACOSettings
     needs_labels_on_both = True
 

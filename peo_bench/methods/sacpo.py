@@ -29,6 +29,10 @@ class SACPO(Method):
 
     name = "sacpo"
     reference = "Wachi et al. 2024, arXiv 2404.11049"
+    trains = "helpfulness, then safety from there"
+    costs = "2 U"
+    exact = "both steps, and linear merges of them"
+    ours = "preference 1 - q for the merge q"
     Settings = SACPOSettings
 
     def build(self, world: World) -> Build:

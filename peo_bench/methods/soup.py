@@ -15,6 +15,10 @@ class Soup(Method):
 
     name = "soup"
     reference = "Ramé et al. 2023, arXiv 2306.04488"
+    trains = "one expert per objective"
+    costs = "2 U"
+    exact = "sum of LoRA products, any coefficients"
+    ours = "DPO experts instead of PPO ones"
 
     def build(self, world: World) -> Build:
         """Train the experts; a preference is its own vector of coefficients."""
