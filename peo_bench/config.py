@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Frozen(BaseModel):
@@ -24,9 +24,11 @@ class Decoding(Frozen):
 class DPOSettings(Frozen):
     """Phase 1: DPO (Rafailov et al. 2023, eq. 7). `beta` is the strength of the KL term (DPO paper: 0.1 to 0.5).
 
-    `form` "lora" trains an adapter (rank, alpha, on all linear layers of the trunk), "full" every parameter.
+    `form` "lora" trains an adapter (rank, alpha, on all linear layers of the trunk), "full" every parameter. `learner`
+    replaces DPO's loss in phase 1: see `peo_bench.training.learners`.
     """
 
+    learner: str = "dpo"
     form: Literal["lora", "full"] = "lora"
     beta: float = Field(0.1, gt=0)
     learning_rate: float = Field(1e-4, gt=0)
@@ -38,6 +40,19 @@ class DPOSettings(Frozen):
     lora_rank: int = Field(16, gt=0)
     lora_alpha: float = Field(32, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("learner")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from peo_bench.training.learners import LEARNERS
+
+        if name not in LEARNERS:
+            raise ValueError(f"known learners are {', '.join(LEARNERS)}")
+        return name
+
+    def job_params(self) -> dict[str, Any]:
+        """Return the settings as a job's parameters; plain DPO is not mentioned, so that its jobs keep their ids."""
+        return self.model_dump(mode="json", exclude={"learner"} if self.learner == "dpo" else None)
 
 
 class RewardModelSettings(Frozen):

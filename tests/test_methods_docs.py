@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peo_bench.methods import methods_table
+from peo_bench.methods import learners_table, methods_table
 from peo_bench.registry import METHODS
 
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -17,6 +17,10 @@ def test_the_table_is_the_registrys():
         "docs/methods.md is stale: paste the output of "
         "`python -c 'from peo_bench.methods import methods_table; print(methods_table())'`"
     )
+
+
+def test_the_learners_are_those_of_the_code():
+    assert learners_table() in DOCS.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", METHODS.names())

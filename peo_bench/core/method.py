@@ -45,6 +45,11 @@ class World:
     labels_on_both: bool = False
     experts: Mapping[str, Job] = field(default_factory=dict)
 
+    @property
+    def plain_training(self) -> dict[str, Any]:
+        """The training settings without phase 1's learner, for methods that have a loss of their own."""
+        return {key: value for key, value in self.training.items() if key != "learner"}
+
     def aspect(self, objective: str) -> Job:
         """Return phase 1 for one objective: the expert given by the user, else DPO on its pairs."""
         return self.experts[objective] if objective in self.experts else self.dpo(objective)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from peo_bench.core.method import Method
 from peo_bench.errors import UsageError, unknown
 from peo_bench.registry import METHODS
+from peo_bench.training.learners import LEARNERS
 
 
 def make_method(name: str, settings: Mapping[str, Mapping[str, object]] | None = None) -> Method:
@@ -39,6 +40,15 @@ def methods_table() -> str:
         trains = method.trains + (" (needs both labels on every pair)" if method.needs_labels_on_both else "")
         cells = [name, method.reference, trains, method.costs, method.exact, method.ours]
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def learners_table() -> str:
+    """Return the table of aspect learners of docs/methods.md."""
+    lines = ["| learner | source | what it is | where |", "|---|---|---|---|"]
+    for name, learner in LEARNERS.items():
+        where = "ours" if learner.loss else "TRL"
+        lines.append(f"| `{name}` | {learner.reference} | {learner.note} | {where} |")
     return "\n".join(lines)
 
 

@@ -51,7 +51,7 @@ class MODPO(PointMethod):
         if weight in (0.0, 1.0):
             return world.aspects[main if weight else 1 - main]
         name, other = names[main], names[1 - main]
-        params = {"objective": name, "weight": weight, "seed": world.seed, **world.training}
+        params = {"objective": name, "weight": weight, "seed": world.seed, **world.plain_training}
         needs = {"reference": world.reference, "pairs": world.pairs[name]}
         if self.settings.margin == "explicit":
             return Job("modpo", params, needs | {"margin": world.scorers[other]})

@@ -32,4 +32,4 @@ def combined_job(world: World, preference: Preference, combiner: str, **options:
     names = [objective.name for objective in world.objectives]
     params = {"combiner": combiner, "weights": list(preference), "objectives": names, "seed": world.seed}
     needs = {"reference": world.reference, "pairs": world.pairs[names[0]]}
-    return Job("gradients", params | options | dict(world.training), needs)
+    return Job("gradients", params | options | world.plain_training, needs)

@@ -47,7 +47,7 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         scorers=scorers,
         prompts=prompts,
         preferences=config.simplex,
-        training=suite.training.model_dump(mode="json"),
+        training=suite.training.job_params(),
         decoding=suite.decoding.model_dump(mode="json") | {"precision": suite.precision},
         seed=seed,
         validation_prompts=scaled(suite.validation_prompts, limit),

@@ -7,7 +7,8 @@ DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), on pairs of one objective:
 Published values: beta 0.1 to 0.5 (DPO), one to three epochs. The seed, and with it LoRA's A factors and the order of
 the data, is the same for every objective, so the task vectors of two experts differ by their labels alone.
 
-MODPO is the same training with a shifted reference: `train_dpo` serves both.
+MODPO is the same training with a shifted reference: `train_dpo` serves both. `training.learner` replaces DPO's loss by
+another of `peo_bench.training.learners`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from peo_bench.config import DPOSettings
 from peo_bench.core.job import Cost, Handle, Job, job_kind
 from peo_bench.errors import UsageError
 from peo_bench.store.workspace import Workspace
+from peo_bench.training.learners import LEARNERS, Loss, PairBatch
 
 Shift = Callable[[Any], tuple[list[float], list[float]]]
 """Maps tokenised pairs with their reference log-probabilities to what is added to those of chosen and rejected."""
@@ -62,7 +64,8 @@ def train_dpo(
 
     settings = dpo_settings(params)
     with trl_common.quiet():
-        trainer = build_trainer(params, inputs, work, partial(trainer_class, shift), weight)
+        loss = LEARNERS[settings.learner].loss
+        trainer = build_trainer(params, inputs, work, partial(trainer_class, shift, loss=loss), weight)
         curves = trl_common.train(trainer, work, CURVE)
         norm = save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
     trained = len(trainer.train_dataset)
@@ -80,13 +83,13 @@ def build_trainer(
     params: Mapping[str, Any],
     inputs: Mapping[str, Handle],
     work: Workspace,
-    make_class: Callable[[list[int]], type],
+    make_class: Callable[..., type],
     weight: float = 1.0,
     signs: Sequence[str] = (),
 ) -> Any:
     """Return a DPOTrainer, ready to train (the reference log-probabilities are computed here, once).
 
-    `make_class` gets the order of training; the data carry the `signs` of these objectives, see `tokenised_pairs`.
+    `make_class` gets the `order` of training; the data carry the `signs` of these objectives, see `tokenised_pairs`.
     """
     from transformers import set_seed
     from trl import DPOConfig
@@ -112,22 +115,21 @@ def build_trainer(
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
         beta=settings.beta / weight,
-        loss_type="sigmoid",
         max_length=settings.max_length,
         precompute_ref_log_probs=True,
     )
-    return make_class(order)(
+    return make_class(order=order)(
         # bf16 weights are for the frozen trunk under an adapter; what is trained stays fp32 (under autocast).
         model=trl_common.load_causal(reference, settings.precision if lora else "float32"),
-        args=trl_common.one_device(DPOConfig(**config)),
+        args=trl_common.one_device(DPOConfig(**config, **LEARNERS[settings.learner].options)),
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=trl_common.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
     )
 
 
-def trainer_class(shift: Shift | None, order: list[int]) -> type:
-    """Return DPOTrainer on tokenised pairs, with a reference that may be shifted, in our order of training."""
+def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = None) -> type:
+    """Return DPOTrainer on tokenised pairs in our order of training; the reference may be shifted, the loss ours."""
     from trl import DPOTrainer
 
     from peo_bench.training import trl_common
@@ -145,7 +147,31 @@ def trainer_class(shift: Shift | None, order: list[int]) -> type:
                 dataset = shifted(dataset, *shift(dataset))
             return dataset.select(order).flatten_indices()
 
-    return ShiftedDPOTrainer
+        def log_ratios(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any, Any]:
+            """Return log pi/pi_ref of chosen and of rejected answers and log pi of chosen ones, each (rows,)."""
+            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+            tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+            output = model(**tokens, labels=labels, use_cache=False, fused_lm_head=True)
+            chosen, rejected = output.log_probs.sum(dim=1).chunk(2)
+            return chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"], chosen
+
+    if loss is None:
+        return ShiftedDPOTrainer
+    own = loss
+
+    class OwnLossTrainer(ShiftedDPOTrainer):
+        """Replaces TRL's loss on the same forward pass."""
+
+        def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+            self.loss_state: dict[str, Any] = getattr(self, "loss_state", {})
+            ratio_w, ratio_l, log_pi_w = self.log_ratios(model, inputs)
+            margin = self.beta * (ratio_w - ratio_l).detach()
+            logged = self._metrics["train" if model.training else "eval"]
+            logged["rewards/margins"].append(margin.mean().item())
+            logged["rewards/accuracies"].append((margin > 0).float().mean().item())
+            return own(PairBatch(ratio_w, ratio_l, log_pi_w, self.beta, self.loss_state)).mean()
+
+    return OwnLossTrainer
 
 
 def shifted(dataset: Any, chosen: list[float], rejected: list[float]) -> Any:

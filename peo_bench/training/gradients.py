@@ -163,13 +163,8 @@ def _combined(base: type, names: list[str], coefficients: Callable[[Floats], Flo
 
         def losses(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
             """Return the mean loss of every objective over the micro-batch, shape (m,)."""
-            signs = inputs["signs"]
-            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-            tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-            output = model(**tokens, labels=labels, use_cache=False, fused_lm_head=True)
-            chosen, rejected = output.log_probs.sum(dim=1).chunk(2)
-            delta = (chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"])
-            return -logsigmoid(self.beta * signs.T * delta).mean(dim=1)
+            ratio_w, ratio_l, _ = self.log_ratios(model, inputs)
+            return -logsigmoid(self.beta * inputs["signs"].T * (ratio_w - ratio_l)).mean(dim=1)
 
         def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
             """Do one micro-batch; at the end of the window set `.grad`. Returns the mean loss over objectives."""

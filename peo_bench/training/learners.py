@@ -1,0 +1,131 @@
+"""Aspect learners: what phase 1 minimises on the pairs of one objective (`--set training.learner=NAME`).
+
+r = beta log pi/pi_ref, log pi summed over answer tokens unless said otherwise; w is the preferred answer, l the other.
+The first group are settings of TRL's DPOTrainer, under names that say what they really are; the second are losses of
+ours. Only for `dpo` (and losses with its optimum) are soups and PEO's plane the KL-regularised optimum of mixed
+rewards.
+
+Not offered: KTO, SimPO, CPO and ORPO, which need other trainers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class PairBatch:
+    """What a loss of ours sees: per pair log pi/pi_ref of both answers and log pi of the preferred one, all (rows,)."""
+
+    ratio_w: Tensor
+    ratio_l: Tensor
+    log_pi_w: Tensor
+    beta: float
+    state: dict[str, Any]
+
+
+Loss = Callable[[PairBatch], "Tensor"]
+"""Returns the loss per pair (rows,); `state` lives as long as the training."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A learner: its source, TRL options or a loss of our own, and what to know about it."""
+
+    reference: str
+    note: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    loss: Loss | None = None
+
+
+def ipo(pairs: PairBatch) -> Tensor:
+    """Return (log u_w - log u_l - 1 / (2 beta))^2 with sums over tokens (Azar et al. 2023, eq. 17)."""
+    return (pairs.ratio_w - pairs.ratio_l - 0.5 / pairs.beta) ** 2
+
+
+RPO_ETA = 0.005
+
+
+def rpo(pairs: PairBatch) -> Tensor:
+    """Return DPO - eta beta log pi(y_w), sums over tokens, eta 0.005 (Liu et al. 2024)."""
+    from torch.nn.functional import logsigmoid
+
+    dpo = -logsigmoid(pairs.beta * (pairs.ratio_w - pairs.ratio_l))
+    return dpo - RPO_ETA * pairs.beta * pairs.log_pi_w
+
+
+FLEX_REJECTED = 0.5
+
+
+def flex(pairs: PairBatch) -> Tensor:
+    """Return -log sigma(beta log u_w - beta_l log u_l) with beta_l = beta / 2, which slows the fall of log pi(y_l)."""
+    from torch.nn.functional import logsigmoid
+
+    return -logsigmoid(pairs.beta * (pairs.ratio_w - FLEX_REJECTED * pairs.ratio_l))
+
+
+BCO_MOMENTUM = 0.9
+
+
+def bco(pairs: PairBatch) -> Tensor:
+    """Return -log sigma(r_w - delta) - log sigma(-(r_l - delta)), delta the running mean of (E r_w + E r_l) / 2.
+
+    Jung et al. 2024, arXiv 2404.04656. The paper's weights for unlike prompts of good and bad answers are 1 here: on
+    pairs both have the same prompts.
+    """
+    from torch.nn.functional import logsigmoid
+
+    r_w, r_l = pairs.beta * pairs.ratio_w, pairs.beta * pairs.ratio_l
+    mean = float((r_w.detach().mean() + r_l.detach().mean()) / 2)
+    before = pairs.state.get("delta", mean)
+    delta = pairs.state["delta"] = BCO_MOMENTUM * before + (1 - BCO_MOMENTUM) * mean
+    return -logsigmoid(r_w - delta) - logsigmoid(delta - r_l)
+
+
+LEARNERS: Mapping[str, Learner] = {
+    "dpo": Learner("Rafailov et al. 2023, arXiv 2305.18290", "-log sigma(r_w - r_l)"),
+    "hinge": Learner("SLiC, Zhao et al. 2023, arXiv 2305.10425", "max(0, 1 - (r_w - r_l))", {"loss_type": "hinge"}),
+    "ipo-mean": Learner(
+        "IPO as its authors ran it, arXiv 2310.12036", "TRL's `ipo`: ratios averaged over tokens", {"loss_type": "ipo"}
+    ),
+    "ln-dpo": Learner(
+        "length-normalised DPO, Tulu 3, arXiv 2411.15124",
+        "DPO on ratios averaged over tokens; wants beta of 1 to 5",
+        {"loss_type": "sigmoid_norm"},
+    ),
+    "robust": Learner(
+        "Chowdhury et al. 2024, arXiv 2403.00409",
+        "unbiased for 10 % flipped labels",
+        {"loss_type": "robust", "label_smoothing": 0.1},
+    ),
+    "exo": Learner(
+        "Ji et al. 2024, arXiv 2402.00856",
+        "reverse KL on two answers",
+        {"loss_type": "exo_pair", "label_smoothing": 1e-3},
+    ),
+    "nca": Learner("Chen et al. 2024, arXiv 2402.05369", "noise-contrastive, pairwise", {"loss_type": "nca_pair"}),
+    "sppo": Learner("Wu et al. 2024, arXiv 2405.00675", "squared, hard labels", {"loss_type": "sppo_hard"}),
+    "aot": Learner("Melnyk et al. 2024, arXiv 2406.05882", "sorts ratios within the micro-batch", {"loss_type": "aot"}),
+    "apo-zero": Learner(
+        "D'Oosterlinck et al. 2024, arXiv 2408.06266", "raises y_w, lowers y_l", {"loss_type": "apo_zero"}
+    ),
+    "apo-down": Learner("D'Oosterlinck et al. 2024, arXiv 2408.06266", "lowers both", {"loss_type": "apo_down"}),
+    "discopop": Learner("Lu et al. 2024, arXiv 2406.08414", "log-ratio modulated", {"loss_type": "discopop"}),
+    "bco-unshifted": Learner("TRL's `bco_pair`", "BCO without its shift delta", {"loss_type": "bco_pair"}),
+    "f-forward-kl": Learner("Wang et al. 2023, arXiv 2309.16240", "forward KL", {"f_divergence_type": "forward_kl"}),
+    "f-js": Learner("Wang et al. 2023, arXiv 2309.16240", "Jensen-Shannon", {"f_divergence_type": "js_divergence"}),
+    "f-alpha": Learner(
+        "Wang et al. 2023, arXiv 2309.16240",
+        "alpha-divergence, alpha 0.5",
+        {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.5},
+    ),
+    "ipo": Learner("Azar et al. 2023, arXiv 2310.12036", "with sums over tokens, as the paper writes it", loss=ipo),
+    "rpo": Learner("Liu et al. 2024, arXiv 2405.16436", "DPO and a likelihood term of weight eta beta", loss=rpo),
+    "flex-dpo": Learner("3D-properties, arXiv 2406.07327", "half of beta on the rejected answer", loss=flex),
+    "bco": Learner("Jung et al. 2024, arXiv 2404.04656", "binary classifier with the shift delta", loss=bco),
+}

@@ -1,0 +1,174 @@
+"""Aspect learners: every name is the loss it claims to be, written down once more here."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_fixtures import save_pairs, save_policy, workspace
+
+from peo_bench.core.job import Handle, Job
+from peo_bench.suites.config import load_suite, with_settings
+from peo_bench.training import aspect
+from peo_bench.training.learners import LEARNERS, PairBatch, bco
+
+BETA = 0.3
+PARAMS: dict[str, Any] = {
+    **{"objective": "helpful", "seed": 1, "form": "full", "beta": BETA, "learning_rate": 1e-3},
+    **{"batch_size": 8, "micro_batch_size": 8, "epochs": 2.0},
+}
+
+
+def log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
+
+
+def smooth(x: float, epsilon: float) -> float:
+    """Robust DPO: the unbiased estimate of the clean loss under flips with probability epsilon."""
+    return (-(1 - epsilon) * log_sigmoid(x) + epsilon * log_sigmoid(-x)) / (1 - 2 * epsilon)
+
+
+def exo(x: float, epsilon: float = 1e-3) -> float:
+    q = 1 / (1 + math.exp(-x))
+    return q * math.log(q / (1 - epsilon)) + (1 - q) * math.log((1 - q) / epsilon)
+
+
+def discopop(x: float, tau: float = 0.05) -> float:
+    mix = 1 / (1 + math.exp(-x / tau))
+    return -log_sigmoid(x) * (1 - mix) + math.exp(-x) * mix
+
+
+def f_alpha(u: float) -> float:
+    """f'(t) = (t^(alpha - 1) - 1) / (alpha - 1), alpha 0.5, of a log ratio."""
+    return (math.exp(-0.5 * u) - 1) / -0.5
+
+
+LITERAL = {  # of log u_w, log u_l, their numbers of tokens and log pi(y_w)
+    "dpo": lambda w, v, n, m, p: -log_sigmoid(BETA * (w - v)),
+    "hinge": lambda w, v, n, m, p: max(0.0, 1 - BETA * (w - v)),
+    "ipo-mean": lambda w, v, n, m, p: (w / n - v / m - 1 / (2 * BETA)) ** 2,
+    "ipo": lambda w, v, n, m, p: (w - v - 1 / (2 * BETA)) ** 2,
+    "ln-dpo": lambda w, v, n, m, p: -log_sigmoid(BETA * (w / n - v / m)),
+    "robust": lambda w, v, n, m, p: smooth(BETA * (w - v), 0.1),
+    "exo": lambda w, v, n, m, p: exo(BETA * (w - v)),
+    "nca": lambda w, v, n, m, p: -log_sigmoid(BETA * w) - 0.5 * log_sigmoid(-BETA * w) - 0.5 * log_sigmoid(-BETA * v),
+    "sppo": lambda w, v, n, m, p: (w - 0.5 / BETA) ** 2 + (v + 0.5 / BETA) ** 2,
+    "apo-zero": lambda w, v, n, m, p: 1 - 1 / (1 + math.exp(-BETA * w)) + 1 / (1 + math.exp(-BETA * v)),
+    "apo-down": lambda w, v, n, m, p: 1 / (1 + math.exp(-BETA * w)) + 1 - 1 / (1 + math.exp(-BETA * (w - v))),
+    "discopop": lambda w, v, n, m, p: discopop(BETA * (w - v)),
+    "bco-unshifted": lambda w, v, n, m, p: -log_sigmoid(BETA * w) - log_sigmoid(-BETA * v),
+    "f-forward-kl": lambda w, v, n, m, p: -log_sigmoid(BETA * (math.exp(-v) - math.exp(-w))),
+    "f-js": lambda w, v, n, m, p: -log_sigmoid(BETA * (log_sigmoid(w) - log_sigmoid(v))),
+    "f-alpha": lambda w, v, n, m, p: -log_sigmoid(BETA * (f_alpha(w) - f_alpha(v))),
+    "rpo": lambda w, v, n, m, p: -log_sigmoid(BETA * (w - v)) - 0.005 * BETA * p,
+    "flex-dpo": lambda w, v, n, m, p: -log_sigmoid(BETA * w - 0.5 * BETA * v),
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
+    root = tmp_path_factory.mktemp("inputs")
+    return {"reference": save_policy(root / "reference"), "pairs": save_pairs(root / "pairs", count=16)}
+
+
+def built(name: str, inputs: dict[str, Handle], path: Path) -> tuple[Any, dict[str, Any]]:
+    """The trainer, its model moved away from the reference, and its first batch."""
+    params = PARAMS | {"learner": name}
+    make_class = partial(aspect.trainer_class, None, loss=LEARNERS[name].loss)
+    trainer = aspect.build_trainer(params, inputs, workspace(path), make_class)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    return trainer, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+
+
+def ratios(trainer: Any, batch: dict[str, Any]) -> list[tuple[float, float, int, int, float]]:
+    """Per pair: log ratios of both answers, their numbers of tokens, log pi of the preferred; from full logits."""
+    with torch.no_grad():
+        table = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        table = table.double().log_softmax(-1)[:, :-1]
+    picked = table.gather(2, batch["input_ids"][:, 1:, None])[..., 0] * batch["completion_mask"][:, 1:]
+    log_pi, tokens = picked.sum(1), batch["completion_mask"].sum(1)
+    half = len(log_pi) // 2
+    return [
+        (
+            float(log_pi[i] - batch["ref_chosen_logps"][i]),
+            float(log_pi[half + i] - batch["ref_rejected_logps"][i]),
+            int(tokens[i]),
+            int(tokens[half + i]),
+            float(log_pi[i]),
+        )
+        for i in range(half)
+    ]
+
+
+@pytest.mark.parametrize("name", LITERAL)
+def test_the_trainer_computes_the_named_loss(name, inputs, tmp_path: Path) -> None:
+    trainer, batch = built(name, inputs, tmp_path)
+    with torch.no_grad():
+        found = float(trainer.compute_loss(trainer.model, dict(batch)))
+    literal = [LITERAL[name](*pair) for pair in ratios(trainer, batch)]
+    assert found == pytest.approx(sum(literal) / len(literal), rel=2e-4, abs=1e-6)
+
+
+def test_aot_sorts_the_margins_of_the_micro_batch(inputs, tmp_path: Path) -> None:
+    trainer, batch = built("aot", inputs, tmp_path)
+    with torch.no_grad():
+        found = float(trainer.compute_loss(trainer.model, dict(batch)))
+    reference = (batch["ref_chosen_logps"] - batch["ref_rejected_logps"]).tolist()
+    own = [w - v + r for (w, v, *_), r in zip(ratios(trainer, batch), reference, strict=True)]
+    literal = [-log_sigmoid(BETA * (a - b)) for a, b in zip(sorted(own), sorted(reference), strict=True)]
+    assert found == pytest.approx(sum(literal) / len(literal), rel=2e-4)
+
+
+def test_bco_follows_its_running_mean_and_bounds_dpo() -> None:
+    """delta starts at the first batch's mean and moves by a tenth; for every delta the loss is at least DPO's."""
+    w, v = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 0.0])
+    state: dict[str, Any] = {}
+    first = bco(PairBatch(w, v, w, 0.5, state))
+    mean = 0.5 * (2.0 - 0.5) / 2
+    assert state["delta"] == pytest.approx(mean)
+    expected = [-log_sigmoid(0.5 * a - mean) - log_sigmoid(mean - 0.5 * b) for a, b in zip(w, v, strict=True)]
+    assert first.tolist() == pytest.approx(expected, rel=1e-6)
+    bco(PairBatch(w + 4, v + 4, w, 0.5, state))
+    assert state["delta"] == pytest.approx(0.9 * mean + 0.1 * (mean + 2.0))
+    for delta in (-3.0, 0.0, 2.0):
+        loss = bco(PairBatch(w, v, w, 0.5, {"delta": delta}))
+        dpo = -torch.nn.functional.logsigmoid(0.5 * (w - v))
+        assert (loss >= dpo - 1e-6).all()
+
+
+def test_limits() -> None:
+    """RPO without its term and Flex-DPO with equal betas are DPO; alpha near 0 is reverse KL up to a constant."""
+    from peo_bench.training import learners
+
+    w, v, p = torch.tensor([0.5, -0.2]), torch.tensor([0.1, 0.4]), torch.tensor([-3.0, -5.0])
+    dpo = -torch.nn.functional.logsigmoid(0.3 * (w - v))
+    batch = PairBatch(w, v, p, 0.3, {})
+    torch.testing.assert_close(learners.rpo(batch) + learners.RPO_ETA * 0.3 * p, dpo)
+    torch.testing.assert_close(learners.flex(PairBatch(w, v / learners.FLEX_REJECTED, p, 0.3, {})), dpo)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_trains_towards_the_preferred_answers(name, inputs, tmp_path: Path) -> None:
+    params = PARAMS | {"learner": name, "epochs": 4.0, "beta": 2.0 if name in ("ln-dpo", "ipo-mean") else BETA}
+    result = aspect.train_aspect.run(Job("aspect", params), inputs, workspace(tmp_path))
+    if name == "discopop":  # has a local optimum at a slightly negative margin, where training starts
+        assert abs(result["curves"][-1]["margin"]) < 0.5
+    else:
+        assert result["curves"][-1]["margin"] > 0
+    assert (tmp_path / "model").is_dir()
+
+
+def test_plain_dpo_is_not_mentioned_in_jobs_and_unknown_names_are_refused() -> None:
+    from peo_bench.errors import UsageError
+
+    suite = load_suite("sandbox")
+    assert "learner" not in suite.training.job_params()
+    assert with_settings(suite, {"training.learner": "ipo"}).training.job_params()["learner"] == "ipo"
+    with pytest.raises(UsageError, match="known learners are dpo, hinge"):
+        with_settings(suite, {"training.learner": "kto"})
