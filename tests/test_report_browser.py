@@ -221,10 +221,13 @@ def test_hiding_a_method_and_sorting_the_scoreboard(browser: Browser, hostile_pa
     browser.js("document.querySelector('.legend button[data-method=modpo]').click()")
     shown = "return document.getElementById('front-0').data.filter((t) => t.visible).map((t) => t.meta.method)"
     assert set(browser.js(shown)) == {"peo", "soup", "peo-expo", "reference", "oracle"}
-    browser.js("document.querySelectorAll('#scores-0 th button')[5].click()")
-    lengths = browser.js(
-        "return [...document.querySelectorAll('#scores-0 tbody tr')].map((row) => Number(row.cells[5].dataset.sort))"
+    titles = browser.js(
+        "return [...document.querySelectorAll('#scores-0 thead th')].map((th) => th.textContent.trim())"
     )
+    column = titles.index("Mean KL")
+    browser.js(f"document.querySelectorAll('#scores-0 th button')[{column}].click()")
+    rows = "[...document.querySelectorAll('#scores-0 tbody tr')]"
+    lengths = browser.js(f"return {rows}.map((row) => Number(row.cells[{column}].dataset.sort))")
     assert lengths == sorted(set(lengths), reverse=True)
     assert browser.js("return document.querySelectorAll('#scores-0 th[aria-sort]').length") == 1
 
