@@ -87,6 +87,7 @@ JOB_KINDS: Registry[JobKind] = Registry(
     "peo_bench.job_kinds",
     {
         "aspect": "peo_bench.training.aspect:train_aspect",
+        "averaged-factors": "peo_bench.training.factors:average_factors",
         "candidates": "peo_bench.evaluation.validation:score_candidates",
         "checkpoint": "peo_bench.data.checkpoint:import_checkpoint",
         "extrapolation": "peo_bench.training.extrapolation:extrapolate",
