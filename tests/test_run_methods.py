@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
 METHODS = (
-    *("soup", "sacpo", "preference-vector", "peo-past-expert", "peo-bonesoup", "map"),
+    *("soup", "sacpo", "preference-vector", "peo-past-expert", "peo-bonesoup", "map", "fw-merge"),
     *("dpo-lw", "cagrad", "raco", "mgda"),
 )
 SHORT = (*TINY[:-4], "--set", "training.form=lora", "--set", "training.lora_rank=4")
@@ -24,6 +24,7 @@ SHORT = (*TINY[:-4], "--set", "training.form=lora", "--set", "training.lora_rank
 def folder(tmp_path_factory) -> Path:
     where = tmp_path_factory.mktemp("methods")
     small = ("--set", "map.budget=6", "--set", "peo-past-expert.budget=5", "--set", "peo-bonesoup.budget=4")
+    small += ("--set", "fw-merge.iterations=2", "--set", "fw-merge.pairs=8")
     peo_bench(where, "run", "--methods", ",".join(METHODS), "--out", "out", *SHORT, *small)
     return where
 

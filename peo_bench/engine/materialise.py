@@ -117,7 +117,7 @@ class Models:
         pristine = self._pristine(weights.base)
         model = copy.deepcopy(pristine)
         base = dict(pristine.named_parameters())
-        deltas = [(coefficient, self._delta(weights.base, job)) for job, coefficient in weights.terms]
+        deltas = [(coefficient, self.delta(weights.base, job)) for job, coefficient in weights.terms]
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 for coefficient, delta in deltas:
@@ -137,7 +137,7 @@ class Models:
             model.generation_config = GenerationConfig.from_pretrained(folder)
         return model
 
-    def _delta(self, base: str, job: str) -> Tensors:
+    def delta(self, base: str, job: str) -> Tensors:
         """Return theta_trained - theta_base, or the products scaling * B A of an adapter; fp32."""
         form = self.form(job)
         if form == "base":
