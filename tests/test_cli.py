@@ -152,3 +152,16 @@ assert not heavy, heavy
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "run" in done.stdout
+
+
+def test_all_methods_are_those_that_the_data_can_serve(peo_bench):
+    from peo_bench.registry import METHODS
+    from peo_bench.runs.config import all_methods
+    from peo_bench.suites.config import load_suite
+
+    everything = {name for name in METHODS.names() if not METHODS.get(name).wraps}
+    assert set(all_methods(load_suite("sandbox"))) == everything
+    assert everything - set(all_methods(load_suite("smollm2"))) == {"dpo-lw", "cagrad", "raco", "mgda"}
+    code, out, _ = peo_bench("plan", "--methods", "all", "--json")
+    assert code == 0
+    assert json.loads(out)

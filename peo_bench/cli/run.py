@@ -19,7 +19,7 @@ from peo_bench.cli.progress import RunProgress
 from peo_bench.errors import UsageError
 from peo_bench.runs.config import RunConfig, resolve_config
 
-Methods = Annotated[str, typer.Option("--methods", "-m", help="Comma-separated; see `peo-bench list methods`.")]
+Methods = Annotated[str, typer.Option("--methods", "-m", help="Comma-separated, or all; see `peo-bench list methods`.")]
 Suite = Annotated[str, typer.Option("--suite", help="A suite's name or the path of a suite file.")]
 Model = Annotated[str | None, typer.Option("--model", help="Base model: smollm2, a folder or a hub id.")]
 Set = Annotated[list[str], typer.Option("--set", help="METHOD.KEY=VALUE or SECTION.KEY=VALUE; may be repeated.")]

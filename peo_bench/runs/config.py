@@ -111,6 +111,16 @@ def parse_pairs(option: str, items: list[str]) -> dict[str, str]:
     return pairs
 
 
+def all_methods(suite: SuiteConfig) -> tuple[str, ...]:
+    """Return every registered method that wraps no other and that the suite's data can serve."""
+    known = {name: METHODS.get(name) for name in METHODS.names()}
+    return tuple(
+        name
+        for name, method in known.items()
+        if not method.wraps and (suite.labels_on_both or not method.needs_labels_on_both)
+    )
+
+
 def resolve_config(
     *,
     methods: str,
@@ -128,6 +138,8 @@ def resolve_config(
     if not names:
         raise UsageError("--methods is empty: type for instance --methods peo,modpo")
     config = load_suite(suite)
+    if names == ("all",):
+        names = all_methods(config)
     every = (*names, *RunConfig(suite=config, methods=names, preferences=(0.5,)).controls)
     suite_settings, by_method = parse_settings(settings, every)
     if model is not None:

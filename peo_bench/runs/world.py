@@ -51,13 +51,9 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         decoding=suite.decoding.model_dump(mode="json") | {"precision": suite.precision},
         seed=seed,
         validation_prompts=scaled(suite.validation_prompts, limit),
-        labels_on_both=_labels_on_both(suite),
+        labels_on_both=suite.labels_on_both,
         experts=_experts(config, [objective.name for objective in objectives], reference),
     )
-
-
-def _labels_on_both(suite: SuiteConfig) -> bool:
-    return isinstance(suite.data, SandboxData) or all(source.labels_on_both for source in suite.data.sources)
 
 
 def _experts(config: RunConfig, objectives: list[str], reference: Job) -> dict[str, Job]:

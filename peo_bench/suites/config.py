@@ -59,6 +59,11 @@ class SuiteConfig(Frozen):
     test_prompts: int = Field(256, gt=1)
     notes: tuple[str, ...] = ()
 
+    @property
+    def labels_on_both(self) -> bool:
+        """Whether every pair carries the labels of all objectives."""
+        return isinstance(self.data, SandboxData) or all(source.labels_on_both for source in self.data.sources)
+
 
 class ObjectiveConfig(Frozen):
     """One objective of a task: the score column and its direction."""
