@@ -153,7 +153,7 @@ def test_a_wrong_combination_is_noticed(engine: Engine, monkeypatch: pytest.Monk
         patch.setattr(torch.Tensor, "add_", lambda self, other, alpha=1: original(self, other, alpha=alpha * 1.001))
         with pytest.raises(PeoBenchError, match="off the exact sum"):
             engine.materialised(weights)
-    delta = engine.models._delta("base", "full-a")
+    delta = engine.models.delta("base", "full-a")
     monkeypatch.setitem(delta, "lm_head.weight", delta["lm_head.weight"] * torch.inf)
     with pytest.raises(Diverged, match="not finite"):
         engine.materialised(weights)
