@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from peo_bench.report.tables import Table, points_table, scoreboard, steering_ta
 from peo_bench.report.texts import embed_texts
 from peo_bench.report.wording import balance, fact, method_name
 from peo_bench.resources import resource_dir
-from peo_bench.store.atomic import write_json, write_text
+from peo_bench.store.atomic import finite, write_json, write_text
 
 REPORT_SCHEMA_VERSION = 1
 
@@ -58,15 +56,6 @@ def embedded_json(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def finite(value: Any) -> Any:
-    """Return ``value`` with NaN and infinities replaced by None, as JSON requires."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def content_security_policy(scripts: list[str], styles: list[str]) -> str:

@@ -112,13 +112,12 @@ def whisker_figure(view: TaskView, styles: Mapping[str, Style], metric: str) -> 
     for row in reversed(rows):
         estimate, style = view.measured[row.method][metric], styles.get(row.method, Style(GREY, "circle", "solid"))
         value = estimate["value"]
-        spread = {"array": [estimate["ci_high"] - value], "arrayminus": [value - estimate["ci_low"]]}
         figure.add_scatter(
             x=[value],
             y=[plain(row.label)],
             mode="markers",
             marker={"color": style.colour, "symbol": style.symbol, "size": 11},
-            error_x={"type": "data", "symmetric": False, "color": style.colour, "thickness": 2, "width": 0, **spread},
+            error_x={**_interval_bars(estimate), "color": style.colour, "thickness": 2},
             text=[plain(f"{row.label}: {interval(estimate)}")],
             hoverinfo="text",
             meta={"method": row.method, "role": "points"},
@@ -215,15 +214,11 @@ def price_figure(view: TaskView, styles: Mapping[str, Style], key: str) -> go.Fi
         cost, estimate = view.costs.get(method, {}).get(key), values["hypervolume"]
         if cost is None:
             continue
-        spread = {
-            "array": [estimate["ci_high"] - estimate["value"]],
-            "arrayminus": [estimate["value"] - estimate["ci_low"]],
-        }
         style = styles[method]
         figure.add_scatter(
             x=[cost], y=[estimate["value"]], mode="markers+text", text=[plain(method_name(method))],
             textposition="top center", marker={"color": style.colour, "symbol": style.symbol, "size": 11},
-            error_y={"type": "data", "symmetric": False, "color": _faded(style.colour), "width": 0, **spread},
+            error_y={**_interval_bars(estimate), "color": _faded(style.colour)},
             hovertext=[plain(f"{method_name(method)}: {PRICES[key]} {cost:,.3g}, hypervolume {interval(estimate)}")],
             hoverinfo="text", meta={"method": method, "role": "points"},
         )  # fmt: skip
@@ -255,6 +250,13 @@ _LAYOUT: dict[str, Any] = {
     "hoverlabel": {"align": "left"},
 }
 _AXIS: dict[str, Any] = {"zeroline": False, "ticks": "", "fixedrange": True, "gridwidth": 1}
+
+
+def _interval_bars(estimate: Mapping[str, float]) -> dict[str, Any]:
+    """Return plotly's error bar for an estimate with its 95 % interval."""
+    value = estimate["value"]
+    spread = {"array": [estimate["ci_high"] - value], "arrayminus": [value - estimate["ci_low"]]}
+    return {"type": "data", "symmetric": False, "width": 0, **spread}
 
 
 def _line(

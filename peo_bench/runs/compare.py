@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 
 from peo_bench.errors import UsageError
-from peo_bench.report.build import build_report, finite
+from peo_bench.report.build import build_report
 from peo_bench.report.folder import RunFolder, read_run_folder
 from peo_bench.runs.measure import Measure
 from peo_bench.runs.metrics import run_metrics
 from peo_bench.runs.points import Scores, Units
-from peo_bench.store.atomic import replacing, write_json, write_text
+from peo_bench.store.atomic import finite, replacing, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,10 @@ def compare_runs(folders: list[Path], out: Path, command: str) -> Path:
     names, notes = _names(runs)
     points, answers, costs, chosen = _merged(runs, names)
     metrics, more = side_by_side(points, answers, first.measure, first.task_metrics, chosen)
-    spent = {runs[i].label: runs[i].task_metrics for i in range(len(runs))}
     for (label, method), name in names.items():
         if name in metrics["methods"]:
-            metrics["methods"][name]["validation_evaluations"] = spent[label]["methods"][method].get(
-                "validation_evaluations"
-            )
+            own = _of(runs, label).task_metrics["methods"][method]
+            metrics["methods"][name]["validation_evaluations"] = own.get("validation_evaluations")
     write_text(out / "points.csv", points.to_csv(index=False))
     with replacing(out / "generations.parquet") as path:
         answers.to_parquet(path, index=False)

@@ -16,7 +16,7 @@ import pandas as pd
 from peo_bench import __version__
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.measure import Measure
-from peo_bench.store.atomic import replacing, write_json, write_text
+from peo_bench.store.atomic import finite, replacing, write_json, write_text
 from peo_bench.suites.config import TaskConfig
 
 SCHEMA = 1
@@ -53,7 +53,7 @@ def write_folder(
     write_text(out / "config.yaml", config.to_yaml())
     write_text(out / "points.csv", points.to_csv(index=False))
     write_text(out / "search.csv", search.round(6).to_csv(index=False))
-    write_json(out / "metrics.json", {"schema_version": SCHEMA, "tasks": {config.suite.task: _finite(metrics)}})
+    write_json(out / "metrics.json", {"schema_version": SCHEMA, "tasks": {config.suite.task: finite(metrics)}})
     write_json(out / "costs.json", costs)
     with replacing(out / "generations.parquet") as path:
         texts.to_parquet(path, index=False)
@@ -126,12 +126,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinity by None, at any depth: JSON has neither."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and value - value != 0 else value

@@ -20,12 +20,11 @@ import pandas as pd
 
 from peo_bench.core.spec import digest
 from peo_bench.errors import UsageError, unknown
-from peo_bench.report.build import finite
 from peo_bench.report.folder import RunFolder
 from peo_bench.runs.compare import Finished, read_finished, side_by_side
 from peo_bench.runs.measure import Measure, identity_of
 from peo_bench.runs.points import point_row, point_table
-from peo_bench.store.atomic import replacing, write_json
+from peo_bench.store.atomic import finite, replacing, write_json
 
 SCHEMA = 1
 TOLERANCE = 1e-9

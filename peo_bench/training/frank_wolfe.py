@@ -76,10 +76,9 @@ def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
 
 def log_ratios(model: Any, tokenizer: Any, pairs: Any, settings: Any) -> list[float]:
     """Return log pi(chosen) - log pi(rejected) of every pair, in nats, without gradients."""
-    import torch
+    from peo_bench.training.trl_common import pair_log_probs
 
-    with torch.no_grad():
-        return [float(gap) for part in _batches(pairs, settings) for gap in _gaps(model, tokenizer, part, settings)]
+    return [a - b for a, b in zip(*pair_log_probs(model, tokenizer, pairs, settings), strict=True)]
 
 
 def add_gradient(model: Any, tokenizer: Any, pairs: Any, reference: list[float], settings: Any, weight: float) -> None:
