@@ -189,3 +189,16 @@ def test_a_locked_run_folder_exits_4(folder):
         done = peo_bench(folder, "run", "--methods", "soup", "--out", "busy", *TINY[:-4], check=False)
     assert done.returncode == 4
     assert "pid 1 on somewhere" in done.stderr
+
+
+def test_fronts_within_kl_budgets_by_hand(folder, points):
+    """Which policies are on the front of those within a budget, pair by pair from points.csv."""
+    task = json.loads((folder / "out" / "metrics.json").read_text())["tasks"]["peo_sandbox"]
+    assert task["kl_budgets"]
+    for method, values in task["methods"].items():
+        rows = points[(points["method"] == method) & (points["split"] == "test")].sort_values("preference_helpful")
+        for budget, found in zip(task["kl_budgets"], values["front_within_kl"], strict=True):
+            kept = rows[rows["kl"] <= budget].to_dict("records")
+            scores = [(row["reward"], -row["cost"]) for row in kept]
+            free = [not any(a != b and a[0] >= b[0] and a[1] >= b[1] for a in scores) for b in scores]
+            assert found == [row["preference_helpful"] for row, on_front in zip(kept, free, strict=True) if on_front]

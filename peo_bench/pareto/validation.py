@@ -20,7 +20,10 @@ Directions = bool | Sequence[bool] | BoolArray
 def validate_points(points: ArrayLike, *, n_objectives: int | None = None) -> FloatArray:
     """Return ``points`` as a new float64 array of shape (n_points, n_objectives).
 
-    An empty set is valid. Raises ValueError for other shapes and for NaN or infinite values, naming the first.
+    An empty set is valid. Raises ValueError for other shapes and for NaN or infinite values, naming the first. O(n).
+
+    >>> validate_points([[1, 2]]).tolist()
+    [[1.0, 2.0]]
     """
     array = np.array(points, dtype=np.float64)
     if array.ndim <= 2 and array.shape[0] == 0:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from peo_bench import pareto
-from peo_bench.pareto.validation import FloatArray
+from peo_bench.pareto.validation import BoolArray, FloatArray
 from peo_bench.runs.measure import Measure
 from peo_bench.runs.points import Scores, Units
 
@@ -84,6 +84,7 @@ def run_metrics(
             "oracle_distance": pareto.igd_plus(means, oracle, maximise) if len(oracle) else None,
             "hypervolume_within_kl": pareto.hypervolume_within(inside, kl, budgets, measure.bound, maximise).tolist(),
             "points_within_kl": [int(np.count_nonzero(kl <= budget)) for budget in budgets],
+            "front_within_kl": [_front_within(means, kl <= budget, measure) for budget in budgets],
             "steerability": asdict(pareto.steerability(weights, _projected(rows, measure), means, maximise)),
             "kl_mean": float(rows["kl"].mean()),
             "length_mean": float(rows["length"].mean()),
@@ -173,6 +174,12 @@ def _references(measure: Measure, units: Mapping[str, Sequence[float]]) -> list[
 def _kl_budgets(points: pd.DataFrame, methods: Sequence[str]) -> list[float]:
     rows = points[points["method"].isin(methods) & (points["split"] == "test") & (points["grid"] == "asked")]
     return [budget for budget in KL_BUDGETS if rows["kl"].min() <= budget < rows["kl"].max()]
+
+
+def _front_within(means: FloatArray, within: BoolArray, measure: Measure) -> list[float]:
+    """Return the helpful weights of the policies `within` a budget that none of them dominates."""
+    weights = np.array([preference[0] for preference in measure.preferences])[within]
+    return [float(weight) for weight in weights[pareto.nondominated(means[within], measure.maximise)]]
 
 
 def _projected(rows: pd.DataFrame, measure: Measure) -> FloatArray:
