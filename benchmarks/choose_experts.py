@@ -16,12 +16,12 @@ from math import sqrt
 from pathlib import Path
 
 from peo_bench.cli import cache_dir
-from peo_bench.core.runner import Runner
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.validation import utility_scores
+from peo_bench.jobs.runner import Runner
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.world import build_world
-from peo_bench.suites.config import load_suite, load_task
+from peo_bench.suites.suite import load_suite, load_task
 
 LEARNING_RATES, BETAS = (1e-4, 2e-4, 5e-4), (0.1, 0.3)
 RESULT = Path(__file__).parent / "results" / "choose_experts.json"

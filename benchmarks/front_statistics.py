@@ -18,9 +18,9 @@ import pandas as pd
 
 from peo_bench import pareto
 from peo_bench.core.method import Objective
-from peo_bench.runs.measure import Measure, identity_of
-from peo_bench.runs.metrics import run_metrics
-from peo_bench.runs.points import Scores, point_row, point_table
+from peo_bench.results.measure import Measure, identity_of
+from peo_bench.results.metrics import run_metrics
+from peo_bench.results.operating_points import Scores, point_row, point_table
 
 RESULT = Path(__file__).parent / "results" / "front_statistics.json"
 METHODS, PREFERENCES, PROMPTS = 10, 21, 700

@@ -20,12 +20,12 @@ import urllib.request
 from pathlib import Path
 
 from peo_bench.data.checkpoint import smollm2_job
+from peo_bench.jobs.store import Store
 from peo_bench.judges.agreement import labelled_table
 from peo_bench.judges.card import card
 from peo_bench.judges.judge import Desk, make_judge
 from peo_bench.judges.labelled import LabelledPair
 from peo_bench.judges.settings import JudgeSettings
-from peo_bench.store.store import Store
 
 RESULT = Path(__file__).parent / "results/judge_smollm2.json"
 PAIRS = [

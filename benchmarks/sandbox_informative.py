@@ -20,15 +20,15 @@ import numpy as np
 
 from peo_bench.cli import cache_dir
 from peo_bench.core.method import World
-from peo_bench.core.runner import Runner
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.responses import read_responses
+from peo_bench.jobs.runner import Runner
 from peo_bench.methods import make_method
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.world import build_world, responses_job
-from peo_bench.sandbox.jobs import oracle_job
+from peo_bench.sandbox.kinds import oracle_job
 from peo_bench.sandbox.oracle import oracle_point, solve_beta
-from peo_bench.suites.config import load_task
+from peo_bench.suites.suite import load_task
 
 CAP = 1.0
 PROMPTS, SAMPLES = 90, 320

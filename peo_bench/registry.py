@@ -13,16 +13,12 @@ from __future__ import annotations
 import importlib
 import re
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from peo_bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from peo_bench.core.job import JobKind
-    from peo_bench.core.method import Method
-    from peo_bench.evaluation.policies import RegisteredScorer
-    from peo_bench.judges.judge import Judge
+    pass
 
 T = TypeVar("T")
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -81,83 +77,3 @@ class Registry(Generic[T]):
                     f"{self.what} {point.name!r} of {point.value} is already taken: rename the entry point"
                 )
             self.add(point.name, point.value)
-
-
-JOB_KINDS: Registry[JobKind] = Registry(
-    "job kind",
-    "peo_bench.job_kinds",
-    {
-        "aspect": "peo_bench.training.aspect:train_aspect",
-        "averaged-factors": "peo_bench.training.factors:average_factors",
-        "candidates": "peo_bench.evaluation.validation:score_candidates",
-        "capability": "peo_bench.evaluation.capabilities:CAPABILITY",
-        "checkpoint": "peo_bench.data.checkpoint:import_checkpoint",
-        "extrapolation": "peo_bench.training.extrapolation:extrapolate",
-        "frank-wolfe": "peo_bench.training.frank_wolfe:merge_by_gradients",
-        "gguf": "peo_bench.data.checkpoint:import_gguf",
-        "gradients": "peo_bench.training.gradients:train_combined",
-        "online": "peo_bench.training.online:train_online",
-        "reference-scores": "peo_bench.training.online:score_reference",
-        "merged": "peo_bench.training.merged:write_merged",
-        "modpo": "peo_bench.training.modpo:train_modpo",
-        "pairs": "peo_bench.data.pairs:build_pairs",
-        "prompts": "peo_bench.data.pairs:build_prompts",
-        "responses": "peo_bench.evaluation.responses:RESPONSES",
-        "reward-model": "peo_bench.training.reward_model:train_reward_model",
-        "safety-zero": "peo_bench.evaluation.safety:fit_on_labels",
-        "sandbox-corpus": "peo_bench.sandbox.jobs:draw_corpus",
-        "sandbox-pairs": "peo_bench.sandbox.jobs:label_pairs",
-        "sandbox-prompts": "peo_bench.sandbox.jobs:draw_prompts",
-        "sandbox-oracle": "peo_bench.sandbox.jobs:sample_reference",
-        "scorer": "peo_bench.scorers.jobs:import_scorer",
-        "sft": "peo_bench.training.sft:train_sft",
-    },
-)
-METHODS: Registry[type[Method]] = Registry(
-    "method",
-    "peo_bench.methods",
-    {
-        "amopo": "peo_bench.methods.amopo:AMoPO",
-        "best-of-n": "peo_bench.methods.best_of_n:BestOfN",
-        "cagrad": "peo_bench.methods.cagrad:CAGrad",
-        "dpo-lw": "peo_bench.methods.dpo_lw:DPOLW",
-        "expo": "peo_bench.methods.expo:ExPO",
-        "fw-merge": "peo_bench.methods.fw_merge:FWMerge",
-        "gdpo": "peo_bench.methods.gdpo:GDPO",
-        "lagrangian": "peo_bench.methods.lagrangian:Lagrangian",
-        "map": "peo_bench.methods.map:MAP",
-        "maxmin": "peo_bench.methods.maxmin:MaxMin",
-        "mgda": "peo_bench.methods.mgda:MGDA",
-        "mo-grpo": "peo_bench.methods.mo_grpo:MOGRPO",
-        "mod": "peo_bench.methods.mod:MOD",
-        "modpo": "peo_bench.methods.modpo:MODPO",
-        "morlhf": "peo_bench.methods.morlhf:MORLHF",
-        "peo": "peo_bench.methods.peo:PEO",
-        "peo-bonesoup": "peo_bench.methods.peo_bonesoup:PEOBonesoup",
-        "peo-expo": "peo_bench.methods.peo:PEOExPO",
-        "peo-past-expert": "peo_bench.methods.peo_past_expert:PEOPastExpert",
-        "preference-vector": "peo_bench.methods.preference_vector:PreferenceVector",
-        "raco": "peo_bench.methods.raco:RACO",
-        "rps": "peo_bench.methods.rps:RPS",
-        "sacpo": "peo_bench.methods.sacpo:SACPO",
-        "soup": "peo_bench.methods.soup:Soup",
-        "tchebycheff": "peo_bench.methods.tchebycheff:Tchebycheff",
-        "transform-combine": "peo_bench.methods.transform_combine:TransformCombine",
-    },
-)
-TASKS: Registry[Path] = Registry("task", "peo_bench.tasks")
-SUITES: Registry[Path] = Registry("suite", "peo_bench.suites")
-SCORERS: Registry[type[RegisteredScorer]] = Registry(
-    "scorer",
-    "peo_bench.scorers",
-    {"sandbox-cost": "peo_bench.sandbox.scorers:GoldCost", "sandbox-reward": "peo_bench.sandbox.scorers:GoldReward"},
-)
-JUDGES: Registry[type[Judge]] = Registry(
-    "judge",
-    "peo_bench.judges",
-    {
-        "alpaca_eval": "peo_bench.judges.alpaca_judge:AlpacaEvalJudge",
-        "openai": "peo_bench.judges.openai_judge:OpenAIJudge",
-        "scorers": "peo_bench.judges.scorer_judge:ScorerJudge",
-    },
-)

@@ -144,7 +144,7 @@ def serve():
 
 
 def comparisons(n: int = 6, methods: tuple[str, ...] = ("peo", "modpo"), preferences: tuple[float, ...] = (0.0, 1.0)):
-    """A table of comparisons as `peo_bench.judges.pairs.pair_table` makes it: methods against the reference."""
+    """A table of comparisons as `peo_bench.judges.matchups.pair_table` makes it: methods against the reference."""
     rows = []
     for objective in ("helpful", "harmless"):
         for method in methods:

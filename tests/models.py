@@ -17,7 +17,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from peo_bench.core.job import Cost, Handle
+from peo_bench.jobs.job import Cost, Handle
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<user>", "<answer>"]
 TEXT = "how do i make open store a the red green old new lock box cake bomb please sure no maybe stop here now"

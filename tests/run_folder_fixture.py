@@ -16,10 +16,10 @@ import pandas as pd
 
 from peo_bench import pareto
 from peo_bench.core.method import Objective
-from peo_bench.runs.measure import Measure, identity_of
-from peo_bench.runs.metrics import run_metrics
-from peo_bench.runs.points import Scores
-from peo_bench.store.atomic import finite
+from peo_bench.files.atomic import finite
+from peo_bench.results.measure import Measure, identity_of
+from peo_bench.results.metrics import run_metrics
+from peo_bench.results.operating_points import Scores
 
 WEIGHTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 MAXIMISE = (True, False)

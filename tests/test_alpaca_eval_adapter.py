@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from peo_bench.judges import alpaca_eval
-from peo_bench.judges.winrate import win_rate
+from peo_bench.winrates.winrate import win_rate
 
 KEYS = ("win_rate", "standard_error", "discrete_win_rate", "n_wins", "n_wins_base", "n_draws", "n_total")
 
@@ -59,10 +59,12 @@ def test_global_state_stays_as_it_was(level, handlers, hide):
 
 
 def test_the_command_line_does_not_import_it():
-    code = "import sys; from peo_bench.cli import winrate; import peo_bench.judges.summary; print(sorted(sys.modules))"
+    code = (
+        "import sys; from peo_bench.cli import winrate; import peo_bench.winrates.summary; print(sorted(sys.modules))"
+    )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert "'peo_bench.judges.summary'" in done.stdout
+    assert "'peo_bench.winrates.summary'" in done.stdout
     for heavy in ("alpaca_eval", "sklearn", "torch", "openai"):
         assert f"'{heavy}'" not in done.stdout
 

@@ -14,9 +14,9 @@ from peo_bench.data.checkpoint import checkpoint_job
 from peo_bench.data.sources import LOCATIONS
 from peo_bench.engine.engine import Engine
 from peo_bench.errors import UsageError
-from peo_bench.evaluation import capabilities
-from peo_bench.evaluation.capabilities import capability_identity, capability_job, measure_together
-from peo_bench.store.store import Store
+from peo_bench.jobs.store import Store
+from peo_bench.lm_eval import capabilities
+from peo_bench.lm_eval.capabilities import capability_identity, capability_job, measure_together
 from tests import models
 from tests.test_engine import SPECS
 
@@ -110,7 +110,7 @@ def test_equal_to_hflm_on_merged_weights(engine, folder, name, spec):
     """Every kind of request gives what lm-eval's own model class gives for the same policy."""
     from lm_eval.models.huggingface import HFLM
 
-    from peo_bench.evaluation.policy_lm import PolicyLM
+    from peo_bench.lm_eval.policy_lm import PolicyLM
 
     chosen = next(s for key, s in SPECS.items() if key.startswith(spec) and len(s.mix) == 1)
     model, tokenizer = engine.materialised(chosen.mix[0][1])
@@ -143,7 +143,7 @@ def plain_accuracy(engine: Engine, spec) -> float:
 
 def test_a_mixture_of_policies_by_plain_log_likelihoods(engine, folder):
     """MOD's policies have no weights of their own; the engine's likelihoods serve lm-eval all the same."""
-    from peo_bench.evaluation.policy_lm import PolicyLM
+    from peo_bench.lm_eval.policy_lm import PolicyLM
 
     mixed = next(spec for spec in SPECS.values() if len(spec.mix) > 1)
     found = measured(PolicyLM(engine, mixed), folder, "tiny_choice")

@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 
-from peo_bench.core.job import Job
 from peo_bench.data import checkpoint
 from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
 from peo_bench.data.sources import LOCATIONS
 from peo_bench.errors import UsageError
-from peo_bench.store.store import Store
+from peo_bench.jobs.job import Job
+from peo_bench.jobs.store import Store
 
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 

@@ -167,9 +167,9 @@ assert not heavy, heavy
 
 
 def test_all_methods_are_those_that_the_data_can_serve(peo_bench):
-    from peo_bench.registry import METHODS
+    from peo_bench.methods import METHODS
     from peo_bench.runs.config import all_methods
-    from peo_bench.suites.config import load_suite
+    from peo_bench.suites.suite import load_suite
 
     everything = {name for name in METHODS.names() if not METHODS.get(name).wraps} | {"best-of-n", "rps.soup"}
     assert set(all_methods(load_suite("sandbox"))) == everything

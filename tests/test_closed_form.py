@@ -15,10 +15,10 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from peo_bench.core.job import Cost, Handle, Job, closure
 from peo_bench.core.method import Objective, World
 from peo_bench.core.spec import spec_from_json
 from peo_bench.evaluation.validation import utility_scores
+from peo_bench.jobs.job import Cost, Handle, Job, closure
 from peo_bench.methods import make_method
 from peo_bench.training.extrapolation import steering_map
 from peo_bench.training.modpo import modpo_loss

@@ -12,7 +12,7 @@ import pytest
 from run_folder_fixture import write_run_folder
 
 from peo_bench import pareto
-from peo_bench.report.folder import read_run_folder
+from peo_bench.results.folder import read_run_folder
 
 
 @pytest.fixture

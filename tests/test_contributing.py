@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from test_closed_form import INTERIOR, Tabular
 
-from peo_bench.registry import METHODS
+from peo_bench.methods import METHODS
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 

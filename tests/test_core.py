@@ -9,16 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peo_bench.core.job import Cost, Job, closure, job_kind
 from peo_bench.core.method import Method, PolicyFamily, Round
-from peo_bench.core.runner import Runner
+from peo_bench.core.rounds import see_ahead
 from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec, Weights, policy, spec_from_json
 from peo_bench.errors import JobFailed, UsageError
-from peo_bench.registry import JOB_KINDS, METHODS, Registry
-from peo_bench.runs.plan import see_ahead
-from peo_bench.store.journal import Journal
-from peo_bench.store.store import Store
+from peo_bench.files.journal import Journal
+from peo_bench.jobs.job import Cost, Job, closure, job_kind
+from peo_bench.jobs.kinds import JOB_KINDS
+from peo_bench.jobs.runner import Runner
+from peo_bench.jobs.store import Store
+from peo_bench.methods import METHODS
+from peo_bench.registry import Registry
 
 RUNS: list[str] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peo_bench.core.job import Cost, Handle, Job
+from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.runs.curves import training_curves
 
 

@@ -12,7 +12,7 @@ from peo_bench.data.pairs import FRACTIONS, pairs_job, prompts_job, split_of
 from peo_bench.data.schema import PairSource, prompt_id
 from peo_bench.data.sources import LOCATIONS
 from peo_bench.errors import UsageError
-from peo_bench.store.store import Store
+from peo_bench.jobs.store import Store
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 OBJECTIVES = ("helpful", "harmless")

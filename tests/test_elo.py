@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from peo_bench.judges.elo import elo
+from peo_bench.winrates.elo import elo
 
 
 def simulated(ratings, n, seed=0):

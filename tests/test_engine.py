@@ -10,13 +10,13 @@ import pytest
 import torch
 from scipy import stats
 
-from peo_bench.config import Decoding
-from peo_bench.core.job import Handle
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Weights, policy
 from peo_bench.engine import engine as engine_module
 from peo_bench.engine.engine import Engine, Request
-from peo_bench.engine.rendering import prompt_ids, render
 from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Handle
+from peo_bench.models.rendering import prompt_ids, render
 from tests import models
 
 REFERENCE = policy("base")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from peo_bench.config import Decoding
-from peo_bench.core.job import Handle
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Weights, policy
 from peo_bench.engine import likelihood
 from peo_bench.engine.engine import Engine, Request, Response
-from peo_bench.engine.rendering import prompt_ids
+from peo_bench.jobs.job import Handle
+from peo_bench.models.rendering import prompt_ids
 from tests import models
 from tests.test_engine import DECODING, REFERENCE, SPECS, every_spec
 

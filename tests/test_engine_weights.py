@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from peo_bench.config import Decoding
-from peo_bench.core.job import Handle
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import Weights, policy
 from peo_bench.engine import materialise
 from peo_bench.engine.engine import Engine, Request, Response
 from peo_bench.engine.materialise import ByteCache
 from peo_bench.errors import Diverged, PeoBenchError, UsageError
+from peo_bench.jobs.job import Handle
 from tests import models
 
 ADAPTERS = ["lora-a", "lora-b", "lora-c"]

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from training_fixtures import handle, save_pairs, save_policy, workspace
 
-from peo_bench.core.job import Handle, Job
 from peo_bench.core.spec import policy
 from peo_bench.engine.engine import Engine
 from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Handle, Job
 from peo_bench.training import aspect
 from peo_bench.training.factors import average_factors
 

@@ -10,11 +10,13 @@ import pytest
 from test_factors import PARAMS, artefacts  # noqa: F401 - the fixture
 from training_fixtures import workspace
 
-from peo_bench.core.job import Handle, Job
 from peo_bench.core.spec import Weights
 from peo_bench.engine.engine import Engine
-from peo_bench.training import aspect, trl_common
+from peo_bench.jobs.job import Handle, Job
+from peo_bench.models.loading import load_tokenizer
 from peo_bench.training.frank_wolfe import add_gradient, frank_wolfe, log_ratios, merge_by_gradients
+from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.settings import dpo_settings
 
 NAMES = ("helpful", "harmless")
 
@@ -51,9 +53,9 @@ def inputs(found: dict[str, Handle]) -> dict[str, Handle]:
 def test_the_slope_is_the_derivative_of_the_loss(artefacts, tmp_path: Path) -> None:  # noqa: F811
     """d L / d c_i by the gradient's inner product with tau_i, against central differences of the loss itself."""
     models = Engine(artefacts.__getitem__, noise_seed=0).models
-    settings = aspect.dpo_settings(PARAMS)
-    tokenizer = trl_common.load_tokenizer(artefacts["reference"].path / "model")
-    pairs = aspect.tokenised_pairs(tokenizer, aspect.pairs_file(artefacts, "helpful"), 64).select(range(10))
+    settings = dpo_settings(PARAMS)
+    tokenizer = load_tokenizer(artefacts["reference"].path / "model")
+    pairs = tokenised_pairs(tokenizer, pairs_file(artefacts, "helpful"), 64).select(range(10))
     reference = log_ratios(models.merged(Weights("reference")), tokenizer, pairs, settings)
 
     def at(c: list[float]) -> Any:

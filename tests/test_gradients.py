@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_fixtures import handle, pair_rows, save_policy, workspace
 
-from peo_bench.core.job import Handle, Job
 from peo_bench.errors import UsageError
-from peo_bench.training import aspect, gradients, trl_common
+from peo_bench.jobs.job import Handle, Job
+from peo_bench.models.loading import load_causal
+from peo_bench.training import aspect, gradients
 
 C = 0.4
 
@@ -176,7 +177,7 @@ def test_the_step_is_the_combination_of_literal_gradients(combiner, options, inp
         seen.append(all(p.grad is None for p in trainer.model.parameters()))
     assert seen == [True, False], "nothing is written before the window's end"
     written = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
-    reference = trl_common.load_causal(inputs["reference"].path / "model").eval()
+    reference = load_causal(inputs["reference"].path / "model").eval()
     literal = literal_gradients(trainer, reference, trainer.train_dataset.select(range(8)).to_list())
     gram = np.array([[float(a.double() @ b.double()) for b in literal] for a in literal])
     coefficients = gradients.COMBINERS[combiner](gram, np.array(PARAMS["weights"]), **options)
@@ -206,7 +207,7 @@ def test_all_weight_on_one_objective_is_its_dpo_run(inputs, tmp_path: Path) -> N
     one = PARAMS | {"weights": [1.0, 0.0], "epochs": 2.0}
     gradients.train_combined.run(Job("gradients", one), inputs, workspace(tmp_path / "one"))
     aspect.train_aspect.run(Job("aspect", one | {"objective": "helpful"}), inputs, workspace(tmp_path / "dpo"))
-    a, b = (trl_common.load_causal(tmp_path / name / "model") for name in ("one", "dpo"))
+    a, b = (load_causal(tmp_path / name / "model") for name in ("one", "dpo"))
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=2e-5)
 

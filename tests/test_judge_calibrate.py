@@ -136,7 +136,7 @@ def test_a_judge_is_calibrated_and_remembered(peo_bench, serve, file, tmp_path):
     assert found["agreement"] == 0.5
     assert (found["position_consistency"], found["n_calls"], len(server.calls)) == (1.0, 8, 8)
     from peo_bench.runs.judging import calibration
-    from peo_bench.suites.config import load_suite
+    from peo_bench.suites.suite import load_suite
 
     asked = make_judge(f"openai:m@{server.url}", load_suite("sandbox").judge)
     assert asked.id == name

@@ -10,7 +10,7 @@ from peo_bench import pareto
 from peo_bench.core.method import Objective
 from peo_bench.judges.card import card, interval, overall_win_rates, shares, win_rates, without_surplus_ties
 from peo_bench.judges.judge import Judged
-from peo_bench.judges.pairs import n_matches, pair_table
+from peo_bench.judges.matchups import n_matches, pair_table
 from peo_bench.runs.judging import judge_metrics
 
 OBJECTIVES = (Objective("helpful", "reward", True), Objective("harmless", "cost", False))

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from run_folder_fixture import write_run_folder
 
+from peo_bench.boards.leaderboard import _row_sha256, _sha256, boards, verify
 from peo_bench.report.board import published
 from peo_bench.resources import resource_dir
-from peo_bench.runs.leaderboard import _row_sha256, _sha256, boards, verify
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ import pytest
 import torch
 from training_fixtures import save_pairs, save_policy, workspace
 
-from peo_bench.core.job import Handle, Job
 from peo_bench.errors import UsageError
-from peo_bench.suites.config import load_suite, with_settings
-from peo_bench.training import aspect, kto, trl_common
+from peo_bench.jobs.job import Handle, Job
+from peo_bench.models.loading import load_causal
+from peo_bench.suites.suite import load_suite, with_settings
+from peo_bench.training import aspect, kto
 from peo_bench.training.learners import LEARNERS, PairBatch, bco
 
 BETA = 0.3
@@ -165,7 +166,7 @@ def test_kto_by_hand(inputs, tmp_path: Path) -> None:
         for parameter in trainer.model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
         rows = trainer.train_dataset.select(range(16)).to_list()
-        reference = trl_common.load_causal(inputs["reference"].path / "model")
+        reference = load_causal(inputs["reference"].path / "model")
         good = [row["label"] for row in rows]
         assert good == [True] * 8 + [False] * 8
         own = [log_ratio(trainer.model, reference, row["prompt_ids"], row["completion_ids"]) for row in rows]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.model_selection import GroupKFold
 
-from peo_bench.judges.length_controlled import (
+from peo_bench.winrates.length_controlled import (
     STRENGTHS,
     Regulariser,
     Weights,
@@ -19,7 +19,7 @@ from peo_bench.judges.length_controlled import (
     rate_between,
     standardised_gap,
 )
-from peo_bench.judges.winrate import graded, swapped, win_rate
+from peo_bench.winrates.winrate import graded, swapped, win_rate
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is absent")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peo_bench.methods import learners_table, methods_table
-from peo_bench.registry import METHODS
+from peo_bench.methods import METHODS, learners_table, methods_table
 
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
 

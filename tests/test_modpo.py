@@ -13,9 +13,12 @@ import torch
 from safetensors.torch import load_file
 from training_fixtures import handle, save_pairs, save_policy, workspace
 
-from peo_bench.core.job import Cost, Handle, Job
 from peo_bench.errors import UsageError
-from peo_bench.training import aspect, modpo, reward_model, trl_common
+from peo_bench.jobs.job import Cost, Handle, Job
+from peo_bench.models.loading import load_causal, load_policy, load_tokenizer
+from peo_bench.training import aspect, modpo, reward_model, trainers
+from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.settings import dpo_settings
 
 PARAMS: dict[str, Any] = {
     "objective": "helpful",
@@ -133,8 +136,8 @@ def test_the_trainer_computes_the_papers_loss(
     shift = None if weight == 1 else modpo.margin_shift(PARAMS, inputs, work, weight)
     trainer = aspect.build_trainer(PARAMS, inputs, work, partial(aspect.trainer_class, shift), weight)
     loss = trainer_losses(trainer, steps)
-    reference = trl_common.load_causal(inputs["reference"].path / "model")
-    margin = trl_common.load_policy(inputs["reference"].path / "model", inputs["margin"])
+    reference = load_causal(inputs["reference"].path / "model")
+    margin = load_policy(inputs["reference"].path / "model", inputs["margin"])
     literal = []
     for row in trainer.train_dataset.select(range(8)).to_list():
         values = []
@@ -179,7 +182,7 @@ def test_weight_one_is_the_aspect_to_the_last_bit(form: str, inputs: dict[str, H
 @pytest.mark.parametrize("form", ["lora", "full"])
 def test_where_the_pairs_are_undecided_the_margin_decides(form: str, inputs: dict[str, Handle], tmp_path: Path) -> None:
     """Every pair comes in both orders, so r_0 = 0 and the optimum is ref exp(w_1 R_1 / beta): towards "bad"."""
-    rows = [json.loads(line) for line in aspect.pairs_file(inputs, "helpful").read_text().splitlines()]
+    rows = [json.loads(line) for line in pairs_file(inputs, "helpful").read_text().splitlines()]
     both = [row | {"chosen": row[a], "rejected": row[b]} for row in rows for a, b in (SIDES, SIDES[::-1])]
     (tmp_path / "helpful-policy.jsonl").write_text("\n".join(map(json.dumps, both)), encoding="utf-8")
     undecided = inputs | {"pairs": handle(tmp_path, {})}
@@ -200,11 +203,11 @@ def test_where_the_pairs_are_undecided_the_margin_decides(form: str, inputs: dic
 def preference_for_good(inputs: dict[str, Handle], artefact: Handle) -> float:
     """Return the mean over pairs of log pi/pi_ref ("good" answer) - log pi/pi_ref ("bad" answer)."""
     reference = inputs["reference"].path / "model"
-    tokenizer = trl_common.load_tokenizer(reference)
-    dataset = aspect.tokenised_pairs(tokenizer, aspect.pairs_file(inputs, "helpful"), 64)
+    tokenizer = load_tokenizer(reference)
+    dataset = tokenised_pairs(tokenizer, pairs_file(inputs, "helpful"), 64)
     total = 0.0
-    for sign, model in ((1, trl_common.load_policy(reference, artefact)), (-1, trl_common.load_causal(reference))):
-        good, bad = trl_common.pair_log_probs(model, tokenizer, dataset, aspect.dpo_settings(PARAMS))
+    for sign, model in ((1, load_policy(reference, artefact)), (-1, load_causal(reference))):
+        good, bad = trainers.pair_log_probs(model, tokenizer, dataset, dpo_settings(PARAMS))
         total += sign * (sum(good) - sum(bad)) / len(good)
     return total
 

@@ -15,14 +15,17 @@ import torch
 from safetensors.torch import load_file
 from training_fixtures import WORDS, handle, save_policy, workspace
 
-from peo_bench.core.job import Handle, Job
 from peo_bench.core.method import World
 from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Handle, Job
 from peo_bench.methods import make_method
+from peo_bench.models.loading import load_causal, load_tokenizer
+from peo_bench.models.quiet import quiet
+from peo_bench.models.rendering import prompt_tokens
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.world import build_world
-from peo_bench.suites.config import load_suite, suite_task
-from peo_bench.training import online, trl_common
+from peo_bench.suites.suite import load_suite, suite_task
+from peo_bench.training import online
 
 OBJECTIVES = ("helpful", "harmless")
 
@@ -79,7 +82,7 @@ def train(inputs: dict[str, Handle], path: Path, **changes: Any) -> tuple[dict[s
 
 
 def next_word(model: torch.nn.Module, tokenizer: Any, prompt: str) -> np.ndarray:
-    ids = trl_common.prompt_tokens(tokenizer, [prompt])
+    ids = prompt_tokens(tokenizer, [prompt])
     with torch.no_grad():
         return model(torch.tensor(ids)).logits[0, -1].double().softmax(-1).numpy()
 
@@ -93,11 +96,11 @@ def utility_of_every_token(tokenizer: Any) -> np.ndarray:
 @pytest.mark.slow
 def test_morlhf_reaches_the_closed_form_on_a_bandit(inputs: dict[str, Handle], tmp_path: Path) -> None:
     """Answers of one token make a bandit with an arm per word: the optimum is pi_ref exp(w . u / beta) / Z."""
-    reference = trl_common.load_causal(inputs["reference"].path / "model")
-    tokenizer = trl_common.load_tokenizer(inputs["reference"].path / "model")
+    reference = load_causal(inputs["reference"].path / "model")
+    tokenizer = load_tokenizer(inputs["reference"].path / "model")
     settings: dict[str, Any] = {"units": 12800.0, "batch_size": 256, "micro_batch_size": 256, "generations": 64}
     result, work = train(inputs, tmp_path / "job", learning_rate=5e-3, beta=0.4, **settings)
-    trained = trl_common.load_causal(work.dir / "model")
+    trained = load_causal(work.dir / "model")
     utility = utility_of_every_token(tokenizer) @ [0.25, 0.75]
     for i in range(4):
         before, after = (next_word(model, tokenizer, f"w{i} w{i + 1}") for model in (reference, trained))
@@ -114,7 +117,7 @@ def test_the_advantage_is_rloos_formula(
 ) -> None:
     """R_i - mean of the others' R, R = w . u - beta log pi/pi_ref, here at pi = pi_ref."""
     job = Job("online", params(decoding={"max_new_tokens": 3, "temperature": 1.0, "top_p": 1.0}))
-    with trl_common.quiet():
+    with quiet():
         trainer = online.build_trainer(job, inputs, workspace(tmp_path / "job"))
         trainer.model.train()
         prompts = [{"prompt": "w0 w1"}] * 4 + [{"prompt": "w1 w2"}] * 4
@@ -125,14 +128,14 @@ def test_the_advantage_is_rloos_formula(
     )
     expected = [reward[i] - np.mean([reward[j] for j in range(8) if j // 4 == i // 4 and j != i]) for i in range(8)]
     np.testing.assert_allclose(batch["advantages"].numpy(), expected, atol=1e-5)
-    ids = trl_common.prompt_tokens(trainer.processing_class, ["w0 w1"])[0]
+    ids = prompt_tokens(trainer.processing_class, ["w0 w1"])[0]
     row = batch["prompt_ids"][0][batch["prompt_mask"][0].bool()].tolist()
     assert row == ids, "the prompt is tokenised as for generation, with one BOS"
 
 
 @pytest.mark.parametrize("combiner", ["gdpo", "mo-grpo"])
 def test_grpo_normalises_before_or_after_the_sum(combiner: str, inputs: dict[str, Handle], tmp_path: Path) -> None:
-    with trl_common.quiet():
+    with quiet():
         trainer = online.build_trainer(Job("online", params(combiner)), inputs, workspace(tmp_path / "job"))
         trainer.model.train()
         batch = trainer._generate_and_score_completions([{"prompt": "w0 w1"}] * 4 + [{"prompt": "w1 w2"}] * 4)
@@ -196,7 +199,7 @@ def test_every_combiner_trains_and_logs(
 
 def test_a_unit_is_as_many_answers_as_an_expert_sees(inputs: dict[str, Handle]) -> None:
     """Also where objectives have pairs, and prompts, of their own: their union is longer and is not gone through."""
-    tokenizer = trl_common.load_tokenizer(inputs["reference"].path / "model")
+    tokenizer = load_tokenizer(inputs["reference"].path / "model")
     prompts = [f"w{i} w{i + 1}" for i in range(40)]  # 20 of each objective
     once = online.ordered(tokenizer, prompts, 2 * 20, params())
     assert len(once) * 4 == 40
@@ -243,10 +246,13 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_online
 from training_fixtures import handle, workspace
-from peo_bench.core.job import Job
-from peo_bench.training import online, trl_common
+from peo_bench.jobs.job import Job
+from peo_bench.training import online, trainers
+from peo_bench.models.loading import load_causal, load_tokenizer
+from peo_bench.models.rendering import prompt_tokens
+from peo_bench.models.quiet import quiet
 online.scorer_columns = test_online.fake_scorers
-trl_common.CHECKPOINT_SECONDS = 0.0
+trainers.CHECKPOINT_SECONDS = 0.0
 work = workspace(Path({work!r}))
 work.progress = lambda fraction, note: fraction >= 0.6 and os.kill(os.getpid(), signal.SIGKILL)
 inputs = {{role: handle(Path(path), {{}}) for role, path in {inputs!r}.items()}}

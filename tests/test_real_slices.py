@@ -21,7 +21,7 @@ from tiny_run import peo_bench
 
 from peo_bench.data.pairs import pairs_job
 from peo_bench.data.schema import PairSource
-from peo_bench.store.store import Store
+from peo_bench.jobs.store import Store
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 HH = "hh_rlhf/harmless-base"

@@ -19,10 +19,10 @@ from peo_bench import pareto
 from peo_bench.errors import UsageError
 from peo_bench.report import build_report, contents, figures, texts
 from peo_bench.report.build import embedded_json
-from peo_bench.report.folder import read_run_folder
+from peo_bench.report.headline import make_verdict
 from peo_bench.report.tables import points_table, scoreboard
 from peo_bench.report.texts import MAX_CHARACTERS, embed_texts
-from peo_bench.report.verdict import make_verdict
+from peo_bench.results.folder import read_run_folder
 
 SCORERS = {"reward": True, "cost": False}
 

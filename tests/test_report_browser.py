@@ -142,8 +142,8 @@ def test_the_page_prints_the_static_picture(browser: Browser, hostile_page: Path
 
 
 def test_the_leaderboards_page_is_silent_sortable_and_shows_its_fronts(browser: Browser, tmp_path: Path) -> None:
+    from peo_bench.boards.leaderboard import add_run, boards
     from peo_bench.report.board import write_page
-    from peo_bench.runs.leaderboard import add_run, boards
 
     add_run(
         tmp_path / "boards", write_run_folder(tmp_path / "run", methods=("peo", "modpo", "soup"), controls=()), None

@@ -17,11 +17,11 @@ from run_folder_fixture import JUDGE, write_run_folder
 from peo_bench import pareto
 from peo_bench.report import build_report, contents, figures, findings, texts
 from peo_bench.report.figures import effort, judged, numbers, safety, versus
-from peo_bench.report.folder import RunFolder, read_run_folder
-from peo_bench.report.steer import steer_data
+from peo_bench.report.headline import is_real
+from peo_bench.report.slider import steer_data
 from peo_bench.report.tables import scoreboard, versus_table
 from peo_bench.report.uncertainty import uncertainty
-from peo_bench.report.verdict import is_real
+from peo_bench.results.folder import RunFolder, read_run_folder
 
 SCORERS = {"reward": True, "cost": False}
 
@@ -153,7 +153,7 @@ def test_two_equal_methods_share_the_resamples(run_dir: Path) -> None:
         "p_holm": 1.0,
         "hypervolume_share": 0.5,
     }
-    from peo_bench.report.verdict import find_comparison
+    from peo_bench.report.headline import find_comparison
 
     turned = find_comparison({"comparisons": [entry]}, "y", "x")
     assert turned is not None

@@ -34,12 +34,12 @@ is_dpo = lambda n, args: any("DPO" in c.__name__ for c in type(args[0]).__mro__)
 Trainer.training_step = dying(Trainer.training_step, is_dpo)
 """,
     "search": """
-from peo_bench.store.journal import Journal
+from peo_bench.files.journal import Journal
 due = lambda n, args: args[0].path.name == 'evaluations.jsonl' and len(args[0].records) == 5
 Journal.append = dying(Journal.append, due)
 """,
     "generation": """
-from peo_bench.store.journal import Journal
+from peo_bench.files.journal import Journal
 Journal.append = dying(Journal.append, lambda n, args: 'answers' in args[0].path.name)
 """,
     "between the artefact's last file and its name": """

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
 from peo_bench.sandbox.gold import features
-from peo_bench.sandbox.world import prompts_of
+from peo_bench.sandbox.small_world import prompts_of
 
 ARGS = ["run", "--methods", "mod", "--out", "out", *TINY[:-4], "--set", "capabilities.limit=12"]
 TASK = """

@@ -17,9 +17,9 @@ from test_scorers import beaver_by_hand
 from tiny_run import TINY, peo_bench
 
 from peo_bench.runs.config import resolve_config
-from peo_bench.runs.measure import run_measure
+from peo_bench.runs.identity import run_measure
 from peo_bench.runs.world import build_world, companions, responses_job
-from peo_bench.suites.config import suite_task
+from peo_bench.suites.suite import suite_task
 
 SUITES = Path(__file__).parents[1] / "peo_bench" / "suites"
 REGISTER = "import pathlib, peo_bench.registry as r; r.TASKS.add('external', pathlib.Path('task.yaml').absolute())"

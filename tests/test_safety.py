@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from peo_bench.core.job import Cost, Handle, Job
 from peo_bench.data.pairs import SHARED, labelled_answers, pairs_job
 from peo_bench.data.schema import PairSource, split_of
 from peo_bench.data.sources import LOCATIONS
 from peo_bench.evaluation import safety
 from peo_bench.evaluation.safety import fit_on_labels, fit_zero, safety_rows
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Cost, Handle, Job
+from peo_bench.jobs.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)

@@ -21,13 +21,15 @@ from transformers import (
 
 from peo_bench.core.method import Objective
 from peo_bench.errors import UsageError
-from peo_bench.evaluation.policies import Label, count_scorers, score
+from peo_bench.evaluation.generation import score
+from peo_bench.jobs.store import Store
 from peo_bench.scorers import load_scorer, open_scorer
 from peo_bench.scorers.checks import TOLERANCE, batch_gap
-from peo_bench.scorers.config import ScorerConfig
-from peo_bench.scorers.jobs import scorer_job, scorer_jobs
-from peo_bench.store.store import Store
-from peo_bench.suites.config import TaskConfig, check
+from peo_bench.scorers.columns import Label, count_scorers
+from peo_bench.scorers.kinds import scorer_job, scorer_jobs
+from peo_bench.scorers.settings import ScorerConfig
+from peo_bench.settings import check
+from peo_bench.suites.suite import TaskConfig
 
 HELPFUL, HARMLESS = Objective("helpful", "reward", True), Objective("harmless", "cost", False)
 

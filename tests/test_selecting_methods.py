@@ -16,7 +16,7 @@ from peo_bench.errors import UsageError
 from peo_bench.methods import make_method
 from peo_bench.methods.rps import neighbours
 from peo_bench.runs.config import RunConfig, all_methods
-from peo_bench.suites.config import load_suite
+from peo_bench.suites.suite import load_suite
 from tests.test_closed_form import INTERIOR, REWARDS, Tabular, world
 from tests.test_selection import wins
 

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from peo_bench.config import Decoding
-from peo_bench.core.job import Cost, Handle
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Utility, Weights, policy, spec_from_json
 from peo_bench.engine.engine import Engine, Request, Response
 from peo_bench.engine.selection import selection_nats
-from peo_bench.evaluation import policies
-from peo_bench.store.journal import Journal
+from peo_bench.evaluation import generation
+from peo_bench.files.journal import Journal
+from peo_bench.jobs.job import Cost, Handle
+from peo_bench.scorers import columns
 from tests import models
 
 REFERENCE = policy("base")
@@ -65,7 +66,7 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
 @pytest.fixture
 def engine(artefacts: dict[str, Handle], monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setattr(
-        policies,
+        columns,
         "scorer_columns",
         lambda inputs, precision: {role.partition(":")[2]: SCORERS[handle.id] for role, handle in inputs.items()},
     )
@@ -194,7 +195,7 @@ def test_shared_candidates_are_generated_once_and_charged_to_each_policy(engine:
     drawn: list[int] = []
     responses = engine.generate(requests, DECODING, lambda indices, done: drawn.extend(indices))
     assert sorted(drawn) == [0, 1, 2, 3]
-    costs = [policies.charge(requests[i : i + 1], responses[i : i + 1], 2, 0) for i in range(3)]
+    costs = [generation.charge(requests[i : i + 1], responses[i : i + 1], 2, 0) for i in range(3)]
     assert [cost.responses for cost in costs] == [4, 4, 1]
     assert [cost.scorer_calls for cost in costs] == [4 * 1 + 2, 4 * 2 + 2, 2]
     tokens = [len(candidate.tokens) for candidate in responses[0].candidates]
@@ -204,7 +205,7 @@ def test_shared_candidates_are_generated_once_and_charged_to_each_policy(engine:
 def test_an_interrupted_generation_goes_on_where_it_was(engine: Engine, tmp_path: Path) -> None:
     specs = [best_of(3, LORA), PolicySpec(candidates=(LORA, OTHER), utility=UTILITY), LORA]
     prompts = [{"prompt": prompt, "prompt_id": prompt} for prompt in models.PROMPTS]
-    whole = policies.generate(engine, specs, prompts, DECODING)
+    whole = generation.generate(engine, specs, prompts, DECODING)
     n_drafts = 4 * len(prompts)  # LORA's samples 0, 1, 2 and OTHER's sample 1
     engine.batch_size = 3
 
@@ -216,10 +217,10 @@ def test_an_interrupted_generation_goes_on_where_it_was(engine: Engine, tmp_path
             raise Killed
 
     with pytest.raises(Killed):
-        policies.generate(engine, specs, prompts, DECODING, Journal(tmp_path / "j.jsonl"), kill)
+        generation.generate(engine, specs, prompts, DECODING, Journal(tmp_path / "j.jsonl"), kill)
     before = sum(len(record) for record in Journal(tmp_path / "j.jsonl").records)
     assert n_drafts / 2 < before < n_drafts
-    assert policies.generate(engine, specs, prompts, DECODING, Journal(tmp_path / "j.jsonl")) == whole
+    assert generation.generate(engine, specs, prompts, DECODING, Journal(tmp_path / "j.jsonl")) == whole
     assert sum(len(record) for record in Journal(tmp_path / "j.jsonl").records) == n_drafts
 
 

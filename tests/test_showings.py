@@ -15,9 +15,9 @@ from run_folder_fixture import write_run_folder
 
 from peo_bench import pareto
 from peo_bench.report import build_report, contents, figures
-from peo_bench.report.folder import RunFolder, read_run_folder
 from peo_bench.report.showings import Showing, showings
 from peo_bench.report.uncertainty import bands
+from peo_bench.results.folder import RunFolder, read_run_folder
 
 SD = "in standard deviations of the reference policy"
 MAXIMISE = [True, False]

@@ -22,9 +22,10 @@ from browser import NEEDS_CHROMIUM, Browser
 from tiny_run import ROOT, TINY, peo_bench
 
 from peo_bench.errors import UsageError
-from peo_bench.runs import steer_web
-from peo_bench.runs.saved import answer
-from peo_bench.runs.steer_web import HOST, family_answers, steer_server
+from peo_bench.report.steering_page import steering_page
+from peo_bench.steering import web
+from peo_bench.steering.families import answer
+from peo_bench.steering.web import HOST, family_answers, steer_server
 
 JSON = {"Content-Type": "application/json"}
 
@@ -45,7 +46,7 @@ def reply(prompt: str, helpful: float) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with steer_server(["peo", "modpo"], reply, "a <run>") as server:
+    with steer_server(reply, *steering_page(["peo", "modpo"], "a <run>")) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_address[1]
@@ -138,7 +139,7 @@ def announced(port: int, size: int) -> bytes:
 
 @contextlib.contextmanager
 def serving(answers: Any) -> Iterator[int]:
-    with steer_server(["peo"], answers, "run") as server:
+    with steer_server(answers, *steering_page(["peo"], "run")) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_address[1]
@@ -150,7 +151,7 @@ def serving(answers: Any) -> Iterator[int]:
 def test_a_body_that_is_too_short_is_refused_and_nobody_waits_for_it(
     monkeypatch: pytest.MonkeyPatch, end: bool
 ) -> None:
-    monkeypatch.setattr(steer_web, "PATIENCE", 30.0 if end else 0.2)
+    monkeypatch.setattr(web, "PATIENCE", 30.0 if end else 0.2)
     with serving(reply) as port:
         answered = raw(port, announced(port, 50) + b'{"prompt"', end=end)
     assert answered.startswith(b"HTTP/1.0 400")
@@ -203,7 +204,7 @@ def test_ctrl_c_ends_with_130_while_an_answer_is_in_work(tmp_path: Path) -> None
         "    open('begun', 'w').close()\n"
         "    time.sleep(1)\n"
         "    return []\n"
-        "steer_web.family_answers = lambda run, seed: (['peo'], slow)\n"
+        "web.family_answers = lambda run, seed: (['peo'], slow)\n"
     )
     program = (
         f"import sys; sys.argv = ['peo-bench', 'steer', '.', '--web']\n{before}\nfrom peo_bench.cli import main; main()"
@@ -229,7 +230,7 @@ def test_ctrl_c_ends_with_130_while_an_answer_is_in_work(tmp_path: Path) -> None
 
 def test_a_taken_port_is_a_users_mistake(port: int) -> None:
     with pytest.raises(UsageError, match=f"--port {port}: cannot listen there"):
-        steer_server(["peo"], reply, "run", port)
+        steer_server(reply, *steering_page(["peo"], "run"), port)
 
 
 @NEEDS_CHROMIUM[0]

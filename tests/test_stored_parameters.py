@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from training_fixtures import handle, save_pairs, save_policy, tiny_model, workspace
 
-from peo_bench.core.job import Handle, Job
 from peo_bench.core.spec import PolicySpec, Utility, policy
+from peo_bench.jobs.job import Handle, Job
+from peo_bench.models.loading import load_policy
 from peo_bench.runs.costs import stored_parameters
-from peo_bench.training import aspect, trl_common
+from peo_bench.training import aspect
 
 SETTINGS = {"seed": 1, "batch_size": 8, "micro_batch_size": 8, "lora_rank": 4}
 
@@ -34,7 +35,7 @@ def count(module: Any, trained: str = "") -> int:
 
 
 def test_adapters_and_full_models_count_as_they_are_stored_each_once(handles: dict[str, Handle]) -> None:
-    adapter = trl_common.load_policy(handles["ref"].path / "model", handles["lora"])
+    adapter = load_policy(handles["ref"].path / "model", handles["lora"])
     lora, full = count(adapter, "lora_"), count(tiny_model())
     assert 0 < lora < full
     soup = [policy("ref", [("lora", w), ("full", 1 - w)]) for w in (0.0, 0.25, 0.5, 1.0)]

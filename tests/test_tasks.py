@@ -13,8 +13,9 @@ from peo_bench.data.prompts import PromptSource, prompts_identity, read_task_pro
 from peo_bench.data.schema import PairSource, prompt_id, split_of
 from peo_bench.data.sources import DATA_DIR, LOCATIONS
 from peo_bench.errors import UsageError
-from peo_bench.store.store import Store
-from peo_bench.suites.config import load_suite, load_task, load_yaml
+from peo_bench.jobs.store import Store
+from peo_bench.settings import load_yaml
+from peo_bench.suites.suite import load_suite, load_task
 from tests import models
 
 ROOT = Path(__file__).parents[1]

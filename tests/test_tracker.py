@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from training_fixtures import save_pairs, save_policy
 
-from peo_bench.core.job import Job
 from peo_bench.errors import UsageError
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Job
+from peo_bench.jobs.workspace import Workspace
 from peo_bench.training import aspect
 from peo_bench.training.tracker import TRACKERS, tracking
 

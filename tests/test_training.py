@@ -16,9 +16,13 @@ import torch
 from safetensors.torch import load_file
 from training_fixtures import handle, pair_rows, save_pairs, save_policy, sentence, tiny_tokenizer, workspace
 
-from peo_bench.core.job import Cost, Handle, Job
 from peo_bench.errors import Diverged, UsageError
-from peo_bench.training import aspect, sft, trl_common
+from peo_bench.jobs.job import Cost, Handle, Job
+from peo_bench.models.loading import load_policy, load_tokenizer
+from peo_bench.training import aspect, sft
+from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.rows import training_order
+from peo_bench.training.saving import full_norm
 
 DPO = {"objective": "helpful", "seed": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-2, "lora_rank": 4}
 WEIGHTS = {"lora": "adapter/adapter_model.safetensors", "full": "model/model.safetensors"}
@@ -72,8 +76,8 @@ def test_the_task_vector_norm_of_an_adapter_is_that_of_its_merged_weights(
 ) -> None:
     result, _ = train(inputs, tmp_path)
     reference = inputs["reference"].path / "model"
-    merged = trl_common.load_policy(reference, handle(tmp_path, result)).merge_and_unload()
-    assert aspect.full_norm(merged, reference) == pytest.approx(result["task_vector_norm"], rel=1e-5)
+    merged = load_policy(reference, handle(tmp_path, result)).merge_and_unload()
+    assert full_norm(merged, reference) == pytest.approx(result["task_vector_norm"], rel=1e-5)
 
 
 def test_the_task_vector_norm_of_a_full_model_is_the_distance_to_the_reference(
@@ -115,7 +119,7 @@ def test_the_order_of_the_data_does_not_depend_on_the_labels(inputs: dict[str, H
 def test_the_model_sees_the_prompt_as_generation_does_then_the_answer_and_one_eos(
     inputs: dict[str, Handle], tmp_path: Path
 ) -> None:
-    from peo_bench.engine.rendering import prompt_ids
+    from peo_bench.models.rendering import prompt_ids
 
     trainer = aspect.build_trainer(params(), inputs, workspace(tmp_path), partial(aspect.trainer_class, None))
     tokenizer = tiny_tokenizer()
@@ -203,26 +207,26 @@ def test_an_empty_or_incomplete_pairs_file_is_refused(
 
 def test_pairs_without_room_for_an_answer_are_left_out(inputs: dict[str, Handle]) -> None:
     tokenizer = tiny_tokenizer()
-    path = aspect.pairs_file(inputs, "helpful")
-    dataset = aspect.tokenised_pairs(tokenizer, path, 7)
+    path = pairs_file(inputs, "helpful")
+    dataset = tokenised_pairs(tokenizer, path, 7)
     assert 0 < len(dataset) < 48
     assert max(map(len, dataset["prompt_ids"])) < 7
     with pytest.raises(UsageError, match="max_length = 3"):
-        aspect.tokenised_pairs(tokenizer, path, 3)
+        tokenised_pairs(tokenizer, path, 3)
 
 
 def test_training_order_is_a_seeded_permutation_per_epoch_sorted_within_batches() -> None:
     lengths = [i % 30 for i in range(640)]
-    order = trl_common.training_order(lengths, 8, 1.0, seed=3)
+    order = training_order(lengths, 8, 1.0, seed=3)
     assert sorted(order) == list(range(640))
     assert order != sorted(order)
-    assert order == trl_common.training_order(lengths, 8, 1.0, seed=3)
-    assert order != trl_common.training_order(lengths, 8, 1.0, seed=4)
+    assert order == training_order(lengths, 8, 1.0, seed=3)
+    assert order != training_order(lengths, 8, 1.0, seed=4)
     batches = [[lengths[j] for j in order[i : i + 8]] for i in range(0, 640, 8)]
     assert all(batch == sorted(batch) for batch in batches)
     spread = [max(batch) - min(batch) for batch in batches]
     assert sum(spread) / len(spread) > 15, "batches mix lengths: of 8 draws from 0..29 the mean range is about 23"
-    longer = trl_common.training_order(lengths, 8, 2.5, seed=3)
+    longer = training_order(lengths, 8, 2.5, seed=3)
     assert sorted(longer).count(0) in (2, 3)
     assert len(longer) == 1600
 
@@ -252,7 +256,7 @@ def test_sft_lowers_the_loss_writes_a_base_policy_and_is_deterministic(tmp_path:
     assert result["form"] == "base"
     assert result["curves"][-1]["loss"] < 0.6 * result["curves"][0]["loss"]
     assert first.cost == job.bound == Cost(examples_trained=480)
-    assert trl_common.load_tokenizer(first.dir / "model").chat_template == tiny_tokenizer().chat_template
+    assert load_tokenizer(first.dir / "model").chat_template == tiny_tokenizer().chat_template
 
 
 def test_sft_learns_from_the_answer_and_its_eos_only(tmp_path: Path) -> None:
@@ -272,9 +276,13 @@ import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from training_fixtures import handle, workspace
-from peo_bench.core.job import Job
-from peo_bench.training import aspect, trl_common
-trl_common.CHECKPOINT_SECONDS = 0.0
+from peo_bench.jobs.job import Job
+from peo_bench.training import aspect, trainers
+from peo_bench.models.loading import load_policy, load_tokenizer
+from peo_bench.training.rows import training_order
+from peo_bench.training.saving import full_norm
+from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+trainers.CHECKPOINT_SECONDS = 0.0
 work = workspace(Path({work!r}))
 work.progress = lambda fraction, note: fraction >= 0.8 and os.kill(os.getpid(), signal.SIGKILL)
 inputs = {{role: handle(Path(path), {{}}) for role, path in {inputs!r}.items()}}

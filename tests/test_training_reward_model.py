@@ -10,8 +10,8 @@ import pytest
 import torch
 from training_fixtures import handle, pair_rows, save_pairs, save_policy, tiny_tokenizer, workspace
 
-from peo_bench.core.job import Cost, Handle, Job
 from peo_bench.errors import Diverged, UsageError
+from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.training import reward_model
 from peo_bench.training.reward_model import RewardModelScorer
 

@@ -20,8 +20,8 @@ from run_folder_fixture import write_run_folder
 from test_tracker import logged
 from tiny_run import ROOT, TINY, peo_bench
 
-from peo_bench.runs import progress
-from peo_bench.runs.progress import OWNER, PROGRESS, State, is_running, progress_file
+from peo_bench.results import progress
+from peo_bench.results.progress import OWNER, PROGRESS, State, is_running, progress_file
 
 
 class Followed(NamedTuple):
@@ -107,7 +107,7 @@ def test_what_is_reused_is_not_tracked(followed: Followed) -> None:
 def test_a_run_that_is_killed_is_said(tmp_path: Path) -> None:
     program = (
         "import os, sys, time; from pathlib import Path; from peo_bench.runs.execute import _locked;"
-        "from peo_bench.runs.progress import progress_file; out = Path('out')\n"
+        "from peo_bench.results.progress import progress_file; out = Path('out')\n"
         "with _locked(out), progress_file(out, lambda *event: None) as observe:\n"
         "    observe('stage', 'build', 0, ''); time.sleep(1000)"
     )

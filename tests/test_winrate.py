@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peo_bench.judges import winrate
-from peo_bench.judges.winrate import paired_difference, swapped, win_rate
+from peo_bench.winrates import winrate
+from peo_bench.winrates.winrate import paired_difference, swapped, win_rate
 
 PREFERENCE = st.one_of(st.floats(1, 2), st.sampled_from([0.0, 1.0, 1.5, 2.0, float("nan")]))
 SHARED_FIELDS = ("win_rate", "standard_error", "discrete_win_rate", "n_wins", "n_wins_base", "n_draws", "n_total")

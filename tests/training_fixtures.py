@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from peo_bench.core.job import Cost, Handle
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Cost, Handle
+from peo_bench.jobs.workspace import Workspace
 
 WORDS = [f"w{i}" for i in range(100)] + ["good", "bad", "plain"]
 TEMPLATE = "{{ bos_token }}{% for m in messages %} <user> {{ m['content'] }}{% endfor %} <assistant> "

@@ -21,11 +21,13 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare the methods of finished runs, prompt by prompt; runs that were not measured alike are refused."""
-    from peo_bench.core.spec import digest
-    from peo_bench.runs.compare import compare_runs
+    from peo_bench.boards.compare import compare_runs
+    from peo_bench.files.digest import digest
+    from peo_bench.report.build import build_report
 
     folder = out or Path("runs") / f"compare-{digest([str(run.resolve()) for run in runs])[:8]}"
-    report = compare_runs(runs, folder, shlex.join(["peo-bench", *sys.argv[1:]]))
+    compare_runs(runs, folder, shlex.join(["peo-bench", *sys.argv[1:]]))
+    report = build_report(folder)
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"][run["task"]]
     if as_json:

@@ -21,7 +21,7 @@ def export(
 ) -> None:
     """Merge the policy that a method offers at a preference into one model and write it with a model card."""
     asked = preference(helpful)
-    from peo_bench.runs.saved import export_policy
+    from peo_bench.steering.families import export_policy
 
     export_policy(run, method, asked, to, seed=seed)
     typer.echo(f"{to}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(to)!r})")

@@ -37,8 +37,11 @@ def list_(
 
 
 def _rows(what: str) -> list[dict[str, Any]]:
-    from peo_bench.registry import JUDGES, METHODS, SCORERS, SUITES, TASKS
-    from peo_bench.suites.config import load_suite, load_task
+    from peo_bench.judges import JUDGES
+    from peo_bench.methods import METHODS
+    from peo_bench.scorers import SCORERS
+    from peo_bench.suites import SUITES, TASKS
+    from peo_bench.suites.suite import load_suite, load_task
 
     if what == "methods":
         return [_method(METHODS.get(name)) for name in METHODS.names()]

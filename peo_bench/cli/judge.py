@@ -39,10 +39,10 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Compare judges with people's labels; without --judge, the verdicts that the file holds. Kept for later runs."""
+    from peo_bench.files.atomic import finite
     from peo_bench.judges.labelled import read_labelled
     from peo_bench.runs.config import parse_settings
-    from peo_bench.store.atomic import finite
-    from peo_bench.suites.config import load_suite, with_settings
+    from peo_bench.suites.suite import load_suite, with_settings
 
     pairs = read_labelled(data, layout, verdicts)
     settings = with_settings(load_suite(suite), parse_settings(set_, ())[0]).judge

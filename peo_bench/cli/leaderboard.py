@@ -14,7 +14,7 @@ from peo_bench.cli import Json, RunFolder, app, console
 from peo_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from peo_bench.runs.leaderboard import Board
+    from peo_bench.boards.leaderboard import Board
 
 Dir = Annotated[Path, typer.Option("--dir", help="Folder of the leaderboards.")]
 
@@ -29,7 +29,7 @@ def add(
     dir_: Dir = Path("leaderboards"),
 ) -> None:
     """Add a finished run's methods, with their scores by prompt."""
-    from peo_bench.runs.leaderboard import add_run
+    from peo_bench.boards.leaderboard import add_run
 
     board, rows = add_run(dir_, run, method or None)
     for row in rows:
@@ -39,10 +39,10 @@ def add(
 @leaderboard.command()
 def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Json = False) -> None:
     """Print the leaderboards; with --published also the figures of other work."""
+    from peo_bench.boards.leaderboard import as_run_folder
     from peo_bench.report.board import published as published_tables
     from peo_bench.report.contents import task_views
     from peo_bench.report.tables import scoreboard
-    from peo_bench.runs.leaderboard import as_run_folder
 
     found = _boards(dir_)
     others = published_tables() if published else []
@@ -71,7 +71,7 @@ def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Jso
 @leaderboard.command()
 def verify(dir_: Dir = Path("leaderboards")) -> None:
     """Recompute every row from its scores by prompt; exit code 3 if one does not agree."""
-    from peo_bench.runs.leaderboard import verify as problems_of
+    from peo_bench.boards.leaderboard import verify as problems_of
 
     problems = problems_of(dir_)
     found = _boards(dir_) if not problems else []
@@ -95,7 +95,7 @@ def html(
 
 
 def _boards(root: Path) -> list[Board]:
-    from peo_bench.runs.leaderboard import boards
+    from peo_bench.boards.leaderboard import boards
 
     found = boards(root)
     if not found:

@@ -16,7 +16,7 @@ from rich.table import Table
 from peo_bench import pareto as fronts
 from peo_bench.cli import Json, app, console
 from peo_bench.errors import UsageError, unknown
-from peo_bench.pareto.validation import FloatArray
+from peo_bench.pareto.checks import FloatArray
 
 
 @app.command()

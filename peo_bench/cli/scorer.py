@@ -60,9 +60,9 @@ def _check(model: str, layout: str, template: str | None, dtype: str, prompt: st
     from peo_bench.scorers import LAYOUTS, open_scorer
     from peo_bench.scorers.anchors import ANCHORS
     from peo_bench.scorers.checks import TOLERANCE, check_batch, signs
-    from peo_bench.scorers.config import ScorerConfig
-    from peo_bench.scorers.jobs import scorer_identity
-    from peo_bench.suites.config import check as checked
+    from peo_bench.scorers.kinds import scorer_identity
+    from peo_bench.scorers.settings import ScorerConfig
+    from peo_bench.settings import check as checked
 
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)

@@ -47,7 +47,7 @@ def steer(
     asked = preference(helpful)
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty: give a question to answer")
-    from peo_bench.runs.saved import answer
+    from peo_bench.steering.families import answer
 
     answers = answer(run, method, asked, prompts, samples=samples, seed=seed)
     if as_json:
@@ -59,9 +59,11 @@ def steer(
 
 def _serve(run: Path, seed: int | None, port: int) -> None:
     """Serve the page until Ctrl-C; a second one does not wait for the answer in work."""
-    from peo_bench.runs.steer_web import family_answers, steer_server
+    from peo_bench.report.steering_page import steering_page
+    from peo_bench.steering.web import family_answers, steer_server
 
-    server = steer_server(*family_answers(run, seed), run.resolve().name, port)
+    methods, answers = family_answers(run, seed)
+    server = steer_server(answers, *steering_page(methods, run.resolve().name), port)
     typer.echo(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)")
     try:
         server.serve_forever()

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from peo_bench.errors import JobFailed
-from peo_bench.runs.progress import PERIOD, headline, is_running, read_progress, running
+from peo_bench.results.progress import PERIOD, headline, is_running, read_progress, running
 
 LINES_EVERY = 30.0
 """Seconds after which the running jobs are printed again where the output is no terminal."""

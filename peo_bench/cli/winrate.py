@@ -34,10 +34,10 @@ def winrate(
     """Say how often a model beats the baseline, in percent, from a judge's verdicts."""
     if (difficulty is None) != (gamed is None):
         raise UsageError("length control needs both files: give --difficulty FILE and --gamed FILE")
-    from peo_bench.judges.annotations import read_annotations
-    from peo_bench.judges.difficulty import read_difficulty, read_regulariser
-    from peo_bench.judges.summary import summarise
-    from peo_bench.store.atomic import finite
+    from peo_bench.files.atomic import finite
+    from peo_bench.winrates.annotations import read_annotations
+    from peo_bench.winrates.difficulty import read_difficulty, read_regulariser
+    from peo_bench.winrates.summary import summarise
 
     annotations = read_annotations(file, model=model, baseline=baseline, only=_conditions(only))
     files = None if difficulty is None or gamed is None else (read_difficulty(difficulty), read_regulariser(gamed))
@@ -60,8 +60,8 @@ def outputs(
     name: Annotated[str | None, typer.Option("--name", help="Generator name; by default method and weight.")] = None,
 ) -> None:
     """Write the answers of a run's method to its test prompts as alpaca_eval's model outputs."""
-    from peo_bench.judges.annotations import model_outputs, write_rows
-    from peo_bench.runs.answers import answers_of
+    from peo_bench.results.answers import answers_of
+    from peo_bench.winrates.annotations import model_outputs, write_rows
 
     answers = answers_of(run, method, helpful, seed=seed)
     generator = name or (method if method == "reference" else f"{method}-helpful-{helpful:g}")
@@ -77,9 +77,9 @@ def annotate(
     to: Annotated[Path, typer.Option("--to", help="JSON file of annotations to write; .gz compresses.")],
 ) -> None:
     """Let the installed alpaca_eval judge model outputs; keys and addresses come from the environment."""
+    from peo_bench.files.atomic import finite
     from peo_bench.judges.alpaca_eval import annotate as ask
-    from peo_bench.judges.annotations import check_target, read_model_outputs, write_rows
-    from peo_bench.store.atomic import finite
+    from peo_bench.winrates.annotations import check_target, read_model_outputs, write_rows
 
     check_target(to)
     rows = ask(read_model_outputs(answers), read_model_outputs(reference), annotator)

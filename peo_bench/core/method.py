@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from peo_bench.core.job import Cost, Handle, Job
 from peo_bench.core.space import Preference, Space
 from peo_bench.core.spec import PolicySpec
+from peo_bench.jobs.job import Cost, Handle, Job
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,15 @@ differs from the defaults, with like terms merged and coefficients rounded, so t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from peo_bench.files.digest import digest
+
 DIGITS = 9
 """Decimals to which coefficients are rounded; equal policies of different methods then get equal keys."""
-
-
-def digest(value: Any) -> str:
-    """Return 16 hex digits that identify a JSON value (keys sorted, no white space)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _totals(terms: Iterable[tuple[str, float]]) -> dict[str, float]:

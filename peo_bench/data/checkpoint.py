@@ -19,11 +19,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from peo_bench.core.job import Handle, Job, job_kind
 from peo_bench.data.sources import file_digest, located, remember
 from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
 from peo_bench.resources import require
-from peo_bench.store.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

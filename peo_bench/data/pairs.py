@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peo_bench.core.job import Handle, Job, job_kind
 from peo_bench.data.prompts import Prompt, read_task_prompts
 from peo_bench.data.schema import FRACTIONS, Pair, PairSource, split_of
 from peo_bench.data.sources import SHOWN, read_source, source_identity
 from peo_bench.errors import UsageError
-from peo_bench.store.jsonl import write_jsonl
-from peo_bench.store.workspace import Workspace
+from peo_bench.files.jsonl import write_jsonl
+from peo_bench.jobs.job import Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
 
 TRAINING = ("policy", "scorer")
 SHARED = ("sources", "max_prompt_chars", "fractions", "held_out")

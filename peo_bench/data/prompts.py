@@ -19,7 +19,6 @@ from pydantic import Field, model_validator
 from peo_bench.data.schema import (
     DataSource,
     DroppedError,
-    RowError,
     category_of,
     prompt_id,
     split_of,
@@ -27,6 +26,7 @@ from peo_bench.data.schema import (
 )
 from peo_bench.data.sources import read_source, source_identity
 from peo_bench.errors import UsageError
+from peo_bench.files.rows import RowError
 
 logger = logging.getLogger(__name__)
 

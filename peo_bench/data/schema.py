@@ -21,7 +21,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from peo_bench.config import Frozen
+from peo_bench.files.rows import RowError
+from peo_bench.settings import Frozen
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
@@ -127,10 +128,6 @@ class PairSource(DataSource):
     def convert(self, row: Mapping[str, Any]) -> Pair:
         """Return the pair in `row`; raise `RowError` or `DroppedError`."""
         return to_pair(row, self)
-
-
-class RowError(ValueError):
-    """A row that is no pair; the text says what is missing or wrong and what was expected."""
 
 
 class DroppedError(ValueError):

@@ -8,23 +8,19 @@ torchrun, a scheduler); a module-level table would be empty in a spawned one.
 
 from __future__ import annotations
 
-import codecs
-import csv
-import gzip
 import hashlib
-import io
 import json
 import logging
 import os
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from peo_bench.data.schema import DataSource, DroppedError, PairSource, RowError
+from peo_bench.data.schema import DataSource, DroppedError, PairSource
 from peo_bench.errors import UsageError
+from peo_bench.files.rows import READERS, Row, RowError, file_format, file_rows
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +30,6 @@ DATA_DIR = "PEO_BENCH_DATA_DIR"
 
 SHOWN = 20
 """Malformed rows that are named; all are counted."""
-
-Row = tuple[str, Any]
-"""Where a row stands ("file:line") and its content, a `RowError` where it could not be parsed."""
 
 
 T = TypeVar("T")
@@ -80,12 +73,12 @@ def find_files(pattern: str, data_dir: Path | None = None) -> list[tuple[str, Pa
         pattern = str(Path(pattern).relative_to(base))
     whole = base / pattern
     if whole.is_dir():
-        found = sorted(path for path in whole.rglob("*") if path.is_file() and _format(path) in _READERS)
+        found = sorted(path for path in whole.rglob("*") if path.is_file() and file_format(path) in READERS)
     else:
         found = [whole] if whole.is_file() else sorted(path for path in base.glob(pattern) if path.is_file())
     if not found:
         raise UsageError(
-            f"no data at {whole}: expected files ending in {', '.join(sorted(_READERS))} (or .gz); "
+            f"no data at {whole}: expected files ending in {', '.join(sorted(READERS))} (or .gz); "
             "type `--data-dir DIR`, the folder it is relative to"
         )
     return [(path.name, path) for path in found]
@@ -171,79 +164,6 @@ def _check_columns(columns: set[str], source: DataSource, where: str, total: int
             f"{where}: no column {column!r} (columns: {', '.join(sorted(map(str, columns)))}); layout {source.layout} "
             f"needs {', '.join(source.required)}: map it in the suite with `columns: {{{name}: <one of the columns>}}`"
         )
-
-
-def file_rows(path: Path, name: str) -> Iterator[Row]:
-    """Yield the rows of one file (JSON list, JSON lines, CSV or Parquet; gzip where usual), `name` in their places."""
-    reader = _READERS.get(_format(path))
-    if reader is None:
-        raise UsageError(f"{path}: unknown format: give a file ending in {', '.join(sorted(_READERS))} (or .gz)")
-    try:
-        yield from reader(path, name)
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
-        raise UsageError(f"{path}: cannot be read as {_format(path)[1:]} ({error}): {_instead(error)}") from None
-
-
-def _instead(error: Exception) -> str:
-    if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
-        return "give a compressed file, or take .gz off its name"
-    return "give a whole, undamaged file of that format"
-
-
-def _format(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
-
-
-def _bytes(path: Path) -> bytes:
-    content = path.read_bytes()
-    return (gzip.decompress(content) if path.suffix == ".gz" else content).removeprefix(codecs.BOM_UTF8)
-
-
-def _jsonl(path: Path, name: str) -> Iterator[Row]:
-    for number, line in enumerate(_bytes(path).split(b"\n"), 1):
-        if line.strip():
-            yield f"{name}:{number}", _parsed(line)
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        return RowError(f"not JSON ({error})")
-
-
-def _json(path: Path, name: str) -> Iterator[Row]:
-    """Yield the items of a JSON list; a `.json` file with one object per line is read too."""
-    content = _bytes(path)
-    if content.lstrip()[:1] != b"[":
-        yield from _jsonl(path, name)
-        return
-    yield from ((f"{name}: item {number}", row) for number, row in enumerate(json.loads(content), 1))
-
-
-def _csv(path: Path, name: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(_bytes(path).decode(), newline=""))
-    for row in reader:
-        surplus = row.pop(None, None)  # type: ignore[call-overload]  # where DictReader puts fields beyond the header
-        yield f"{name}:{reader.line_num}", RowError(f"more fields than columns ({surplus[0]!r})") if surplus else row
-
-
-def _parquet(path: Path, name: str) -> Iterator[Row]:
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    number = 0
-    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{name}: row {number}", row
-
-
-_READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
-    ".jsonl": _jsonl,
-    ".json": _json,
-    ".csv": _csv,
-    ".parquet": _parquet,
-}
 
 
 def _hub_rows(source: DataSource) -> Iterator[Row]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from peo_bench.config import Decoding
+from peo_bench.core.decoding import Decoding
 from peo_bench.engine.noise import gumbel
 
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from peo_bench.config import Decoding
-from peo_bench.core.job import Handle
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Weights
 from peo_bench.engine import likelihood
 from peo_bench.engine.decode import Pass, decode
 from peo_bench.engine.materialise import Models
 from peo_bench.engine.noise import row_key
-from peo_bench.engine.rendering import prompt_ids
 from peo_bench.engine.selection import choose, distinct_drafts, selection_nats
 from peo_bench.errors import UsageError
-from peo_bench.store.workspace import device as default_device
+from peo_bench.jobs.job import Handle
+from peo_bench.models.rendering import prompt_ids
+from peo_bench.process import device as default_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -95,7 +95,7 @@ class Engine:
         batch_size: int = 64,
         noise_seed: int = 0,
     ) -> None:
-        """Find artefacts by job id with `artefact`; the default device is that of `peo_bench.store.workspace`."""
+        """Find artefacts by job id with `artefact`; the default device is that of `peo_bench.jobs.workspace`."""
         self.models = Models(artefact, precision, device or default_device())
         self.precision = precision
         self.batch_size = batch_size
@@ -139,12 +139,13 @@ class Engine:
 
     def choose(self, requests: Sequence[Request], drafts: Mapping[Request, Response]) -> list[Response]:
         """Return an answer per request from the answers to its drafts; selections load and ask their scorers."""
-        from peo_bench.evaluation.policies import score, scorer_columns
+        from peo_bench.scorers.columns import score_texts, scorer_columns
 
         def scores(scorer: str, asked: list[Request], answers: list[Response]) -> list[float]:
             job_id, _, column = scorer.partition("/")
             columns = scorer_columns({f"scorer:{column}": self.models.artefact(job_id)}, self.precision)
-            return score(columns, asked, answers).columns[column]
+            prompts, texts = [request.prompt for request in asked], [answer.text for answer in answers]
+            return score_texts(columns, prompts, texts).columns[column]
 
         return choose(requests, drafts, scores)
 

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from peo_bench.core.job import Handle
-from peo_bench.core.spec import Weights, digest
+from peo_bench.core.spec import Weights
 from peo_bench.engine.row_lora import Adapter, RowLora, load_adapter
 from peo_bench.errors import Diverged, PeoBenchError, UsageError
+from peo_bench.files.digest import digest
+from peo_bench.jobs.job import Handle
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -15,25 +15,16 @@ from typing import Any
 
 import pandas as pd
 
-from peo_bench.config import Decoding
-from peo_bench.core.job import Cost, Handle, Job, JobKind, never_alone
-from peo_bench.core.spec import digest, policy, spec_from_json
-from peo_bench.evaluation.policies import (
-    DIGITS,
-    Columns,
-    Scores,
-    charge,
-    count_scorers,
-    generate,
-    make_engine,
-    read_prompts,
-    score,
-    scorer_columns,
-)
-from peo_bench.registry import SCORERS
-from peo_bench.store.journal import Journal
-from peo_bench.store.store import Store
-from peo_bench.store.workspace import Progress, Workspace
+from peo_bench.core.decoding import Decoding
+from peo_bench.core.spec import policy, spec_from_json
+from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts, score
+from peo_bench.files.digest import digest
+from peo_bench.files.journal import Journal
+from peo_bench.jobs.job import Cost, Handle, Job, JobKind, never_alone
+from peo_bench.jobs.store import Store
+from peo_bench.jobs.workspace import Progress, Workspace
+from peo_bench.scorers import SCORERS
+from peo_bench.scorers.columns import DIGITS, Columns, Scores, count_scorers, scorer_columns
 
 
 def evaluate_together(store: Store, jobs: list[Job], progress: Progress) -> None:

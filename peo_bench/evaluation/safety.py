@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from peo_bench.core.job import Cost, Handle, Job, job_kind
 from peo_bench.core.method import World
 from peo_bench.data.pairs import SHARED, labelled_answers
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
 
 LEAST = 20
 """Labelled answers of each kind below which no zero is fitted."""

@@ -8,21 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peo_bench.config import Decoding
-from peo_bench.core.job import Cost, Handle, Job, job_kind
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective, World
 from peo_bench.core.space import Preference
 from peo_bench.core.spec import PolicySpec, Utility, policy, spec_from_json
-from peo_bench.evaluation.policies import (
-    charge,
-    count_scorers,
-    generate,
-    make_engine,
-    read_prompts,
-    score,
-    scorer_columns,
-)
-from peo_bench.store.workspace import Workspace
+from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts, score
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
+from peo_bench.scorers.columns import count_scorers, scorer_columns
 
 Floats = npt.NDArray[np.float64]
 Point = dict[str, float]

@@ -12,13 +12,13 @@ import pandas as pd
 
 from peo_bench.judges.card import by_order, effective_wilson
 from peo_bench.judges.labelled import LabelledPair
-from peo_bench.judges.pairs import ORDERS
+from peo_bench.judges.matchups import ORDERS
 
 NAMES = {1.0: "a", 0.0: "b", 0.5: "tie"}
 
 
 def labelled_table(pairs: Sequence[LabelledPair]) -> pd.DataFrame:
-    """Return the pairs as a judge takes them (see `peo_bench.judges.pairs`); `prompt_id` is the position."""
+    """Return the pairs as a judge takes them (see `peo_bench.judges.matchups`); `prompt_id` is the position."""
     return pd.DataFrame(
         {
             "objective": [pair.objective for pair in pairs],

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from peo_bench.errors import UsageError, unknown
-from peo_bench.training.tracker import environment
+from peo_bench.process import environment
 
 Json = dict[str, Any]
 NO_DOTENV = "PYTHON_DOTENV_DISABLED"

@@ -18,16 +18,16 @@ from typing import Any
 
 import pandas as pd
 
-from peo_bench.core.spec import digest
 from peo_bench.errors import UsageError, unknown
+from peo_bench.files.digest import digest
 from peo_bench.judges.alpaca_eval import annotate
 from peo_bench.judges.endpoint import valid_text
 from peo_bench.judges.judge import Desk, Judge, Judged, verdict_table
-from peo_bench.judges.pairs import IDENTITY, ORDERS
+from peo_bench.judges.matchups import IDENTITY, ORDERS
+from peo_bench.judges.parsing import UNPARSEABLE, swapped
 from peo_bench.judges.replies import Replies
 from peo_bench.judges.settings import JudgeSettings
-from peo_bench.judges.verdict import UNPARSEABLE, swapped
-from peo_bench.judges.winrate import graded
+from peo_bench.winrates.winrate import graded
 
 Json = dict[str, Any]
 OBJECTIVE = "helpful"

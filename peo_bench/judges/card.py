@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from peo_bench.core.spec import digest
-from peo_bench.judges.elo import elo
-from peo_bench.judges.pairs import REFERENCE
-from peo_bench.judges.winrate import LEVEL, win_rate
+from peo_bench.files.digest import digest
+from peo_bench.judges.matchups import REFERENCE
 from peo_bench.pareto import crossed_interval
+from peo_bench.winrates.elo import elo
+from peo_bench.winrates.winrate import LEVEL, win_rate
 
 Floats = npt.NDArray[np.float64]
 
@@ -95,7 +95,7 @@ def overall_win_rates(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def elo_ratings(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return by objective the Elo rating of every method, the reference policy at 1000 (`peo_bench.judges.elo`).
+    """Return by objective the Elo rating of every method, the reference policy at 1000 (`peo_bench.winrates.elo`).
 
     A game is one prompt at one preference of one seed, both orders averaged. Objectives in which the reference has no
     verdict are left out.

@@ -1,6 +1,6 @@
 """What a judge is: it compares two answers to a prompt by one objective, in both orders.
 
-`--judge KIND[:ARGUMENT]` names one; kinds are classes registered in `peo_bench.registry.JUDGES` or by the entry-point
+`--judge KIND[:ARGUMENT]` names one; kinds are classes registered in `peo_bench.judges.JUDGES` or by the entry-point
 group "peo_bench.judges".
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
+from peo_bench.jobs.workspace import Progress
+from peo_bench.judges import JUDGES
 from peo_bench.judges.budget import Budget
 from peo_bench.judges.endpoint import check_key_name
 from peo_bench.judges.settings import JudgeSettings
-from peo_bench.registry import JUDGES
-from peo_bench.store.workspace import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def verdict_table(rows: Sequence[Mapping[str, Any]], *more: str) -> pd.DataFrame
     """Return rows as `Judged.rows` has them (and the columns `more`), typed even where there are none."""
     import pandas as pd
 
-    from peo_bench.judges.pairs import IDENTITY
+    from peo_bench.judges.matchups import IDENTITY
 
     table = pd.DataFrame(rows, columns=[*IDENTITY, "order", "verdict", "reason", "raw", "usd", "asked", *more])
     return table.astype({"verdict": float, "usd": float, "asked": bool})
@@ -71,7 +71,7 @@ class Judge(ABC):
 
     @abstractmethod
     def judge(self, pairs: pd.DataFrame, desk: Desk) -> Judged:
-        """Compare the rows of a table as `peo_bench.judges.pairs` describes it, each in both orders."""
+        """Compare the rows of a table as `peo_bench.judges.matchups` describes it, each in both orders."""
 
     def identity(self) -> dict[str, Any]:
         """Return what its verdicts on a text depend on: calibrations belong to it."""

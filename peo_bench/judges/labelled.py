@@ -22,13 +22,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from peo_bench.config import Frozen
-from peo_bench.data.schema import RowError
-from peo_bench.data.sources import file_rows
 from peo_bench.errors import UsageError
+from peo_bench.files.rows import RowError, file_rows
 from peo_bench.judges.endpoint import valid_text
-from peo_bench.judges.pairs import ORDERS
-from peo_bench.judges.verdict import A_BETTER, B_BETTER, TIE, UNPARSEABLE, parse_reply, swapped
+from peo_bench.judges.matchups import ORDERS
+from peo_bench.judges.parsing import A_BETTER, B_BETTER, TIE, UNPARSEABLE, parse_reply, swapped
+from peo_bench.settings import Frozen
 
 Label = Literal["a", "b", "tie"]
 Order = Literal["ab", "ba"]

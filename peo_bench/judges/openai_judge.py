@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from peo_bench.core.spec import digest
 from peo_bench.errors import UsageError
+from peo_bench.files.digest import digest
 from peo_bench.judges.endpoint import Endpoint, NoAnswer, Reply
 from peo_bench.judges.judge import Desk, Judge, Judged, verdict_table
-from peo_bench.judges.pairs import IDENTITY, ORDERS
+from peo_bench.judges.matchups import IDENTITY, ORDERS
+from peo_bench.judges.parsing import TIE, Verdict, parse_reply, swapped
 from peo_bench.judges.replies import Replies
 from peo_bench.judges.rubrics import RUBRICS, messages, prompt_hash
 from peo_bench.judges.settings import JudgeSettings
-from peo_bench.judges.verdict import TIE, Verdict, parse_reply, swapped
 
 FORM = re.compile(r"(?P<model>\S+)@(?P<url>https?://\S+)")
 GIVE_UP_AFTER = 10

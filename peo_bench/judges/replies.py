@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peo_bench.core.spec import digest
-from peo_bench.store.atomic import write_json
+from peo_bench.files.atomic import write_json
+from peo_bench.files.digest import digest
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ with the old one's. The delimiters of the quoted texts are derived from the text
 
 from __future__ import annotations
 
-from peo_bench.core.spec import digest
+from peo_bench.files.digest import digest
 
 VERSION = 1
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from peo_bench.errors import UsageError
 from peo_bench.judges.judge import Desk, Judge, Judged
-from peo_bench.judges.pairs import IDENTITY, ORDERS
+from peo_bench.judges.matchups import IDENTITY, ORDERS
 from peo_bench.judges.settings import JudgeSettings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from peo_bench.config import Frozen
+from peo_bench.settings import Frozen
 
 
 class Price(Frozen):

@@ -8,8 +8,41 @@ from pydantic import ValidationError
 
 from peo_bench.core.method import Method
 from peo_bench.errors import UsageError, unknown
-from peo_bench.registry import METHODS
+from peo_bench.registry import Registry
 from peo_bench.training.learners import LEARNERS
+
+METHODS: Registry[type[Method]] = Registry(
+    "method",
+    "peo_bench.methods",
+    {
+        "amopo": "peo_bench.methods.amopo:AMoPO",
+        "best-of-n": "peo_bench.methods.best_of_n:BestOfN",
+        "cagrad": "peo_bench.methods.cagrad:CAGrad",
+        "dpo-lw": "peo_bench.methods.dpo_lw:DPOLW",
+        "expo": "peo_bench.methods.expo:ExPO",
+        "fw-merge": "peo_bench.methods.fw_merge:FWMerge",
+        "gdpo": "peo_bench.methods.gdpo:GDPO",
+        "lagrangian": "peo_bench.methods.lagrangian:Lagrangian",
+        "map": "peo_bench.methods.map:MAP",
+        "maxmin": "peo_bench.methods.maxmin:MaxMin",
+        "mgda": "peo_bench.methods.mgda:MGDA",
+        "mo-grpo": "peo_bench.methods.mo_grpo:MOGRPO",
+        "mod": "peo_bench.methods.mod:MOD",
+        "modpo": "peo_bench.methods.modpo:MODPO",
+        "morlhf": "peo_bench.methods.morlhf:MORLHF",
+        "peo": "peo_bench.methods.peo:PEO",
+        "peo-bonesoup": "peo_bench.methods.peo_bonesoup:PEOBonesoup",
+        "peo-expo": "peo_bench.methods.peo:PEOExPO",
+        "peo-past-expert": "peo_bench.methods.peo_past_expert:PEOPastExpert",
+        "preference-vector": "peo_bench.methods.preference_vector:PreferenceVector",
+        "raco": "peo_bench.methods.raco:RACO",
+        "rps": "peo_bench.methods.rps:RPS",
+        "sacpo": "peo_bench.methods.sacpo:SACPO",
+        "soup": "peo_bench.methods.soup:Soup",
+        "tchebycheff": "peo_bench.methods.tchebycheff:Tchebycheff",
+        "transform-combine": "peo_bench.methods.transform_combine:TransformCombine",
+    },
+)
 
 
 def make_method(name: str, settings: Mapping[str, Mapping[str, object]] | None = None) -> Method:

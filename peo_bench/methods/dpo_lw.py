@@ -7,10 +7,10 @@ it is the expert itself.
 
 from __future__ import annotations
 
-from peo_bench.core.job import Job
 from peo_bench.core.method import World
 from peo_bench.core.space import Preference
-from peo_bench.methods.points import PointMethod, combined_job
+from peo_bench.jobs.job import Job
+from peo_bench.methods.per_preference import PointMethod, combined_job
 
 
 class DPOLW(PointMethod):

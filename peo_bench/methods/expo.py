@@ -13,10 +13,10 @@ from collections.abc import Generator, Mapping
 import numpy as np
 from pydantic import Field
 
-from peo_bench.core.job import Handle, Job, closure
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.spec import PolicySpec, Weights, policy
 from peo_bench.evaluation.validation import utility_scores, validation_bound
+from peo_bench.jobs.job import Handle, Job, closure
 
 
 class ExPOSettings(MethodSettings):

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from peo_bench.core.job import Job
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Preference, Space
 from peo_bench.core.spec import policy
+from peo_bench.jobs.job import Job
 
 
 class FWMergeSettings(MethodSettings):

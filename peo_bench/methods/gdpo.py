@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from peo_bench.methods.online import OnlineMethod, OnlineSettings
+from peo_bench.methods.combined_rewards import OnlineMethod, OnlineSettings
 
 
 class GRPOSettings(OnlineSettings):

@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import Field
 
-from peo_bench.core.job import Job
 from peo_bench.core.method import World
 from peo_bench.core.space import Preference
 from peo_bench.errors import UsageError
-from peo_bench.methods.online import OnlineMethod, OnlineSettings
+from peo_bench.jobs.job import Job
+from peo_bench.methods.combined_rewards import OnlineMethod, OnlineSettings
 
 
 class LagrangianSettings(OnlineSettings):

@@ -8,8 +8,8 @@ optimum the rewards are equal. Judge it by dominance, not by its front.
 from __future__ import annotations
 
 from peo_bench.core.method import Build, World
-from peo_bench.methods.online import OnlineMethod
-from peo_bench.methods.points import centre, single_policy
+from peo_bench.methods.combined_rewards import OnlineMethod
+from peo_bench.methods.per_preference import centre, single_policy
 
 
 class MaxMin(OnlineMethod):

@@ -7,7 +7,7 @@ gradients cancel (a Pareto-stationary point). Judge it by dominance, not by its 
 from __future__ import annotations
 
 from peo_bench.core.method import Build, Method, World
-from peo_bench.methods.points import centre, combined_job, single_policy
+from peo_bench.methods.per_preference import centre, combined_job, single_policy
 
 
 class MGDA(Method):

@@ -8,8 +8,8 @@ depend on the prompt, so its optimum is not MORLHF's.
 
 from __future__ import annotations
 
+from peo_bench.methods.combined_rewards import OnlineMethod
 from peo_bench.methods.gdpo import GRPOSettings
-from peo_bench.methods.online import OnlineMethod
 
 
 class MOGRPO(OnlineMethod):

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from peo_bench.core.job import Job
 from peo_bench.core.method import MethodSettings, World
 from peo_bench.core.space import Preference
 from peo_bench.errors import UsageError
-from peo_bench.methods.points import PointMethod
+from peo_bench.jobs.job import Job
+from peo_bench.methods.per_preference import PointMethod
 
 
 class MODPOSettings(MethodSettings):

@@ -8,7 +8,7 @@ RiC's MORLHF runs (arXiv 2402.10207), whose rewards are standardised too.
 
 from __future__ import annotations
 
-from peo_bench.methods.online import OnlineMethod
+from peo_bench.methods.combined_rewards import OnlineMethod
 
 
 class MORLHF(OnlineMethod):

@@ -15,12 +15,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from peo_bench.core.job import Handle
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.validation import utility_scores, validation_bound
+from peo_bench.jobs.job import Handle
 from peo_bench.methods.expo import ExPO, ExPOSettings
 from peo_bench.methods.soup import Soup
 from peo_bench.training.extrapolation import steering_map

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from peo_bench.core.job import Job
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Preference, Space
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Job
 
 
 class SACPOSettings(MethodSettings):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Mapping
 
-from peo_bench.core.job import Handle, Job
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
+from peo_bench.core.rounds import alongside
 from peo_bench.core.space import Preference, Space
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.evaluation.validation import answer_utility
@@ -31,7 +30,7 @@ class SelectingMethod(Method):
         if self.candidates == 1:
             return (yield from build)
         scale = world.validation_job("candidates", {"specs": []}, [])
-        inner, handle = yield from _with(build, scale)
+        inner, handle = yield from alongside(build, scale)
         units = handle.result["reference"]
 
         def at(w: Preference) -> PolicySpec:
@@ -45,16 +44,3 @@ def _reference(world: World) -> Build:
     """Yield nothing to train and return the family whose every policy is the reference."""
     yield Round([world.reference])
     return PolicyFamily(space=Space("simplex"), at=lambda w: policy(world.reference.id))
-
-
-def _with(build: Build, job: Job) -> Generator[Round, Mapping[str, Handle], tuple[PolicyFamily, Handle]]:
-    """Run `build` with the validation `job` in its first round; return its family and the job's handle."""
-    step = next(build)
-    handles = yield Round([*step.jobs, job], step.later)
-    found = handles[job.id]
-    try:
-        while True:
-            step = build.send(handles)
-            handles = yield step
-    except StopIteration as returned:
-        return returned.value, found

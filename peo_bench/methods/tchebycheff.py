@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from peo_bench.core.space import Preference
-from peo_bench.methods.online import OnlineMethod, OnlineSettings
+from peo_bench.methods.combined_rewards import OnlineMethod, OnlineSettings
 
 
 class TchebycheffSettings(OnlineSettings):

@@ -23,6 +23,7 @@ from peo_bench.pareto.bootstrap import (
     tail_probability,
     utility_by_prompt,
 )
+from peo_bench.pareto.checks import validate_points
 from peo_bench.pareto.indicators import (
     additive_epsilon,
     coverage,
@@ -42,7 +43,6 @@ from peo_bench.pareto.indicators import (
     steered_utility,
 )
 from peo_bench.pareto.steering import Steerability, steerability
-from peo_bench.pareto.validation import validate_points
 
 __all__ = [
     "RESAMPLES",

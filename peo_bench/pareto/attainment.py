@@ -12,7 +12,7 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike
 
-from peo_bench.pareto.validation import Directions, FloatArray, directions, validate_points
+from peo_bench.pareto.checks import Directions, FloatArray, directions, validate_points
 
 
 def attainment_surface(fronts: Sequence[ArrayLike], level: float, maximise: Directions) -> FloatArray:

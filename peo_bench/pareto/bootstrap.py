@@ -20,8 +20,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.optimize import brentq
 
-from peo_bench.pareto.indicators import utility, volume
-from peo_bench.pareto.validation import (
+from peo_bench.pareto.checks import (
     Directions,
     FloatArray,
     directions,
@@ -29,6 +28,7 @@ from peo_bench.pareto.validation import (
     validate_reference,
     validate_weights,
 )
+from peo_bench.pareto.indicators import utility, volume
 
 LEVEL = 0.95
 RESAMPLES = 2000

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pymoo.indicators.spacing import SpacingIndicator
 
-from peo_bench.pareto.validation import (
+from peo_bench.pareto.checks import (
     BoolArray,
     Directions,
     FloatArray,

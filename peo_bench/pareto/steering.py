@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from peo_bench.pareto.validation import Directions, directions, validate_points, validate_weights
+from peo_bench.pareto.checks import Directions, directions, validate_points, validate_weights
 
 
 @dataclass(frozen=True)

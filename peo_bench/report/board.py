@@ -10,14 +10,14 @@ import yaml
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict
 
+from peo_bench.boards.leaderboard import Board, as_run_folder, row_names
 from peo_bench.errors import UsageError
+from peo_bench.files.atomic import write_text
 from peo_bench.report import contents, figures, svg
 from peo_bench.report.build import asset, content_security_policy, environment
 from peo_bench.report.tables import scoreboard
 from peo_bench.report.wording import method_name
 from peo_bench.resources import resource_dir
-from peo_bench.runs.leaderboard import Board, as_run_folder, row_names
-from peo_bench.store.atomic import write_text
 
 
 class Published(BaseModel):

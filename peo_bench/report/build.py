@@ -14,15 +14,15 @@ import plotly.offline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from peo_bench.files.atomic import finite, write_json, write_text
 from peo_bench.report import contents, figures, findings
-from peo_bench.report.folder import Json, RunFolder, read_run_folder
 from peo_bench.report.glossary import GLOSSARY
 from peo_bench.report.provenance import provenance
 from peo_bench.report.sections import page_data, prepared, section
 from peo_bench.report.texts import embed_texts
 from peo_bench.report.wording import markdown_fence, markdown_text, method_name
 from peo_bench.resources import resource_dir
-from peo_bench.store.atomic import finite, write_json, write_text
+from peo_bench.results.folder import Json, RunFolder, read_run_folder
 
 REPORT_SCHEMA_VERSION = 1
 SCRIPTS = ("tables.js", "report.js", "explore.js")

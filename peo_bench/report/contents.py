@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from peo_bench.report.folder import Json, RunFolder, number, truth
+from peo_bench.report.headline import Verdict, make_verdict
 from peo_bench.report.texts import policy_key
-from peo_bench.report.verdict import Verdict, make_verdict
 from peo_bench.report.wording import at_most, decimal, listing, method_name
+from peo_bench.results.folder import Json, RunFolder, number, truth
 
 SPECIAL = ("reference", "oracle")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peo_bench.report.contents import TaskView, over_seeds
-from peo_bench.report.folder import Json, number
 from peo_bench.report.tables import Row, Table
 from peo_bench.report.wording import ABSENT, balance, decimal, method_name
+from peo_bench.results.folder import Json, number
 
 Cell = tuple[str, float | None]
 SHARES = {

@@ -13,13 +13,13 @@ import plotly.graph_objects as go
 
 from peo_bench import pareto
 from peo_bench.errors import UsageError
-from peo_bench.pareto.validation import FloatArray
+from peo_bench.files.atomic import replacing, write_text
+from peo_bench.pareto.checks import FloatArray
 from peo_bench.report import contents, figures
-from peo_bench.report.folder import read_run_folder
 from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table
 from peo_bench.report.wording import method_name
 from peo_bench.resources import require
-from peo_bench.store.atomic import replacing, write_text
+from peo_bench.results.folder import read_run_folder
 
 FIGURE_FORMATS = ("html", "svg", "pdf", "png")
 TABLE_FORMATS: Mapping[str, Callable[[pd.DataFrame], str]] = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from peo_bench.report.folder import Json, RunFolder
 from peo_bench.report.wording import fact
+from peo_bench.results.folder import Json, RunFolder
 
 
 def provenance(folder: RunFolder) -> Json:

@@ -9,8 +9,8 @@ import numpy as np
 
 from peo_bench import pareto
 from peo_bench.report.contents import Point, TaskView
-from peo_bench.report.folder import Json, RunFolder
-from peo_bench.runs.points import Units
+from peo_bench.results.folder import Json, RunFolder
+from peo_bench.results.operating_points import Units
 
 Scale = Mapping[int, Sequence[tuple[float, float]]]
 """By training seed: (mean, standard deviation) of the reference policy for each of two score columns."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from peo_bench.report.contents import Point, TaskView
-from peo_bench.report.folder import Json, number
-from peo_bench.report.verdict import turned_up
+from peo_bench.report.headline import turned_up
 from peo_bench.report.wording import ABSENT, at_most, decimal, interval, method_name
+from peo_bench.results.folder import Json, number
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from peo_bench import pareto
-from peo_bench.pareto.validation import FloatArray
+from peo_bench.pareto.checks import FloatArray
 from peo_bench.report.contents import TaskView
 from peo_bench.report.figures import Geometry
-from peo_bench.report.folder import RunFolder
 from peo_bench.report.showings import Showing
-from peo_bench.runs.points import Scores, Units
+from peo_bench.results.folder import RunFolder
+from peo_bench.results.operating_points import Scores, Units
 
 RESAMPLES = 200
 GRID = 56

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from peo_bench.report.folder import number
+from peo_bench.results.folder import number
 
 ABSENT = "–"
 _NAMES = {

@@ -8,15 +8,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from peo_bench.config import Frozen
 from peo_bench.core.space import Preference
-from peo_bench.core.spec import digest
 from peo_bench.errors import UsageError
-from peo_bench.evaluation.capabilities import capability_identity
+from peo_bench.files.digest import digest
 from peo_bench.judges.judge import make_judges
-from peo_bench.methods import make_method
-from peo_bench.registry import METHODS, check_name
-from peo_bench.suites.config import SuiteConfig, load_suite, with_settings
+from peo_bench.lm_eval.capabilities import capability_identity
+from peo_bench.methods import METHODS, make_method
+from peo_bench.registry import check_name
+from peo_bench.settings import Frozen
+from peo_bench.suites.suite import SuiteConfig, load_suite, with_settings
 
 WITHOUT_EXPO = ("peo", "peo-expo", "soup", "best-of-n")
 """What ExPO as a control would repeat (`expo.soup` is `peo-expo`, `peo` extrapolates by itself) or cannot wrap."""

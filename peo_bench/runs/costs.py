@@ -8,10 +8,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from peo_bench.core.job import Cost, Handle
 from peo_bench.core.method import World
-from peo_bench.core.runner import Built, Runner
+from peo_bench.core.rounds import BuiltFamily
 from peo_bench.core.spec import PolicySpec
+from peo_bench.jobs.job import Cost, Handle
+from peo_bench.jobs.runner import Runner
 
 COMMON = ("sft", "gguf", "checkpoint", "reward-model", "scorer", "pairs", "prompts")
 """Kinds that every method starts from: the reference policy, the data and the scorers; shown apart."""
@@ -22,7 +23,7 @@ OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".h5")
 COUNTS = ("pairs_trained", "examples_trained", "tokens_generated", "scorer_calls")
 
 
-def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Built]]]) -> dict[str, Any]:
+def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, BuiltFamily]]]) -> dict[str, Any]:
     """Return costs per method and per kind of job.
 
     A training unit is one aspect run (DPO on one objective's pairs); an answer trained on alone is half a pair.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from peo_bench.core.job import Handle, Job
+from peo_bench.jobs.job import Handle, Job
 
 COLUMNS = ["seed", "method", "job", "step", "name", "value"]
 SHARED = "shared"

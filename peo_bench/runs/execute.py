@@ -14,16 +14,22 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from peo_bench.core.job import Handle, Job
 from peo_bench.core.method import World
-from peo_bench.core.runner import Built, Observer, Runner
+from peo_bench.core.rounds import Built, build_families
 from peo_bench.core.spec import policy
 from peo_bench.errors import JobFailed, Locked, UsageError
 from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.validation import utility_scores
+from peo_bench.files.atomic import write_text
+from peo_bench.jobs.job import Handle, Job
+from peo_bench.jobs.runner import Observer, Runner
+from peo_bench.jobs.workspace import Progress
 from peo_bench.judges.budget import Budget
 from peo_bench.judges.judge import Desk, Judge, make_judges
 from peo_bench.pareto import nondominated
+from peo_bench.results.metrics import run_metrics
+from peo_bench.results.operating_points import Offer, Scores, generations, point_row, point_table, reference_units
+from peo_bench.results.progress import OWNER, progress_file
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.costs import run_costs
 from peo_bench.runs.curves import training_curves
@@ -36,19 +42,14 @@ from peo_bench.runs.extras import (
     missing_extras,
     safety_views,
 )
-from peo_bench.runs.folder import Provenance, write_folder
+from peo_bench.runs.identity import run_measure
 from peo_bench.runs.judging import REPLIES, Judging, judge_run
-from peo_bench.runs.measure import run_measure
-from peo_bench.runs.metrics import run_metrics
-from peo_bench.runs.points import Offer, Scores, generations, point_row, point_table, reference_units
-from peo_bench.runs.progress import OWNER, progress_file
-from peo_bench.runs.saved import save_families
-from peo_bench.runs.scorers import scorer_notes, scorer_records
+from peo_bench.runs.scorer_records import scorer_notes, scorer_records
 from peo_bench.runs.world import Companions, build_world, companions, make_methods, responses_job, scaled
-from peo_bench.sandbox.jobs import oracle_rows
-from peo_bench.store.atomic import write_text
-from peo_bench.store.workspace import Progress
-from peo_bench.suites.config import SandboxData, TaskConfig, suite_task
+from peo_bench.runs.writing import Provenance, write_folder
+from peo_bench.sandbox.kinds import oracle_rows
+from peo_bench.steering.families import save_families
+from peo_bench.suites.suite import SandboxData, TaskConfig, suite_task
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class SeedRun:
     """One training seed: its world, families and the jobs behind each offered policy."""
 
     world: World
-    built: dict[str, Built]
+    built: Built
     deltas: dict[str, Job]
     beside: Companions
     offers: list[Offer] = field(default_factory=list)
@@ -109,7 +110,7 @@ def execute(
             reference = {seed: read_responses(handles[run.beside.units.id]) for seed, run in seeds.items()}
             units = {seed: reference_units(reference[seed], run.world) for seed, run in seeds.items()}
             scorers = {seed: _scorers(handles, run, reference[seed]) for seed, run in seeds.items()}
-            chosen = {name: built.family.chosen for run in seeds.values() for name, built in run.built.items()}
+            chosen = {name: built.family.chosen for run in seeds.values() for name, built in run.built.families.items()}
             worlds = [run.world for run in seeds.values()]
             tested = texts.loc[texts["split"] == "test", "prompt_id"]
             told = {judge.id: judge.description for judge in judges}
@@ -125,12 +126,14 @@ def execute(
             missing += judging.missing
             if judging.metrics:
                 metrics["judges"] = judging.metrics
-        costs = run_costs(runner, {seed: (run.world, run.built) for seed, run in seeds.items()})
+        costs = run_costs(runner, {seed: (run.world, run.built.families) for seed, run in seeds.items()})
         for method, values in metrics["methods"].items():
             values["validation_evaluations"] = costs["methods"][method]["validation_evaluations"]
         _save(out, runner, config, seeds)
         failed, reused = dict(runner.outcome.failed), len(runner.outcome.reused)
-        curves = training_curves(handles, {s: {n: b.jobs for n, b in run.built.items()} for s, run in seeds.items()})
+        curves = training_curves(
+            handles, {s: {n: b.jobs for n, b in run.built.families.items()} for s, run in seeds.items()}
+        )
         write_text(out / "curves.csv", curves.to_csv(index=False))
         notes = (*scorer_notes(list(scorers.values())), *_notes(seeds), *_extra_notes(config, seeds))
         provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers)
@@ -203,11 +206,11 @@ def _build(runner: Runner, config: RunConfig, task: TaskConfig, seed: int) -> Se
     """Train every method of one seed; the reference's validation scores and the oracle's samples come along."""
     world = build_world(config, task, seed)
     beside = companions(config, task, world)
-    built = runner.build(make_methods(config, world), world, beside.jobs)
+    built = build_families(runner, make_methods(config, world), world, beside.jobs)
     reason = runner.outcome.failed.get(beside.units.id)
     if reason:
         raise JobFailed(f"the reference policy could not be scored, so nothing can be compared: {reason}")
-    deltas = {job_id: job for method in built.values() for job_id, job in method.jobs.items()}
+    deltas = {job_id: job for method in built.families.values() for job_id, job in method.jobs.items()}
     deltas |= {job.id: job for job in beside.externals.values()}
     offers = [Offer(name, seed, policy(world.reference.id, [(job.id, 1.0)])) for name, job in beside.externals.items()]
     return SeedRun(world, built, deltas, beside, offers)
@@ -218,7 +221,7 @@ def _offer(run: SeedRun, config: RunConfig, task: TaskConfig) -> None:
     reference = policy(run.world.reference.id)
     seed = run.world.seed
     offers = [Offer("reference", seed, reference, split=split) for split in ("validation", "test")]
-    for name, built in run.built.items():
+    for name, built in run.built.families.items():
         family = built.family
         for asked in config.simplex:
             projected = family.space.project(asked)
@@ -231,7 +234,7 @@ def _offer(run: SeedRun, config: RunConfig, task: TaskConfig) -> None:
     }
     for i, offer in enumerate(run.offers):
         run.jobs[i] = responses_job(run.world, task, offer.spec, run.deltas, offer.split, sizes[offer.split])
-    families = {name: built.family for name, built in run.built.items()}
+    families = {name: built.family for name, built in run.built.families.items()}
     run.extras = extra_jobs(config, task, run.world, run.offers, families, run.deltas)
 
 
@@ -245,9 +248,8 @@ def _collect(
     handles, failed = runner.outcome.handles, runner.outcome.failed
     for seed, run in seeds.items():
         for name in (*config.methods, *config.controls):
-            if name not in run.built:
-                reason = next(iter(failed.values()), "unknown")
-                missing.append({"what": f"{name}, seed {seed}, all preferences", "reason": reason})
+            if name in run.built.lost:
+                missing.append({"what": f"{name}, seed {seed}, all preferences", "reason": run.built.lost[name]})
         for i, offer in enumerate(run.offers):
             handle = handles.get(run.jobs[i].id)
             if handle is None:
@@ -280,7 +282,9 @@ def _scorers(handles: Mapping[str, Handle], run: SeedRun, reference: pd.DataFram
 
 
 def _extra_notes(config: RunConfig, seeds: Mapping[int, SeedRun]) -> list[str]:
-    return extra_notes(config, {name: built.family for name, built in next(iter(seeds.values())).built.items()})
+    return extra_notes(
+        config, {name: built.family for name, built in next(iter(seeds.values())).built.families.items()}
+    )
 
 
 def _notes(seeds: Mapping[int, SeedRun]) -> list[str]:
@@ -288,7 +292,7 @@ def _notes(seeds: Mapping[int, SeedRun]) -> list[str]:
     notes = []
     run = next(iter(seeds.values()))
     by_keys: dict[tuple[str, ...], str] = {}
-    for name, built in run.built.items():
+    for name, built in run.built.families.items():
         keys = tuple(built.family.resolve(w).key for w in run.world.preferences)
         first = by_keys.setdefault(keys, name)
         if first != name:
@@ -301,7 +305,7 @@ def _search_table(handles: Mapping[str, Handle], seeds: Mapping[int, SeedRun]) -
     """Return `search.csv`: every evaluation of every search on validation prompts, in order."""
     rows = []
     for seed, run in seeds.items():
-        for name, built in run.built.items():
+        for name, built in run.built.families.items():
             if "." in name:
                 continue
             for job in built.jobs.values():
@@ -329,13 +333,13 @@ def _save(out: Path, runner: Runner, config: RunConfig, seeds: Mapping[int, Seed
     used: dict[str, None] = {}
     for run in seeds.values():
         used[run.world.reference.id] = None
-        for built in run.built.values():
+        for built in run.built.families.values():
             used |= {
                 job_id: None for job_id, job in built.jobs.items() if job.kind in kept or _is_policy(runner, job_id)
             }
         if any(offer.spec.candidates for offer in run.offers):
             used |= {job.id: None for job in run.world.scorers.values()}
-    names = list(dict.fromkeys(name for run in seeds.values() for name in run.built))
+    names = list(dict.fromkeys(name for run in seeds.values() for name in run.built.families))
     worlds = {seed: run.world for seed, run in seeds.items()}
     save_families(out, runner.store, names, config.settings, worlds, list(used))
 

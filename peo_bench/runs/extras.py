@@ -8,20 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from peo_bench.core.job import Handle, Job
 from peo_bench.core.method import PolicyFamily, World
 from peo_bench.core.spec import PolicySpec
-from peo_bench.evaluation.capabilities import capability_identity, capability_job
 from peo_bench.evaluation.refusals import is_refusal
 from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.safety import safety_rows, zero_job
-from peo_bench.registry import SCORERS
+from peo_bench.jobs.job import Handle, Job
+from peo_bench.lm_eval.capabilities import capability_identity, capability_job
+from peo_bench.results.operating_points import Offer
 from peo_bench.runs.config import RunConfig
-from peo_bench.runs.points import Offer
 from peo_bench.runs.world import responses_job, scaled
 from peo_bench.sandbox.gold import features
-from peo_bench.scorers.config import by_column
-from peo_bench.suites.config import TaskConfig
+from peo_bench.scorers import SCORERS
+from peo_bench.scorers.settings import by_column
+from peo_bench.suites.suite import TaskConfig
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from peo_bench.core.method import Objective
-from peo_bench.core.spec import digest
+from peo_bench.files.atomic import finite, replacing, write_json, write_text
+from peo_bench.files.digest import digest
 from peo_bench.judges.judge import Desk, Judge, Judged
-from peo_bench.judges.pairs import ORDERS, n_matches, pair_table
+from peo_bench.judges.matchups import ORDERS, n_matches, pair_table
 from peo_bench.judges.rubrics import RUBRICS
-from peo_bench.store.atomic import finite, replacing, write_json, write_text
 
 if TYPE_CHECKING:
     from peo_bench.runs.config import RunConfig

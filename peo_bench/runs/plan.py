@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peo_bench.core.job import Cost, Handle, Job, closure
-from peo_bench.core.method import Method, World
+from peo_bench.core.rounds import see_ahead
 from peo_bench.core.spec import policy
+from peo_bench.jobs.job import Cost, Job, closure
+from peo_bench.jobs.store import Store
 from peo_bench.judges.judge import make_judges
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.judging import judge_plan
 from peo_bench.runs.world import build_world, companions, make_methods, responses_job, scaled
-from peo_bench.store.store import Store
-from peo_bench.suites.config import suite_task
+from peo_bench.suites.suite import suite_task
 
 
 def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
@@ -59,26 +59,6 @@ def _selecting(one: Cost, k: int, scorers: int) -> Cost:
         tokens_generated=k * one.tokens_generated,
         scorer_calls=one.scorer_calls + asked,
     )
-
-
-def see_ahead(method: Method, world: World, store: Store) -> tuple[dict[str, Job], Cost]:
-    """Return the jobs of a method that can be named from what is in the store, and the bound of the rest."""
-    build = method.build(world)
-    jobs: dict[str, Job] = {}
-    handles: dict[str, Handle] = {}
-    try:
-        step = next(build)
-        while True:
-            for job in closure(step.jobs):
-                jobs[job.id] = job
-                handle = store.get(job.id)
-                if handle is not None:
-                    handles[job.id] = handle
-            if not all(job_id in handles for job_id in jobs):
-                return jobs, step.later
-            step = build.send(handles)
-    except StopIteration:
-        return jobs, Cost()
 
 
 def _by_kind(jobs: list[Job], store: Store) -> list[dict[str, Any]]:

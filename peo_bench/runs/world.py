@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from peo_bench.core.job import Job
 from peo_bench.core.method import Method, Objective, World
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
 from peo_bench.data.pairs import pairs_job, prompts_job
 from peo_bench.data.prompts import prompts_identity
 from peo_bench.errors import UsageError, unknown
-from peo_bench.evaluation.policies import PROXY
-from peo_bench.methods import make_method
-from peo_bench.registry import METHODS, SCORERS
+from peo_bench.jobs.job import Job
+from peo_bench.methods import METHODS, make_method
 from peo_bench.runs.config import RunConfig
-from peo_bench.sandbox.jobs import oracle_job
-from peo_bench.scorers.config import by_column
-from peo_bench.scorers.jobs import scorer_jobs
-from peo_bench.suites.config import PairsData, SandboxData, SuiteConfig, TaskConfig, load_task
+from peo_bench.sandbox.kinds import oracle_job
+from peo_bench.scorers import SCORERS
+from peo_bench.scorers.columns import PROXY
+from peo_bench.scorers.kinds import scorer_jobs
+from peo_bench.scorers.settings import by_column
+from peo_bench.suites.suite import PairsData, SandboxData, SuiteConfig, TaskConfig, load_task
 
 
 def scaled(n: int, limit: int | None) -> int:

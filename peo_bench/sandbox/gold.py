@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from peo_bench.errors import UsageError
 from peo_bench.sandbox.grammar import ALTERNATIVES, FILLERS, HAZARDS, HEDGES, REFUSALS, STEPS, TOPICS, Hazard
-from peo_bench.sandbox.world import Prompt
+from peo_bench.sandbox.small_world import Prompt
 
 MAX_COUNT = 4  # counts above this score like this one, so scores are bounded on any text
 

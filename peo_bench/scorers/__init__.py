@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import unknown
+from peo_bench.registry import Registry
 
 if TYPE_CHECKING:
+    from peo_bench.scorers.columns import RegisteredScorer
     from peo_bench.scorers.model import ModelScorer
 
+SCORERS: Registry[type[RegisteredScorer]] = Registry(
+    "scorer",
+    "peo_bench.scorers",
+    {
+        "sandbox-cost": "peo_bench.sandbox.gold_scorers:GoldCost",
+        "sandbox-reward": "peo_bench.sandbox.gold_scorers:GoldReward",
+    },
+)
 LAYOUTS = {
     "beaver": "peo_bench.scorers.beaver:Beaver",
     "hh-gpt2": "peo_bench.scorers.hh_gpt2:HHGPT2",

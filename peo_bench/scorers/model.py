@@ -36,11 +36,11 @@ class ModelScorer(ABC):
         """Load `path/"model"`; raise `UsageError` if any weight, its head first of all, would be newly initialised."""
         import torch
 
-        from peo_bench.store import workspace
-        from peo_bench.training import trl_common
+        from peo_bench import process
+        from peo_bench.models.quiet import quiet
 
         folder = path / "model"
-        with trl_common.quiet():
+        with quiet():
             try:
                 self.model, report = self.load(folder, getattr(torch, precision))
                 self.tokenizer = self.load_tokenizer(folder)
@@ -49,7 +49,7 @@ class ModelScorer(ABC):
                 raise UsageError(f"scorer: the checkpoint is not of layout {self.layout} ({reason})") from None
         _refuse_new_weights(report, self.layout)
         self.check_kind()
-        self.model.eval().requires_grad_(False).to(device or workspace.device())
+        self.model.eval().requires_grad_(False).to(device or process.device())
         self.batch_size = batch_size
         self.max_length = self.context()
         self.truncated = 0
@@ -69,9 +69,9 @@ class ModelScorer(ABC):
 
     def load_tokenizer(self, folder: Path) -> Any:
         """Return the tokenizer, with a padding token if it has none."""
-        from peo_bench.training import trl_common
+        from peo_bench.models.loading import load_tokenizer
 
-        return trl_common.load_tokenizer(folder)
+        return load_tokenizer(folder)
 
     def context(self) -> int:
         """Return the longest text in tokens."""

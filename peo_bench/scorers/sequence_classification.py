@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import UsageError
-from peo_bench.scorers.config import CHAT
 from peo_bench.scorers.model import Encoded, ModelScorer, encoded
+from peo_bench.scorers.settings import CHAT
 
 
 class SequenceClassifier(ModelScorer):

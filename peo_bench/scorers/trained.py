@@ -57,9 +57,9 @@ def scoring_tokenizer(path: Path) -> Any:
 
     The head reads the last token that is not padding, which must be the EOS of the answer.
     """
-    from peo_bench.training import trl_common
+    from peo_bench.models.loading import load_tokenizer
 
-    tokenizer = trl_common.load_tokenizer(path)
+    tokenizer = load_tokenizer(path)
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         others = (tokenizer.unk_token, tokenizer.bos_token)
         tokenizer.pad_token = next((name for name in others if name not in (None, tokenizer.eos_token)), None)
@@ -70,7 +70,7 @@ def scoring_tokenizer(path: Path) -> Any:
 
 def scored_tokens(tokenizer: Any, prompts: list[str], answers: list[str]) -> list[list[int]]:
     """Return prompt, answer and EOS as token ids: the same in training and in scoring."""
-    from peo_bench.training import trl_common
+    from peo_bench.models.rendering import answer_tokens, prompt_tokens
 
-    both = zip(trl_common.prompt_tokens(tokenizer, prompts), trl_common.answer_tokens(tokenizer, answers), strict=True)
+    both = zip(prompt_tokens(tokenizer, prompts), answer_tokens(tokenizer, answers), strict=True)
     return [prompt + answer for prompt, answer in both]

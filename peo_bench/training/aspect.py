@@ -16,24 +16,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from peo_bench.config import DPOSettings
-from peo_bench.core.job import Cost, Handle, Job, job_kind
-from peo_bench.errors import UsageError
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.learners import LEARNERS, Loss, PairBatch
+from peo_bench.training.pair_rows import pair_lengths, pairs_file, shifted, tokenised_pairs
+from peo_bench.training.saving import save_trained
+from peo_bench.training.settings import dpo_settings
 
 Shift = Callable[[Any], tuple[list[float], list[float]]]
 """Maps tokenised pairs with their reference log-probabilities to what is added to those of chosen and rejected."""
 
 CURVE = {"loss": "loss", "margin": "rewards/margins", "accuracy": "rewards/accuracies"}
-
-
-def dpo_settings(params: Mapping[str, Any]) -> DPOSettings:
-    """Return the DPO settings among a job's parameters."""
-    return DPOSettings(**{name: params[name] for name in DPOSettings.model_fields if name in params})
 
 
 def pairs_bound(job: Job, split: str = "policy") -> Cost:
@@ -60,10 +55,11 @@ def train_dpo(
 
     Writes `adapter/` (LoRA) or `model/` (full) and returns the job's result.
     """
-    from peo_bench.training import trl_common
+    from peo_bench.models.quiet import quiet
+    from peo_bench.training import trainers
 
     settings = dpo_settings(params)
-    with trl_common.quiet():
+    with quiet():
         if settings.learner == "kto":
             from peo_bench.training import kto
 
@@ -72,7 +68,7 @@ def train_dpo(
             loss = LEARNERS[settings.learner].loss
             trainer = build_trainer(params, inputs, work, partial(trainer_class, shift, loss=loss), weight)
             curve, rows_per_pair = CURVE, 1
-        curves = trl_common.train(trainer, work, curve)
+        curves = trainers.train(trainer, work, curve)
         norm = save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
     trained = len(trainer.train_dataset) // rows_per_pair
     work.charge(Cost(pairs_trained=trained))
@@ -100,40 +96,42 @@ def build_trainer(
     from transformers import set_seed
     from trl import DPOConfig
 
-    from peo_bench.training import trl_common
+    from peo_bench.models.loading import load_causal, load_tokenizer
+    from peo_bench.training import trainers
+    from peo_bench.training.rows import training_order
 
     settings = dpo_settings(params)
     set_seed(params["seed"])
     reference = inputs["reference"].path / "model"
-    tokenizer = trl_common.load_tokenizer(reference)
+    tokenizer = load_tokenizer(reference)
     dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length, signs)
     if params.get("swapped"):
         names = {"chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids", "chosen": "rejected", "rejected": "chosen"}
         dataset = dataset.rename_columns(names)
-    order = trl_common.training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
+    order = training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
     lora = settings.form == "lora"
     config = trainer_arguments(params, work, len(order)) | {"beta": settings.beta / weight}
     return make_class(order=order)(
         # bf16 weights are for the frozen trunk under an adapter; what is trained stays fp32 (under autocast).
-        model=trl_common.load_causal(reference, settings.precision if lora else "float32"),
-        args=trl_common.one_device(DPOConfig(**config, **LEARNERS[settings.learner].options)),
+        model=load_causal(reference, settings.precision if lora else "float32"),
+        args=trainers.one_device(DPOConfig(**config, **LEARNERS[settings.learner].options)),
         train_dataset=dataset,
         processing_class=tokenizer,
-        peft_config=trl_common.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
+        peft_config=trainers.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
     )
 
 
 def trainer_arguments(params: Mapping[str, Any], work: Workspace, pairs: int) -> dict[str, Any]:
     """Return the arguments of TRL's preference trainers for training on so many pairs."""
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
 
     settings = dpo_settings(params)
-    return trl_common.base_config(
+    return trainers.base_config(
         work,
         seed=params["seed"],
         steps=math.ceil(pairs / settings.batch_size),
         precision=settings.precision,
-        **trl_common.batches(settings.batch_size, settings.micro_batch_size),
+        **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
         beta=settings.beta,
@@ -146,9 +144,9 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
     """Return DPOTrainer on tokenised pairs in our order of training; the reference may be shifted, the loss ours."""
     from trl import DPOTrainer
 
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
 
-    class ShiftedDPOTrainer(trl_common.Guard, DPOTrainer):  # type: ignore[misc]
+    class ShiftedDPOTrainer(trainers.Guard, DPOTrainer):  # type: ignore[misc]
         """Overrides how TRL prepares the pairs, not how it trains on them."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
@@ -174,7 +172,7 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
         return ShiftedDPOTrainer
     own = loss
 
-    class OwnLossTrainer(trl_common.Remembers, ShiftedDPOTrainer):
+    class OwnLossTrainer(trainers.Remembers, ShiftedDPOTrainer):
         """Replaces TRL's loss on the same forward pass."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -192,87 +190,3 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
             return own(pairs).mean()
 
     return OwnLossTrainer
-
-
-def shifted(dataset: Any, chosen: list[float], rejected: list[float]) -> Any:
-    """Return the dataset with `chosen` and `rejected` added to the reference log-probabilities."""
-    for column, values in (("ref_chosen_logps", chosen), ("ref_rejected_logps", rejected)):
-        total = [old + new for old, new in zip(dataset[column], values, strict=True)]
-        dataset = dataset.remove_columns(column).add_column(column, total)
-    return dataset
-
-
-def pairs_file(inputs: Mapping[str, Handle], objective: str) -> Path:
-    """Return the file with the pairs on which policies are trained."""
-    return inputs["pairs"].path / f"{objective}-policy.jsonl"
-
-
-def tokenised_pairs(tokenizer: Any, path: Path, max_length: int, signs: Sequence[str] = ()) -> Any:
-    """Return a dataset with `prompt_ids`, `chosen_ids`, `rejected_ids` and the texts, sorted by length.
-
-    A pair whose prompt leaves no room for an answer within `max_length` tokens is dropped; TRL cuts longer answers.
-    With `signs`, the column of this name has for each of these objectives 1 if it prefers the chosen answer, else -1;
-    `UsageError` where a pair lacks such a label.
-    """
-    from datasets import Dataset
-
-    from peo_bench.training import trl_common
-
-    rows = trl_common.read_rows(path, ("prompt", "chosen", "rejected"))
-    prompts = trl_common.prompt_tokens(tokenizer, [row["prompt"] for row in rows])
-    chosen = trl_common.answer_tokens(tokenizer, [row["chosen"] for row in rows])
-    rejected = trl_common.answer_tokens(tokenizer, [row["rejected"] for row in rows])
-    columns = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
-    if signs:
-        columns["signs"] = [_signs(path, row, signs) for row in rows]
-    dataset = Dataset.from_dict({"prompt_ids": prompts, "chosen_ids": chosen, "rejected_ids": rejected, **columns})
-    kept = [i for i in range(len(rows)) if len(prompts[i]) < max_length]
-    if not kept:
-        raise UsageError(f"{path}: every prompt is longer than max_length = {max_length} tokens")
-    lengths = pair_lengths(dataset)
-    return dataset.select(sorted(kept, key=lengths.__getitem__)).flatten_indices()
-
-
-def _signs(path: Path, row: Mapping[str, Any], objectives: Sequence[str]) -> list[int]:
-    labels = row.get("labels") or {}
-    lost = [name for name in objectives if labels.get(name) not in (-1, 1)]
-    if lost:
-        raise UsageError(f"{path}: a pair has no label for {lost[0]!r}: this method needs both labels on every pair")
-    return [labels[name] for name in objectives]
-
-
-def pair_lengths(dataset: Any) -> list[int]:
-    """Return the tokens per pair, in a way that does not depend on which answer was chosen."""
-    answers = zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
-    longest = [max(len(chosen), len(rejected)) for chosen, rejected in answers]
-    return [len(prompt) + answer for prompt, answer in zip(dataset["prompt_ids"], longest, strict=True)]
-
-
-def save_trained(trainer: Any, settings: DPOSettings, reference: Path, directory: Path) -> float:
-    """Write the adapter or model; return ||tau||, the norm of the task vector over all parameters."""
-    if settings.form == "lora":
-        trainer.model.save_pretrained(directory / "adapter")
-        return lora_norm(trainer.model)
-    trainer.model.save_pretrained(directory / "model")
-    trainer.processing_class.save_pretrained(directory / "model")
-    return full_norm(trainer.model, reference)
-
-
-def lora_norm(model: Any) -> float:
-    """Return sqrt(sum ||scaling B A||_F^2), by ||B A||_F^2 = trace((B^T B)(A A^T)), in float64."""
-    total = 0.0
-    for module in model.modules():
-        if hasattr(module, "lora_A") and "default" in module.lora_A:
-            a, b = (getattr(module, name)["default"].weight.detach().double() for name in ("lora_A", "lora_B"))
-            total += module.scaling["default"] ** 2 * float(((b.T @ b) * (a @ a.T)).sum())
-    return math.sqrt(max(total, 0.0))
-
-
-def full_norm(model: Any, reference: Path) -> float:
-    """Return ||theta - theta_ref|| over all parameters (tied ones once), in float64."""
-    from peo_bench.training import trl_common
-
-    before = dict(trl_common.load_causal(reference).named_parameters())
-    after = dict(model.named_parameters())
-    squares = ((after[name].detach().cpu().double() - before[name].detach().double()).square() for name in before)
-    return math.sqrt(sum(float(square.sum()) for square in squares))

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peo_bench.core.job import Cost, Handle, Job, job_kind
 from peo_bench.core.method import Objective
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.validation import Validator, job_bound, utility_scores
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
 from peo_bench.pareto import nondominated
-from peo_bench.store.workspace import Workspace
 from peo_bench.training.search import STRATEGIES, drive
 
 Floats = npt.NDArray[np.float64]

@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from peo_bench.core.job import Handle, Job, job_kind
 from peo_bench.errors import UsageError
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
 
 
 @job_kind("averaged-factors", version=1)

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peo_bench.core.job import Cost, Handle, Job, job_kind
 from peo_bench.core.spec import Weights
-from peo_bench.store.workspace import Workspace
-from peo_bench.training import aspect
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.loading import load_tokenizer
+from peo_bench.models.quiet import quiet
+from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.settings import dpo_settings
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,18 +48,17 @@ def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
     The pairs are spread over every objective's training pairs, ordered by length; the result holds `coefficients`.
     """
     from peo_bench.engine.engine import Engine
-    from peo_bench.training import trl_common
 
-    params, settings = job.params, aspect.dpo_settings(job.params)
+    params, settings = job.params, dpo_settings(job.params)
     by_id = {handle.id: handle for handle in inputs.values()}
     models = Engine(by_id.__getitem__, noise_seed=0).models
     base = inputs["reference"].id
     experts = [inputs[f"delta:{i}"].id for i in range(len(params["objectives"]))]
-    tokenizer = trl_common.load_tokenizer(inputs["reference"].path / "model")
+    tokenizer = load_tokenizer(inputs["reference"].path / "model")
     data = []
     for name in params["objectives"]:
-        with trl_common.quiet():
-            dataset = aspect.tokenised_pairs(tokenizer, aspect.pairs_file(inputs, name), settings.max_length)
+        with quiet():
+            dataset = tokenised_pairs(tokenizer, pairs_file(inputs, name), settings.max_length)
         spread = np.linspace(0, len(dataset) - 1, min(params["pairs"], len(dataset)))
         data.append(dataset.select(spread.round().astype(int)))
     references = [log_ratios(models.merged(Weights(base)), tokenizer, part, settings) for part in data]
@@ -78,7 +80,7 @@ def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
 
 def log_ratios(model: Any, tokenizer: Any, pairs: Any, settings: Any) -> list[float]:
     """Return log pi(chosen) - log pi(rejected) of every pair, in nats, without gradients."""
-    from peo_bench.training.trl_common import pair_log_probs
+    from peo_bench.training.trainers import pair_log_probs
 
     return [a - b for a, b in zip(*pair_log_probs(model, tokenizer, pairs, settings), strict=True)]
 

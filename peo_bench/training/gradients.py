@@ -25,9 +25,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from peo_bench.core.job import Cost, Handle, Job, job_kind
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.quiet import quiet
 from peo_bench.training import aspect
+from peo_bench.training.saving import save_trained
+from peo_bench.training.settings import dpo_settings
 
 Floats = npt.NDArray[np.float64]
 Combiner = Callable[..., Floats]
@@ -109,17 +112,17 @@ def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> d
     The first objective's pairs file gives the pairs; their `labels` the other objectives' signs. The result's curves
     hold the loss of every objective, the cosine of the first two gradients and the coefficients that were applied.
     """
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
 
     params = job.params
-    settings = aspect.dpo_settings(params)
-    with trl_common.quiet():
+    settings = dpo_settings(params)
+    with quiet():
         trainer = build_trainer(params, inputs, work)
         names = params["objectives"]
         curve = {"loss": "loss", "cosine": "cosine"}
         curve |= {f"{what}_{name}": f"{what}/{name}" for what in ("loss", "coefficient") for name in names}
-        curves = trl_common.train(trainer, work, curve)
-        norm = aspect.save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
+        curves = trainers.train(trainer, work, curve)
+        norm = save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
     trained = len(trainer.train_dataset)
     work.charge(Cost(pairs_trained=_charged(trained, len(names))))
     return {"form": settings.form, "weights": params["weights"], "task_vector_norm": norm, "curves": curves}

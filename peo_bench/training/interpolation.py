@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from peo_bench.core.job import Handle
 from peo_bench.core.method import Objective
 from peo_bench.evaluation.validation import utility_scores
+from peo_bench.jobs.job import Handle
 
 
 def simplex_grid(n: int) -> list[tuple[float, float]]:

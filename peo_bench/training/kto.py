@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peo_bench.core.job import Handle
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Handle
+from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.loading import load_causal, load_tokenizer
 from peo_bench.training import aspect
+from peo_bench.training.pair_rows import pair_lengths, pairs_file, tokenised_pairs
+from peo_bench.training.rows import training_order
+from peo_bench.training.settings import dpo_settings
 
 CURVE = {"loss": "loss", "margin": "rewards/margins", "kl": "kl"}
 
@@ -23,25 +27,25 @@ def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work:
     from transformers import set_seed
     from trl import KTOConfig
 
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
 
-    settings = aspect.dpo_settings(params)
+    settings = dpo_settings(params)
     set_seed(params["seed"])
     reference = inputs["reference"].path / "model"
-    tokenizer = trl_common.load_tokenizer(reference)
-    pairs = aspect.tokenised_pairs(tokenizer, aspect.pairs_file(inputs, params["objective"]), settings.max_length)
-    order = trl_common.training_order(aspect.pair_lengths(pairs), settings.batch_size, settings.epochs, params["seed"])
+    tokenizer = load_tokenizer(reference)
+    pairs = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length)
+    order = training_order(pair_lengths(pairs), settings.batch_size, settings.epochs, params["seed"])
     config = aspect.trainer_arguments(params, work, len(order))
     micro = config["per_device_train_batch_size"]
     rows = [row for start in range(0, len(order), micro) for row in answers(pairs, order[start : start + micro])]
     config["per_device_train_batch_size"] = 2 * micro
     lora = settings.form == "lora"
     return _trainer_class()(
-        model=trl_common.load_causal(reference, settings.precision if lora else "float32"),
-        args=trl_common.one_device(KTOConfig(**config)),
+        model=load_causal(reference, settings.precision if lora else "float32"),
+        args=trainers.one_device(KTOConfig(**config)),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=trl_common.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
+        peft_config=trainers.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
     )
 
 
@@ -62,9 +66,9 @@ def answers(pairs: Any, batch: Sequence[int]) -> list[dict[str, Any]]:
 def _trainer_class() -> type:
     from trl import KTOTrainer
 
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
 
-    class TokenisedKTOTrainer(trl_common.Guard, KTOTrainer):  # type: ignore[misc]
+    class TokenisedKTOTrainer(trainers.Guard, KTOTrainer):  # type: ignore[misc]
         """Takes rows that are tokenised and ordered already."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:

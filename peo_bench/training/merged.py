@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from peo_bench.core.job import Handle, Job, job_kind
 from peo_bench.core.spec import spec_from_json
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
 
 
 @job_kind("merged", version=1)

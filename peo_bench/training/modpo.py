@@ -21,11 +21,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peo_bench.core.job import Cost, Handle, Job, job_kind
 from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers import load_scorer
-from peo_bench.store.workspace import Workspace
-from peo_bench.training.aspect import Shift, dpo_settings, pairs_bound, pairs_file, tokenised_pairs, train_dpo
+from peo_bench.training.aspect import Shift, pairs_bound, train_dpo
+from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.settings import dpo_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,10 +74,10 @@ def _bound(job: Job) -> Cost:
 @job_kind("modpo", version=1, bound=_bound)
 def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the policy that weighs `params["objective"]` by `params["weight"]`, the margin's objective by the rest."""
-    from peo_bench.training import trl_common
+    from peo_bench.models.quiet import quiet
 
     weight = check_weight(job.params["weight"])
-    with trl_common.quiet():
+    with quiet():
         shift = None if weight == 1 else margin_shift(job.params, inputs, work, weight)
     return {"weight": weight} | train_dpo(job.params, inputs, work, weight, shift)
 
@@ -98,14 +100,15 @@ def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle]) ->
 
     log pi_1 is computed before the trainer exists, so that two models are never in memory together.
     """
-    from peo_bench.training import trl_common
+    from peo_bench.models.loading import load_policy, load_tokenizer
+    from peo_bench.training import trainers
 
     settings = dpo_settings(params)
     reference = inputs["reference"].path / "model"
-    tokenizer = trl_common.load_tokenizer(reference)
+    tokenizer = load_tokenizer(reference)
     dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length)
-    model = trl_common.load_policy(reference, inputs["margin"], settings.precision)
-    other = trl_common.pair_log_probs(model, tokenizer, dataset, settings)
+    model = load_policy(reference, inputs["margin"], settings.precision)
+    other = trainers.pair_log_probs(model, tokenizer, dataset, settings)
     beta = params["margin_beta"]
 
     def margin(dataset: Any) -> tuple[list[float], list[float]]:

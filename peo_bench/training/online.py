@@ -20,15 +20,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peo_bench.core.job import Cost, Handle, Job, job_kind
 from peo_bench.core.method import World
 from peo_bench.errors import UsageError
-from peo_bench.evaluation.policies import charge, count_scorers, generate, score, score_texts, scorer_columns
+from peo_bench.evaluation.generation import charge, generate, score
 from peo_bench.evaluation.validation import Validator
-from peo_bench.store.jsonl import read_jsonl
-from peo_bench.store.workspace import Workspace
-from peo_bench.training import aspect
+from peo_bench.files.jsonl import read_jsonl
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.loading import load_causal, load_tokenizer
+from peo_bench.models.quiet import quiet
+from peo_bench.models.rendering import prompt_tokens
+from peo_bench.scorers.columns import count_scorers, score_texts, scorer_columns
 from peo_bench.training.rewards import COMBINERS, Combiner, Transform
+from peo_bench.training.rows import training_order
+from peo_bench.training.saving import save_trained
+from peo_bench.training.settings import dpo_settings
 
 Floats = npt.NDArray[np.float64]
 Score = Callable[[list[str], list[str]], Floats]
@@ -152,16 +158,16 @@ def _cost(job: Job, answers: int, tokens: int) -> Cost:
 @job_kind("online", version=1, bound=_bound)
 def train_online(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train one policy; the result's curves hold reward, KL per answer (nats), length and every objective's utility."""
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
 
-    settings = aspect.dpo_settings(job.params)
-    with trl_common.quiet():
+    settings = dpo_settings(job.params)
+    with quiet():
         trainer = build_trainer(job, inputs, work)
         curve = {"reward": "reward", "kl": "kl_per_answer", "length": "completions/mean_length"}
         curve |= {f"utility_{name}": f"utility/{name}" for name in job.params["objectives"]}
         curve |= {name: f"combiner/{name}" for name in trainer.combiner.logs}
-        curves = trl_common.train(trainer, work, curve)
-        norm = aspect.save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
+        curves = trainers.train(trainer, work, curve)
+        norm = save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
     work.charge(_cost(job, trainer.state.global_step * settings.batch_size, int(trainer.memory["tokens"])))
     return {"form": settings.form, "weights": job.params["weights"], "task_vector_norm": norm, "curves": curves}
 
@@ -171,12 +177,12 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> An
     from datasets import Dataset
     from transformers import set_seed
 
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
 
-    params, settings = job.params, aspect.dpo_settings(job.params)
+    params, settings = job.params, dpo_settings(job.params)
     set_seed(params["seed"])
     reference = inputs["reference"].path / "model"
-    tokenizer = trl_common.load_tokenizer(reference)
+    tokenizer = load_tokenizer(reference)
     texts, pairs = training_prompts(inputs, params["objectives"])
     scores = ReferenceScores(inputs["scores"].path, params["columns"], params["maximise"])
     scorers = scorer_columns(inputs, params["decoding"].get("precision", "float32"))
@@ -192,12 +198,12 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> An
     lora = settings.form == "lora"
     prompts = ordered(tokenizer, texts, 2 * params["units"] * pairs, params)
     return make(
-        model=trl_common.load_causal(reference, settings.precision if lora else "float32"),
+        model=load_causal(reference, settings.precision if lora else "float32"),
         args=_config(params, work, steps=len(prompts) * params["generations"] // settings.batch_size),
         reward_funcs=[_placeholder] * (len(params["objectives"]) if params["combiner"] in GROUPED else 1),
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=tokenizer,
-        peft_config=trl_common.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
+        peft_config=trainers.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
     )
 
 
@@ -210,15 +216,15 @@ def _config(params: Mapping[str, Any], work: Workspace, steps: int) -> Any:
     """Return the trainer's configuration: sampling at temperature 1, since that is where KL is measured."""
     from trl import GRPOConfig, RLOOConfig
 
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
 
-    settings = aspect.dpo_settings(params)
-    shared = trl_common.base_config(
+    settings = dpo_settings(params)
+    shared = trainers.base_config(
         work,
         seed=params["seed"],
         steps=steps,
         precision=settings.precision,
-        **trl_common.batches(settings.batch_size, settings.micro_batch_size),
+        **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
         beta=settings.beta,
@@ -227,10 +233,10 @@ def _config(params: Mapping[str, Any], work: Workspace, steps: int) -> Any:
         **{"temperature": 1.0, "top_p": 1.0, "top_k": 0, "shuffle_dataset": False},
     )
     if params["combiner"] not in GROUPED:
-        return trl_common.one_device(RLOOConfig(**shared))
+        return trainers.one_device(RLOOConfig(**shared))
     grouped = {"multi_objective_aggregation": GROUPED[params["combiner"]], "reward_weights": params["weights"]}
     grouped |= {"loss_type": "grpo"}  # TRL's default is DAPO's
-    return trl_common.one_device(GRPOConfig(**shared, **grouped))
+    return trainers.one_device(GRPOConfig(**shared, **grouped))
 
 
 def ordered(tokenizer: Any, prompts: Sequence[str], answers: float, params: Mapping[str, Any]) -> list[str]:
@@ -238,18 +244,16 @@ def ordered(tokenizer: Any, prompts: Sequence[str], answers: float, params: Mapp
 
     Those without room for an answer are dropped; the others take turns.
     """
-    from peo_bench.training import trl_common
-
-    settings = aspect.dpo_settings(params)
+    settings = dpo_settings(params)
     room = settings.max_length - params["decoding"]["max_new_tokens"]
-    lengths = [len(ids) for ids in trl_common.prompt_tokens(tokenizer, list(prompts))]
+    lengths = [len(ids) for ids in prompt_tokens(tokenizer, list(prompts))]
     kept = [i for i, length in enumerate(lengths) if length <= room]
     if not kept:
         raise UsageError(f"online training: no prompt of at most {room} tokens: raise training.max_length")
     size = settings.batch_size // params["generations"]
     batches = max(1, round(answers / settings.batch_size))
     epochs = batches * size / len(kept)
-    order = trl_common.training_order([lengths[i] for i in kept], size, epochs, params["seed"])
+    order = training_order([lengths[i] for i in kept], size, epochs, params["seed"])
     return [prompts[kept[i]] for i in order[: batches * size]]
 
 
@@ -264,12 +268,12 @@ def _trainer_class(
     import torch
     from trl import GRPOTrainer, RLOOTrainer
 
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
 
     names, grouped = params["objectives"], params["combiner"] in GROUPED
     base: type = GRPOTrainer if grouped else RLOOTrainer
 
-    class OnlineTrainer(trl_common.Guard, trl_common.Remembers, base):  # type: ignore[misc,valid-type]
+    class OnlineTrainer(trainers.Guard, trainers.Remembers, base):  # type: ignore[misc,valid-type]
         """Overrides what an answer is worth and how prompts are tokenised, not how TRL trains on it."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -278,7 +282,7 @@ def _trainer_class(
             super().__init__(*args, **kwargs)
 
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return trl_common.prompt_tokens(self.processing_class, prompts), None, {}
+            return prompt_tokens(self.processing_class, prompts), None, {}
 
         def _calculate_rewards(
             self, inputs: Any, prompts: list[str], completions: list[str], completion_ids_list: list[list[int]]

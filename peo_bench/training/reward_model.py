@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peo_bench.config import RewardModelSettings
-from peo_bench.core.job import Cost, Handle, Job, job_kind
 from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_tokenizer
-from peo_bench.store.workspace import Workspace
 from peo_bench.training.aspect import pairs_bound
+from peo_bench.training.settings import RewardModelSettings
 
 Row = Mapping[str, Any]
 CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
@@ -31,16 +31,18 @@ def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
 
     `accuracy` is the share of held-out pairs (a tenth, by prompt) that the finished artefact orders correctly.
     """
-    from peo_bench.training import trl_common
+    from peo_bench.models.quiet import quiet
+    from peo_bench.training import trainers
+    from peo_bench.training.rows import read_rows
 
     objective, direction = job.params["objective"], job.params["direction"]
     if direction not in ("reward", "cost"):
         raise UsageError(f"reward-model: direction {direction!r} is unknown: use reward or cost")
     path = inputs["pairs"].path / f"{objective}-scorer.jsonl"
-    training, held_out = split_by_prompt(trl_common.read_rows(path, ("prompt_id", "prompt", "chosen", "rejected")))
-    with trl_common.quiet():
+    training, held_out = split_by_prompt(read_rows(path, ("prompt_id", "prompt", "chosen", "rejected")))
+    with quiet():
         trainer = build_trainer(job.params, inputs["reference"].path / "model", training, work)
-        curves = trl_common.train(trainer, work, CURVE)
+        curves = trainers.train(trainer, work, CURVE)
         # Merged in fp32: in bf16 a small delta would round away.
         model = trainer.model.float()
         if settings_of(job.params).form == "lora":
@@ -89,28 +91,29 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row
     from transformers import set_seed
     from trl import RewardConfig, RewardTrainer
 
-    from peo_bench.training import trl_common
+    from peo_bench.training import trainers
+    from peo_bench.training.rows import training_order
 
     settings = settings_of(params)
     set_seed(params["seed"])
     tokenizer = scoring_tokenizer(reference)
     pairs = tokenised(tokenizer, rows, settings.max_length, swap=params["direction"] == "cost")
     lengths = [max(len(chosen), len(rejected)) for chosen, rejected in pairs]
-    order = trl_common.training_order(lengths, settings.batch_size, settings.epochs, params["seed"])
-    config = trl_common.base_config(
+    order = training_order(lengths, settings.batch_size, settings.epochs, params["seed"])
+    config = trainers.base_config(
         work,
         seed=params["seed"],
         steps=math.ceil(len(order) / settings.batch_size),
         precision=settings.precision,
-        **trl_common.batches(settings.batch_size, settings.micro_batch_size),
+        **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         max_length=None,
     )
     lora = settings.form == "lora"
-    adapter = trl_common.lora_config(settings.lora_rank, settings.lora_alpha, "SEQ_CLS", modules_to_save=["score"])
-    return trl_common.guarded(RewardTrainer)(
+    adapter = trainers.lora_config(settings.lora_rank, settings.lora_alpha, "SEQ_CLS", modules_to_save=["score"])
+    return trainers.guarded(RewardTrainer)(
         model=new_model(reference, settings.precision if lora else "float32"),
-        args=trl_common.one_device(RewardConfig(**config)),
+        args=trainers.one_device(RewardConfig(**config)),
         train_dataset=Dataset.from_dict(
             {"chosen_ids": [pairs[i][0] for i in order], "rejected_ids": [pairs[i][1] for i in order]}
         ),

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peo_bench.config import SFTSettings
-from peo_bench.core.job import Cost, Handle, Job, job_kind
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
+from peo_bench.training.settings import SFTSettings
 
 IGNORED = -100
 
@@ -32,11 +32,12 @@ def examples(job: Job) -> Cost:
 @job_kind("sft", version=1, bound=examples)
 def train_sft(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the model in the corpus job's `init/` on its `corpus.jsonl`; write `model/`."""
-    from peo_bench.training import trl_common
+    from peo_bench.models.quiet import quiet
+    from peo_bench.training import trainers
 
-    with trl_common.quiet():
+    with quiet():
         trainer = build_trainer(job.params, inputs["corpus"].path, work)
-        curves = trl_common.train(trainer, work, {"loss": "loss", "accuracy": "mean_token_accuracy"})
+        curves = trainers.train(trainer, work, {"loss": "loss", "accuracy": "mean_token_accuracy"})
         trainer.model.save_pretrained(work.dir / "model")
         trainer.processing_class.save_pretrained(work.dir / "model")
     work.charge(examples(job))
@@ -49,16 +50,18 @@ def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> A
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
-    from peo_bench.training import trl_common
+    from peo_bench.models.loading import load_causal, load_tokenizer
+    from peo_bench.training import trainers
+    from peo_bench.training.rows import training_order
 
     settings = sft_settings(params)
     set_seed(params["seed"])
-    tokenizer = trl_common.load_tokenizer(corpus / "init")
+    tokenizer = load_tokenizer(corpus / "init")
     rows = tokenised_corpus(tokenizer, corpus / "corpus.jsonl")
     epochs = settings.steps * settings.batch_size / len(rows)
-    order = trl_common.training_order([len(ids) for ids, _ in rows], settings.batch_size, epochs, params["seed"])
+    order = training_order([len(ids) for ids, _ in rows], settings.batch_size, epochs, params["seed"])
     columns = {"input_ids": [rows[i][0] for i in order], "labels": [rows[i][1] for i in order]}
-    config = trl_common.base_config(
+    config = trainers.base_config(
         work,
         seed=params["seed"],
         steps=settings.steps,
@@ -70,9 +73,9 @@ def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> A
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    return trl_common.guarded(SFTTrainer)(
-        model=trl_common.load_causal(corpus / "init"),
-        args=trl_common.one_device(SFTConfig(**config)),
+    return trainers.guarded(SFTTrainer)(
+        model=load_causal(corpus / "init"),
+        args=trainers.one_device(SFTConfig(**config)),
         train_dataset=Dataset.from_dict(columns),
         processing_class=tokenizer,
     )
@@ -80,10 +83,11 @@ def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> A
 
 def tokenised_corpus(tokenizer: Any, path: Path) -> list[tuple[list[int], list[int]]]:
     """Return input ids and labels per row; the labels of the prompt are ignored by the loss."""
-    from peo_bench.training import trl_common
+    from peo_bench.models.rendering import answer_tokens, prompt_tokens
+    from peo_bench.training.rows import read_rows
 
-    rows = trl_common.read_rows(path, ("prompt", "answer"))
-    prompts = trl_common.prompt_tokens(tokenizer, [row["prompt"] for row in rows])
-    answers = trl_common.answer_tokens(tokenizer, [row["answer"] for row in rows])
+    rows = read_rows(path, ("prompt", "answer"))
+    prompts = prompt_tokens(tokenizer, [row["prompt"] for row in rows])
+    answers = answer_tokens(tokenizer, [row["answer"] for row in rows])
     both = zip(prompts, answers, strict=True)
     return [(prompt + answer, [IGNORED] * len(prompt) + answer) for prompt, answer in both]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import UsageError, unknown
-from peo_bench.store.workspace import Workspace
+from peo_bench.jobs.workspace import Workspace
+from peo_bench.process import environment
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
 NAME, FOLDER = "PEO_BENCH_TRACKER", "PEO_BENCH_TRACKER_DIR"
@@ -68,18 +69,3 @@ def tracked(trainer: Any, work: Workspace) -> Iterator[None]:
                 import wandb
 
                 wandb.finish()
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import plotly.graph_objects as go
 
-from peo_bench.pareto.validation import FloatArray
+from peo_bench.pareto.checks import FloatArray
 from peo_bench.report.contents import TaskView
 from peo_bench.report.figures.panels import Panel
 from peo_bench.report.figures.style import AXIS, GREY, HIGH, LOW, PAPER, plain, small

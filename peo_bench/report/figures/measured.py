@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from peo_bench.report.contents import TaskView
 from peo_bench.report.figures.front import drawn_order
 from peo_bench.report.figures.style import AXIS, GREY, LAYOUT, Style, faded, interval_bars, line, plain, small
-from peo_bench.report.folder import number
 from peo_bench.report.tables import scoreboard
 from peo_bench.report.wording import decimal, interval, method_name
+from peo_bench.results.folder import number
 
 WHISKERS = {
     "steered_utility": ("Steered utility", "Right is better; verdicts rest on this one."),

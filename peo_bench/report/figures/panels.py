@@ -21,9 +21,9 @@ from peo_bench.report.figures.measured import (
 )
 from peo_bench.report.figures.numbers import numbers
 from peo_bench.report.figures.style import Style
-from peo_bench.report.folder import RunFolder, number
 from peo_bench.report.tables import Table
 from peo_bench.report.wording import listing, method_name
+from peo_bench.results.folder import RunFolder, number
 
 Variants = tuple[tuple[str, go.Figure], ...]
 

@@ -1,0 +1,296 @@
+"""Leaderboards: one folder per measure (task, scorers, judges, prompts, decoding), every row recomputable.
+
+`<dir>/<measure>/board.json` holds the measure, the units and the rows; `scores/<row>.parquet` the scores by prompt from
+which every indicator of a row follows. Rows of different scorers, judges or prompts can never share a table, since they
+are in different folders. `verify` computes all rows again. Someone who changes both a row and its scores is found by
+the repository's history, not by `verify`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from peo_bench.boards.compare import Finished, read_finished, side_by_side
+from peo_bench.errors import UsageError, unknown
+from peo_bench.files.atomic import finite, replacing, write_json
+from peo_bench.files.digest import digest
+from peo_bench.results.folder import RunFolder
+from peo_bench.results.measure import Measure, identity_of
+from peo_bench.results.operating_points import point_row, point_table
+
+SCHEMA = 1
+TOLERANCE = 1e-9
+"""Relative difference below which a recomputed number counts as equal: other builds of numpy round otherwise."""
+VALUES = (
+    *("hypervolume", "steered_utility", "expected_utility", "n_nondominated", "n_points", "n_beyond_reference"),
+    *("spacing", "steerability", "kl_mean", "kl_bound_mean", "length_mean"),
+)
+"""What a row states: indicators that do not depend on the other rows."""
+COSTS = (
+    *("train_units", "pairs_trained", "tokens_generated", "scorer_calls", "validation_evaluations"),
+    *("decode_factor", "scorer_calls_per_answer"),
+)
+
+
+@dataclass(frozen=True)
+class Board:
+    """One leaderboard: its folder, how its rows were measured, the units of utilities, and the rows."""
+
+    folder: Path
+    measure: Measure
+    first: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def scores(self, row: Mapping[str, Any]) -> pd.DataFrame:
+        """Return the scores by prompt behind a row."""
+        return pd.read_parquet(self.folder / _scores_file(row["id"]))
+
+
+def boards(root: Path) -> list[Board]:
+    """Return the leaderboards under `root`, by name; UsageError for a malformed one."""
+    return [_read(path.parent) for path in sorted(root.glob("*/board.json"))]
+
+
+def add_run(root: Path, run_folder: Path, methods: Iterable[str] | None) -> tuple[Board, list[str]]:
+    """Add a row for each of `methods` (default: all of the run, without its controls); return board and row names.
+
+    A row of the same method and configuration takes the place of the old one. Raises UsageError for incomplete
+    methods and for runs on limited data.
+    """
+    run = read_finished(run_folder)
+    if run.files.run.get("limited"):
+        raise UsageError(f"{run_folder} was limited to {run.files.run['limited']}: a leaderboard takes whole runs")
+    if "compared" in run.files.run:
+        raise UsageError(f"{run_folder} is a comparison: add the runs that it compares")
+    wanted = list(methods) if methods else [m for m in run.files.run["methods"] if m in run.methods]
+    for method in wanted:
+        if method not in run.methods:
+            raise unknown(f"complete method in {run_folder}", method, run.methods)
+    folder = root / run.measure.name
+    if (folder / "board.json").exists():
+        board = _read(folder)
+    else:
+        first = {key: run.task_metrics[key] for key in ("units", "reference_units")}
+        board = Board(folder, run.measure, first, [])
+    added = [_row(board, run, method) for method in wanted]
+    ids = {row["id"] for row in added}
+    rows = [row for row in board.rows if row["id"] not in ids] + added
+    board = Board(folder, board.measure, board.first, sorted(rows, key=lambda row: row["id"]))
+    _write(board)
+    return board, [row["id"] for row in added]
+
+
+def verify(root: Path) -> list[str]:
+    """Recompute every row of every leaderboard under `root`; return what does not agree, empty if all is well."""
+    problems = [
+        f"{path.parent.name}: has scores and no board.json"
+        for path in sorted(root.glob("*/scores"))
+        if not (path.parent / "board.json").exists()
+    ]
+    for board in boards(root):
+        name = board.folder.name
+        if name != board.measure.name:
+            problems.append(f"{name}: the folder should be called {board.measure.name}")
+        ids = [str(row.get("id")) if isinstance(row, dict) else str(row) for row in board.rows]
+        problems += [
+            f"{name}: row {id_}: occurs {ids.count(id_)} times" for id_ in sorted(set(ids)) if ids.count(id_) > 1
+        ]
+        stray = {path.stem for path in (board.folder / "scores").glob("*")} - set(ids)
+        problems += [f"{name}/scores/{id_}.parquet: belongs to no row" for id_ in sorted(stray)]
+        for id_, row in zip(ids, board.rows, strict=True):
+            try:
+                found = _row_problems(board, row)
+            except (LookupError, TypeError, ValueError, AttributeError, OSError, UsageError) as error:
+                found = [f"cannot be recomputed ({type(error).__name__}: {str(error).splitlines()[0]})"]
+            problems += [f"{name}: row {id_}: {problem}" for problem in found]
+    return problems
+
+
+def _row_problems(board: Board, row: Mapping[str, Any]) -> list[str]:
+    path = board.folder / _scores_file(row["id"])
+    if not path.exists():
+        return [f"{_scores_file(row['id'])} is missing"]
+    if _sha256(path) != row["scores_sha256"]:
+        return [f"{_scores_file(row['id'])} was changed (SHA-256)"]
+    scores = pd.read_parquet(path)
+    measure = board.measure.to_json()
+    expected = len(row["seeds"]) * len(measure["preferences"]) * measure["prompts"]["n"]
+    if len(scores) != expected or scores.duplicated(["seed", "preference", "prompt_id"]).any():
+        return [f"{len(scores)} scores, {expected} different ones were expected"]
+    derived = {
+        "id": _row_id(row),
+        "method": scores["method"].unique().tolist(),
+        "seeds": sorted(int(seed) for seed in scores["seed"].unique()),
+        "n_prompts": measure["prompts"]["n"],
+        "values": _values(board, scores),
+        "row_sha256": _row_sha256(row),
+    }
+    stated = {**row, "method": [row["method"]]}
+    problems = [line for key, value in derived.items() for line in _unequal(stated[key], value, key)]
+    for key in ("scorers", "judges"):
+        problems += _unequal(row["provenance"][key], measure[key], f"provenance.{key}")
+    if identity_of(scores["prompt_id"]) != measure["prompts"]:
+        problems.append("the scores are of other prompts")
+    return problems
+
+
+def as_run_folder(board: Board) -> RunFolder:
+    """Return the board as a finished run's files, its rows as methods, for everything that shows one."""
+    names = row_names(board)
+    answers = pd.concat([board.scores(row).assign(method=names[row["id"]]) for row in board.rows], ignore_index=True)
+    points = _points(board.measure, answers)
+    metrics, notes = side_by_side(points, answers, board.measure, board.first, {})
+    seeds = sorted({seed for row in board.rows for seed in row["seeds"]})
+    run = {
+        "schema_version": 1,
+        "task": board.measure.task,
+        "title": f"Leaderboard {board.measure.name}",
+        "methods": [names[row["id"]] for row in board.rows],
+        "controls": [],
+        "seeds": seeds,
+        "objectives": [{"name": o.name, "column": o.column, "maximise": o.maximise} for o in board.measure.objectives],
+        "status": "complete",
+        "notes": notes,
+    }
+    costs = {"methods": {names[row["id"]]: row["costs"] for row in board.rows}}
+    tables = {"schema_version": 1, "tasks": {board.measure.task: finite(metrics)}}
+    return RunFolder(run, "", points, tables, costs, None)
+
+
+def row_names(board: Board) -> dict[str, str]:
+    """Return by row id the shortest name that tells it apart: the method, with the row's digest where need be."""
+    methods = [row["method"] for row in board.rows]
+    return {
+        row["id"]: row["method"] if methods.count(row["method"]) == 1 else f"{row['method']}@{row['id'][-8:]}"
+        for row in board.rows
+    }
+
+
+def _row(board: Board, run: Finished, method: str) -> dict[str, Any]:
+    """Write the scores of one method and return its row."""
+    differing = board.measure.differences(run.measure)
+    if differing:
+        raise UsageError(f"{run.folder} does not fit {board.folder}: {'; '.join(differing)}")
+    about = run.files.run
+    row: dict[str, Any] = {
+        "method": method,
+        "model": about["model"],
+        "seeds": sorted(about["seeds"]),
+        "n_prompts": run.measure.prompts["n"],
+        "settings": run.task_metrics["methods"][method].get("chosen", {}),
+        "costs": {key: run.files.costs["methods"][method].get(key) for key in COSTS},
+        "provenance": {
+            "config_sha256": run.config_digest,
+            **{key: about.get(key) for key in ("peo_bench", "command", "suite", "packages", "licence", "finished")},
+            "scorers": dict(run.measure.scorers),
+            "judges": dict(run.measure.judges),
+        },
+    }
+    row["id"] = _row_id(row)
+    answers = run.answers
+    own = answers[(answers["method"] == method) & (answers["split"] == "test") & answers["preference"].notna()]
+    projected = run.files.points[(run.files.points["method"] == method) & (run.files.points["split"] == "test")]
+    first = run.measure.objectives[0].name
+    keys = projected[["seed", f"preference_{first}", f"projected_{first}"]]
+    keys.columns = pd.Index(["seed", "preference", "projected"])
+    columns = ["method", "seed", "preference", "spec_key", "prompt_id", "split", "length", "kl", *run.measure.columns]
+    if "kl_bound" in own and own["kl_bound"].notna().any():
+        columns.append("kl_bound")
+    scores = own[columns].merge(keys, on=["seed", "preference"], validate="many_to_one")
+    path = board.folder / _scores_file(row["id"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as scratch:
+        scores.to_parquet(scratch, index=False, compression="zstd")
+    row |= {"scores_sha256": _sha256(path), "values": _values(board, scores)}
+    return row | {"row_sha256": _row_sha256(row)}
+
+
+def _values(board: Board, scores: pd.DataFrame) -> dict[str, Any]:
+    """Compute what a row states from its scores alone."""
+    metrics, _ = side_by_side(_points(board.measure, scores), scores, board.measure, board.first, {})
+    method = scores["method"].iloc[0]
+    if method not in metrics["methods"]:
+        raise UsageError(f"{board.folder}: the scores of {method} do not cover every preference")
+    found = metrics["methods"][method]
+    values: dict[str, Any] = finite({key: found[key] for key in VALUES if key in found})
+    return json.loads(json.dumps(values))  # type: ignore[no-any-return] # as read back: tuples are lists
+
+
+def _points(measure: Measure, answers: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `points.csv` that follow from scores by prompt."""
+    first, second = (objective.name for objective in measure.objectives[:2])
+    rows = []
+    keys = ["method", "seed", "preference", "projected", "spec_key"]
+    for group, table in answers.groupby(keys, sort=False):
+        method, seed, asked, projected, key = cast(tuple[str, int, float, float, str], group)
+        identity = {
+            **{"task": measure.task, "split": "test", "method": method, "seed": seed, "grid": "asked", "spec_key": key},
+            **{f"preference_{first}": asked, f"preference_{second}": round(1 - asked, 9)},
+            **{f"projected_{first}": projected, f"projected_{second}": round(1 - projected, 9)},
+        }
+        rows.append(point_row(identity, table, measure.objectives))
+    return point_table(rows, measure.objectives)
+
+
+def _scores_file(row_id: str) -> str:
+    return f"scores/{row_id}.parquet"
+
+
+def _row_sha256(row: Mapping[str, Any]) -> str:
+    """Return the digest of everything else in the row: it covers what scores cannot prove, such as costs."""
+    content = {key: value for key, value in row.items() if key != "row_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _row_id(row: Mapping[str, Any]) -> str:
+    return f"{row['method']}-{digest([row['method'], row['seeds'], row['provenance']['config_sha256']])[:8]}"
+
+
+def _unequal(stated: Any, computed: Any, key: str) -> list[str]:
+    """Say where two JSON values differ by more than rounding."""
+    if isinstance(stated, dict) and isinstance(computed, dict) and stated.keys() == computed.keys():
+        return [line for name in stated for line in _unequal(stated[name], computed[name], f"{key}.{name}".strip("."))]
+    if isinstance(stated, list) and isinstance(computed, list) and len(stated) == len(computed):
+        return [
+            line for i, pair in enumerate(zip(stated, computed, strict=True)) for line in _unequal(*pair, f"{key}[{i}]")
+        ]
+    numbers = all(isinstance(value, int | float) for value in (stated, computed))
+    same = math.isclose(stated, computed, rel_tol=TOLERANCE, abs_tol=TOLERANCE) if numbers else stated == computed
+    return [] if same else [f"{key} is {stated}, the scores give {computed}"]
+
+
+def _read(folder: Path) -> Board:
+    path = folder / "board.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] != SCHEMA:
+            raise UsageError(f"{path}: schema_version {content['schema_version']}, this version reads {SCHEMA}")
+        return Board(folder, Measure.from_json(content["measure"]), content["units"], content["rows"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: is no leaderboard ({type(error).__name__}: {error}): restore it") from None
+
+
+def _write(board: Board) -> None:
+    content = {
+        "schema_version": SCHEMA,
+        "measure": board.measure.to_json(),
+        "units": board.first,
+        "rows": board.rows,
+    }
+    write_json(board.folder / "board.json", content)
+    kept = {row["id"] for row in board.rows}
+    for path in (board.folder / "scores").glob("*.parquet"):
+        if path.stem not in kept:
+            path.unlink()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

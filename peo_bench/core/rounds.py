@@ -1,0 +1,125 @@
+"""Drive `Method.build`: methods name rounds of jobs and are sent the handles of what was done.
+
+Every driver is here: `build_families` does the jobs, `see_ahead` does none, `replay` finds them done, and `alongside`
+adds a job to another method's first round.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+
+from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
+from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Cost, Handle, Job, closure
+from peo_bench.jobs.runner import Runner
+from peo_bench.jobs.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class Building:
+    """A method's build in progress: `round` is what it asks for now, `family` what it returned once that is None."""
+
+    def __init__(self, method: Method, world: World) -> None:
+        """Ask for the first round."""
+        self._build = method.build(world)
+        self.jobs: dict[str, Job] = {}
+        self.round: Round | None = None
+        self._family: PolicyFamily | None = None
+        self._advance(None)
+
+    @property
+    def family(self) -> PolicyFamily:
+        """What the method returned."""
+        assert self._family is not None, "the build has not ended"
+        return self._family
+
+    def send(self, handles: Mapping[str, Handle]) -> None:
+        """Give the method the handles of all jobs so far; it names the next round or returns its family."""
+        self._advance(handles)
+
+    def _advance(self, handles: Mapping[str, Handle] | None) -> None:
+        try:
+            self.round = next(self._build) if handles is None else self._build.send(handles)
+            self.jobs |= {job.id: job for job in closure(self.round.jobs)}
+        except StopIteration as returned:
+            self.round, self._family = None, returned.value
+
+
+@dataclass(frozen=True)
+class BuiltFamily:
+    """A method that was built: its family and every job behind it, by id."""
+
+    family: PolicyFamily
+    jobs: Mapping[str, Job]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What became of a run's methods: those built, by name, and of each lost one the reason."""
+
+    families: Mapping[str, BuiltFamily]
+    lost: Mapping[str, str]
+
+
+def build_families(runner: Runner, methods: Mapping[str, Method], world: World, also: list[Job]) -> Built:
+    """Build all methods side by side, doing the jobs `also` along with the first round.
+
+    A method whose jobs fail is lost; the others go on.
+    """
+    builds = {name: Building(method, world) for name, method in methods.items()}
+    lost: dict[str, str] = {}
+    while rounds := {name: b.round for name, b in builds.items() if b.round and name not in lost}:
+        handles = runner.run([*also, *(job for step in rounds.values() for job in step.jobs)])
+        also = []
+        for name, step in rounds.items():
+            reasons = [runner.outcome.failed[job.id] for job in step.jobs if job.id in runner.outcome.failed]
+            if reasons:
+                logger.error("%s: %s", name, reasons[0])
+                lost[name] = reasons[0]
+            else:
+                builds[name].send(handles)
+    done = {name: BuiltFamily(build.family, build.jobs) for name, build in builds.items() if name not in lost}
+    return Built(done, lost)
+
+
+def see_ahead(method: Method, world: World, store: Store) -> tuple[dict[str, Job], Cost]:
+    """Return the jobs of a method that can be named from what is in the store, and the bound of the rest."""
+    build = Building(method, world)
+    while build.round:
+        handles = _found(build.jobs, store)
+        if len(handles) < len(build.jobs):
+            return build.jobs, build.round.later
+        build.send(handles)
+    return build.jobs, Cost()
+
+
+def replay(method: Method, world: World, store: Store) -> PolicyFamily:
+    """Run `build` on finished artefacts only; raise `UsageError` if one that it needs is absent."""
+    build = Building(method, world)
+    while build.round:
+        handles = _found(build.jobs, store)
+        absent = [job.id for job in build.round.jobs if job.id not in handles]
+        if absent:
+            raise UsageError(f"{store.root}: {absent[0]} is missing: repeat the run that made this folder")
+        build.send(handles)
+    return build.family
+
+
+def alongside(build: Build, job: Job) -> Generator[Round, Mapping[str, Handle], tuple[PolicyFamily, Handle]]:
+    """Run `build` with `job` in its first round; return its family and the job's handle."""
+    step = next(build)
+    handles = yield Round([*step.jobs, job], step.later)
+    found = handles[job.id]
+    try:
+        while True:
+            handles = yield build.send(handles)
+    except StopIteration as returned:
+        return returned.value, found
+
+
+def _found(jobs: Mapping[str, Job], store: Store) -> dict[str, Handle]:
+    handles = {job_id: store.get(job_id) for job_id in jobs}
+    return {job_id: handle for job_id, handle in handles.items() if handle is not None}

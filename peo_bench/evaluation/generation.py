@@ -1,0 +1,92 @@
+"""Generate with policies and score the answers: the one path that search and the final evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from peo_bench.core.decoding import Decoding
+from peo_bench.core.spec import PolicySpec
+from peo_bench.files.journal import Journal
+from peo_bench.files.jsonl import read_jsonl
+from peo_bench.jobs.job import Cost, Handle
+from peo_bench.jobs.workspace import Progress
+from peo_bench.scorers.columns import Columns, Precision, Scores, score_texts
+
+if TYPE_CHECKING:
+    from peo_bench.engine.engine import Engine, Request, Response
+
+
+def read_prompts(handle: Handle, split: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the prompts of one split, as rows with at least prompt_id, prompt and category."""
+    rows = [row for row in read_jsonl(handle.path / "prompts.jsonl") if row["split"] == split]
+    return rows[:limit]
+
+
+def generate(
+    engine: Engine,
+    specs: Sequence[PolicySpec],
+    prompts: Sequence[Mapping[str, Any]],
+    decoding: Decoding,
+    journal: Journal | None = None,
+    progress: Progress = lambda fraction, note: None,
+) -> tuple[list[Request], list[Response]]:
+    """Answer every prompt with every policy, specs outermost; batches already in `journal` are not made again.
+
+    The journal holds the candidates of selections, by their index among all distinct drafts.
+    """
+    from peo_bench.engine.engine import Request, Response
+    from peo_bench.engine.selection import distinct_drafts
+
+    requests = [Request(spec, row["prompt"], row["prompt_id"]) for spec in specs for row in prompts]
+    drafts = distinct_drafts(requests)
+    done: dict[int, Response] = {}
+    for record in journal.records if journal else []:
+        done |= {i: Response(tuple(tokens), text, cut) for i, tokens, text, cut in record}
+    todo = [i for i in range(len(drafts)) if i not in done]
+
+    def finished(indices: list[int], responses: list[Response]) -> None:
+        batch = [(todo[i], response) for i, response in zip(indices, responses, strict=True)]
+        done.update(batch)
+        if journal:
+            journal.append([[i, list(r.tokens), r.text, r.truncated] for i, r in batch])
+        progress(len(done) / len(drafts), f"{len(done)}/{len(drafts)} answers")
+
+    engine.generate([drafts[i] for i in todo], decoding, on_batch=finished)
+    return requests, engine.choose(requests, {draft: done[i] for i, draft in enumerate(drafts)})
+
+
+def score(columns: Columns, requests: Sequence[Request], responses: Sequence[Response]) -> Scores:
+    """Return the scores of all responses by column, see `score_texts`."""
+    return score_texts(columns, [request.prompt for request in requests], [response.text for response in responses])
+
+
+def charge(requests: Sequence[Request], responses: Sequence[Response], n_scorers: int, evaluations: int) -> Cost:
+    """Return what generating and scoring these responses has cost, the candidates of selections included.
+
+    Counted as if every policy had been alone, also where policies had candidates in common.
+    """
+    drafts = [draft for response in responses for draft in response.candidates or (response,)]
+    asked = sum(len(request.spec.scorers) * len(request.spec.candidates) for request in requests)
+    return Cost(
+        responses=len(drafts),
+        tokens_generated=sum(len(draft.tokens) for draft in drafts),
+        scorer_calls=n_scorers * len(responses) + asked,
+        evaluations=evaluations,
+    )
+
+
+SMALL_MODEL = 50_000_000
+"""Bytes of weights below which a batch may be large: the overhead per step then outweighs the work per row."""
+
+
+def make_engine(artefact: Callable[[str], Handle], reference: str, precision: Precision, seed: int) -> Engine:
+    """Return an engine over the store's artefacts, with batches that suit the size of the policy `reference`.
+
+    `seed` indexes the common random numbers. Batching changes no answer, so it is no part of any job's identity.
+    """
+    from peo_bench.engine.engine import Engine
+
+    weights = (artefact(reference).path / "model").glob("*.safetensors")
+    small = sum(file.stat().st_size for file in weights) < SMALL_MODEL
+    return Engine(artefact, precision=precision, noise_seed=seed, batch_size=1024 if small else 64)

@@ -1,0 +1,97 @@
+"""Rows of a file in the usual formats: JSON list, JSON lines, CSV, Parquet; gzip where usual."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from peo_bench.errors import UsageError
+
+
+class RowError(ValueError):
+    """A row that is no pair; the text says what is missing or wrong and what was expected."""
+
+
+Row = tuple[str, Any]
+"""Where a row stands ("file:line") and its content, a `RowError` where it could not be parsed."""
+
+
+def file_rows(path: Path, name: str) -> Iterator[Row]:
+    """Yield the rows of one file (JSON list, JSON lines, CSV or Parquet; gzip where usual), `name` in their places."""
+    reader = READERS.get(file_format(path))
+    if reader is None:
+        raise UsageError(f"{path}: unknown format: give a file ending in {', '.join(sorted(READERS))} (or .gz)")
+    try:
+        yield from reader(path, name)
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
+        raise UsageError(f"{path}: cannot be read as {file_format(path)[1:]} ({error}): {_instead(error)}") from None
+
+
+def _instead(error: Exception) -> str:
+    if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
+        return "give a compressed file, or take .gz off its name"
+    return "give a whole, undamaged file of that format"
+
+
+def file_format(path: Path) -> str:
+    """Return the ending that says how a file is read, `.gz` left out."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def _bytes(path: Path) -> bytes:
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).removeprefix(codecs.BOM_UTF8)
+
+
+def _jsonl(path: Path, name: str) -> Iterator[Row]:
+    for number, line in enumerate(_bytes(path).split(b"\n"), 1):
+        if line.strip():
+            yield f"{name}:{number}", _parsed(line)
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        return RowError(f"not JSON ({error})")
+
+
+def _json(path: Path, name: str) -> Iterator[Row]:
+    """Yield the items of a JSON list; a `.json` file with one object per line is read too."""
+    content = _bytes(path)
+    if content.lstrip()[:1] != b"[":
+        yield from _jsonl(path, name)
+        return
+    yield from ((f"{name}: item {number}", row) for number, row in enumerate(json.loads(content), 1))
+
+
+def _csv(path: Path, name: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(_bytes(path).decode(), newline=""))
+    for row in reader:
+        surplus = row.pop(None, None)  # type: ignore[call-overload]  # where DictReader puts fields beyond the header
+        yield f"{name}:{reader.line_num}", RowError(f"more fields than columns ({surplus[0]!r})") if surplus else row
+
+
+def _parquet(path: Path, name: str) -> Iterator[Row]:
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    number = 0
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{name}: row {number}", row
+
+
+READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}

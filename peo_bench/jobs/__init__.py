@@ -1,0 +1,1 @@
+"""Jobs, what carries them out, and where their artefacts lie."""

@@ -1,0 +1,138 @@
+"""Jobs: content-addressed pieces of work, and the kinds that carry them out.
+
+The identity of a job is everything that changes its output: its kind, that kind's version (an integer raised by hand
+when the algorithm changes), its parameters and the identities of the jobs it needs. Equal jobs of different methods
+are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peo_bench.files.digest import digest
+from peo_bench.jobs.kinds import JOB_KINDS
+
+if TYPE_CHECKING:
+    from peo_bench.jobs.store import Store
+    from peo_bench.jobs.workspace import Progress, Workspace
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work costs. Counts, so that two machines agree; seconds are measured by the store.
+
+    `pairs_trained` counts preference pairs passed through a backward pass (epochs included), `examples_trained` the
+    same for single answers (supervised, or the policy's own), `responses` generated answers, `tokens_generated` their
+    tokens, `scorer_calls` texts given to a reward or cost model.
+    """
+
+    pairs_trained: int = 0
+    examples_trained: int = 0
+    responses: int = 0
+    tokens_generated: int = 0
+    scorer_calls: int = 0
+    evaluations: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Return the sum, count by count."""
+        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)})
+
+    def to_json(self) -> dict[str, int]:
+        """Return the non-zero counts."""
+        return {name: count for name, count in asdict(self).items() if count}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A piece of work: `params` are JSON values, `needs` maps a role ("reference", "pairs", ...) to another job."""
+
+    kind: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, Job] = field(default_factory=dict)
+
+    @cached_property
+    def id(self) -> str:
+        """`<kind>-<16 hex digits>`."""
+        needs = {role: job.id for role, job in self.needs.items()}
+        content = [self.kind, JOB_KINDS.get(self.kind).version, dict(self.params), needs]
+        return f"{self.kind}-{digest(content)}"
+
+    def __eq__(self, other: object) -> bool:
+        """Jobs with the same id are the same job."""
+        return isinstance(other, Job) and self.id == other.id
+
+    def __hash__(self) -> int:
+        """Hash the id."""
+        return hash(self.id)
+
+    @property
+    def label(self) -> str:
+        """A short name for people: the kind with what tells its jobs of one run apart."""
+        parts = [self.params.get(name) for name in ("objective", "combiner", "weight", "weights", "split")]
+        return " ".join([self.kind, *(str(part) for part in parts if part is not None)])
+
+    @property
+    def bound(self) -> Cost:
+        """Upper bound of this job's own cost, known before it runs."""
+        return JOB_KINDS.get(self.kind).bound(self)
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A finished artefact: where it lies, its small JSON `result`, what it cost and how long it took (seconds)."""
+
+    id: str
+    path: Path
+    result: dict[str, Any]
+    cost: Cost
+    seconds: float
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """How jobs of one kind are done.
+
+    `run(job, inputs, work)` writes files into `work.dir` and returns the JSON result; `inputs` maps the roles of
+    `job.needs` to handles. `bound(job)` is an upper bound of the cost. Kinds whose jobs gain from being done in one
+    batch have `together(store, jobs, progress)`, which stores all of their artefacts.
+    """
+
+    name: str
+    version: int
+    run: Callable[[Job, Mapping[str, Handle], Workspace], dict[str, Any]]
+    bound: Callable[[Job], Cost]
+    together: Callable[[Store, list[Job], Progress], None] | None = None
+
+
+def never_alone(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Stand in as `run` of a kind whose jobs are always done `together`."""
+    raise AssertionError(f"jobs of kind {job.kind!r} are done together")
+
+
+def job_kind(
+    name: str, *, version: int, bound: Callable[[Job], Cost] = lambda job: Cost()
+) -> Callable[[Callable[[Job, Mapping[str, Handle], Workspace], dict[str, Any]]], JobKind]:
+    """Turn a function `run(job, inputs, work) -> result` into the `JobKind` called `name`.
+
+    The kind becomes known by an entry in `peo_bench.registry` or by the entry-point group "peo_bench.job_kinds".
+    """
+    return lambda run: JobKind(name, version, run, bound)
+
+
+def closure(jobs: list[Job]) -> list[Job]:
+    """Return `jobs` and everything they need, each once, needs before the jobs that need them."""
+    ordered: dict[str, Job] = {}
+
+    def visit(job: Job) -> None:
+        if job.id not in ordered:
+            for need in job.needs.values():
+                visit(need)
+            ordered[job.id] = job
+
+    for job in jobs:
+        visit(job)
+    return list(ordered.values())

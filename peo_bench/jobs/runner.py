@@ -1,0 +1,216 @@
+"""Run the jobs of all methods of a run: each once, as soon as what it needs is there, in several processes if wanted.
+
+Methods advance in rounds, side by side: the jobs that all of them can name now are done, every method is sent the
+handles, and so on until each has returned its family. A job that fails takes down the methods that need it and no
+others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peo_bench.errors import JobFailed, PeoBenchError
+from peo_bench.jobs.job import Handle, Job, closure
+from peo_bench.jobs.kinds import JOB_KINDS
+from peo_bench.jobs.store import Store
+
+logger = logging.getLogger(__name__)
+
+Observer = Callable[[str, str, float, str], None]
+"""Called with (event, job id, fraction, note); events: "queued", "start", "progress", "done", "reused",
+"failed"; a run adds "stage" with the stage's name for an id."""
+
+
+@dataclass
+class Outcome:
+    """What became of the jobs: handles by id, reasons of the failed ones, ids of those found in the store."""
+
+    handles: dict[str, Handle] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    reused: set[str] = field(default_factory=set)
+
+
+class Runner:
+    """Does jobs in `workers` processes (1: in this one) over the store at `root`."""
+
+    def __init__(self, root: Path, workers: int = 1, observe: Observer = lambda *event: None) -> None:
+        """Start nothing yet; use `with` or `close` to end the worker processes."""
+        self.store = Store(root)
+        self.workers = workers
+        self.observe = observe
+        self.outcome = Outcome()
+        self._pool: ProcessPoolExecutor | None = None
+        self._events: Any = None
+
+    def __enter__(self) -> Runner:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the worker processes; after an error at once, their jobs left for the next attempt."""
+        if self._pool:
+            if error[0] is not None:
+                for process in multiprocessing.active_children():
+                    process.terminate()
+            self._pool.shutdown(wait=error[0] is None, cancel_futures=True)
+
+    def run(self, jobs: list[Job]) -> Mapping[str, Handle]:
+        """Do `jobs` and all they need; return every handle so far by id. Failures are noted in `outcome.failed`."""
+        waiting = {}
+        for job in closure(jobs):
+            if job.id in self.outcome.handles or job.id in self.outcome.failed:
+                continue
+            handle = self.store.get(job.id)
+            if handle is None:
+                waiting[job.id] = job
+                self.observe("queued", job.id, 0.0, job.label)
+            else:
+                self._done(handle, reused=True)
+        running: dict[Future[list[str]], list[Job]] = {}
+        while waiting or running:
+            for task in self._ready(waiting):
+                for job in task:
+                    del waiting[job.id]
+                running[self._submit(task)] = task
+                self._collect_finished(running, timeout=0)
+            self._collect_finished(running, timeout=None)
+        return self.outcome.handles
+
+    def _ready(self, waiting: dict[str, Job]) -> list[list[Job]]:
+        """Return the tasks that can start: single jobs, or groups of a kind that is done together."""
+        single: list[list[Job]] = []
+        groups: dict[str, list[Job]] = {}
+        for job in list(waiting.values()):
+            lost = [need.id for need in job.needs.values() if need.id in self.outcome.failed]
+            if lost:
+                del waiting[job.id]
+                self._fail(job.id, f"needs {lost[0]}, which failed: {self.outcome.failed[lost[0]]}")
+            elif all(need.id in self.outcome.handles for need in job.needs.values()):
+                if JOB_KINDS.get(job.kind).together:
+                    groups.setdefault(_batch_key(job), []).append(job)
+                else:
+                    single.append([job])
+        return single + [part for group in groups.values() for part in _split(group, self.workers)]
+
+    def _submit(self, task: list[Job]) -> Future[list[str]]:
+        names = task[0].label if len(task) == 1 else f"{len(task)} x {task[0].kind}"
+        self.observe("start", task[0].id, 0.0, names)
+        if self.workers > 1:
+            return self._processes().submit(_work, self.store.root, task)
+        future: Future[list[str]] = Future()
+        try:
+            future.set_result(_do(self.store, task, lambda fraction, note: self._progress(task, fraction, note)))
+        except JobFailed as error:
+            future.set_exception(error)
+        return future
+
+    def _collect_finished(self, running: dict[Future[list[str]], list[Job]], timeout: float | None) -> None:
+        """Take in what has finished, waiting for at least one task unless `timeout` says otherwise (seconds)."""
+        for future in wait(running, timeout, return_when=FIRST_COMPLETED).done:
+            task = running.pop(future)
+            try:
+                for job_id in future.result():
+                    self._done(self.store[job_id])
+            except JobFailed as error:
+                for job in task:
+                    self._fail(job.id, str(error))
+            except BrokenProcessPool:
+                raise PeoBenchError(
+                    f"a process was killed during {task[0].label}, probably for lack of memory: try --workers 1 or a "
+                    "smaller micro_batch_size (--set training.micro_batch_size=1); finished work is kept"
+                ) from None
+
+    def _done(self, handle: Handle, reused: bool = False) -> None:
+        self.outcome.handles[handle.id] = handle
+        if reused:
+            self.outcome.reused.add(handle.id)
+        self.observe("reused" if reused else "done", handle.id, 1.0, "")
+
+    def _fail(self, job_id: str, reason: str) -> None:
+        self.outcome.failed[job_id] = reason
+        self.observe("failed", job_id, 1.0, reason)
+
+    def _progress(self, task: list[Job], fraction: float, note: str) -> None:
+        self.observe("progress", task[0].id, fraction, note)
+
+    def _processes(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._events = context.SimpleQueue()
+            threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
+            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, (self._events, threads))
+            threading.Thread(target=self._relay, daemon=True).start()
+        return self._pool
+
+    def _relay(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self.observe("progress", *self._events.get())
+
+
+def _batch_key(job: Job) -> str:
+    shared = {key: value for key, value in job.params.items() if key != "spec"}
+    common = sorted(need.id for role, need in job.needs.items() if not role.startswith("delta:"))
+    return f"{job.kind} {shared} {common}"
+
+
+def _split(group: list[Job], parts: int) -> list[list[Job]]:
+    """Split a group into at most `parts` contiguous parts of nearly equal size."""
+    ordered = sorted(group, key=lambda job: job.id)
+    size = -(-len(ordered) // parts)
+    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+
+
+def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -> list[str]:
+    """Do one task; whatever goes wrong in it, but a user's mistake, is that task's failure and no other's."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    together = JOB_KINDS.get(task[0].kind).together
+    try:
+        if together:
+            together(store, task, progress)
+        else:
+            store.run(task[0], progress)
+    except PeoBenchError:
+        raise
+    except Exception as error:
+        logger.warning("%s failed", task[0].id, exc_info=True)
+        raise JobFailed(f"{type(error).__name__}: {error}") from None
+    return [job.id for job in task]
+
+
+_worker_events: Any = None
+
+
+def _start_worker(events: Any, threads: str) -> None:
+    """Prepare a worker process: its threads, its event queue, and an end when the parent is gone."""
+    global _worker_events
+    _worker_events = events
+    os.environ["OMP_NUM_THREADS"] = threads
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    import trl  # noqa: F401 - what most jobs need, imported before the first one is waited for
+
+
+def _follow(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _work(root: Path, task: list[Job]) -> list[str]:
+    def progress(fraction: float, note: str) -> None:
+        _worker_events.put((task[0].id, fraction, note))
+
+    return _do(Store(root), task, progress)

@@ -1,0 +1,75 @@
+"""Which answers are compared: methods against the reference policy and against each other at matched preferences.
+
+Everything here is a table with one row per comparison: objective, seed, preference (asked weight of helpful; NaN for
+single policies), method_a, method_b, spec_key_a, spec_key_b, prompt_id, prompt, answer_a, answer_b, score_a, score_b
+(the objective's score, turned so that higher is better).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from peo_bench.core.method import Objective
+from peo_bench.files.digest import digest
+
+REFERENCE = "reference"
+IDENTITY = ["objective", "seed", "preference", "method_a", "method_b", "spec_key_a", "spec_key_b", "prompt_id"]
+ORDERS = ("ab", "ba")
+
+
+def n_matches(n_methods: int, n_policies: int, n_preferences: int) -> int:
+    """Return how many pairs of policies one seed compares per objective."""
+    return n_preferences * (n_methods + n_methods * (n_methods - 1) // 2) + n_policies
+
+
+def pair_table(
+    answers: pd.DataFrame, methods: Sequence[str], objectives: Sequence[Objective], n_prompts: int
+) -> pd.DataFrame:
+    """Return the comparisons of a run from its answers (the columns of `generations.parquet`).
+
+    The prompts are the first `n_prompts` test prompts by hash of their id: the same for every pair and every run. What
+    was not evaluated is not compared.
+    """
+    test = answers[answers["split"] == "test"]
+    chosen = sorted(test["prompt_id"].unique(), key=digest)[:n_prompts]
+    test = test[test["prompt_id"].isin(chosen)].sort_values("prompt_id", kind="stable")
+    parts = [
+        _compared(side_a, side_b, objective)
+        for _, one_seed in test.groupby("seed", sort=True)
+        for side_a, side_b in _matches(one_seed, methods)
+        for objective in objectives
+    ]
+    columns = [*IDENTITY, "prompt", "answer_a", "answer_b", "score_a", "score_b"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _matches(answers: pd.DataFrame, methods: Sequence[str]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Yield the two sides of every match of one seed: answers to the same prompts in the same order."""
+    reference = answers[answers["method"] == REFERENCE]
+    by_method = {name: dict(list(table.groupby("preference", dropna=False))) for name, table in
+                 answers[answers["method"].isin(methods)].groupby("method")}  # fmt: skip
+    present = [name for name in methods if name in by_method]
+    for name in present:
+        for table in by_method[name].values():
+            yield table, reference
+    for a, b in combinations(present, 2):
+        for weight, table in by_method[a].items():
+            if weight in by_method[b]:
+                yield table, by_method[b][weight]
+
+
+def _compared(a: pd.DataFrame, b: pd.DataFrame, objective: Objective) -> pd.DataFrame:
+    sign = 1.0 if objective.maximise else -1.0
+    sides = a.merge(b, on="prompt_id", suffixes=("_a", "_b"), validate="one_to_one")
+    return pd.DataFrame({
+        "objective": objective.name, "seed": sides["seed_a"], "preference": sides["preference_a"].astype(np.float64),
+        "method_a": sides["method_a"], "method_b": sides["method_b"],
+        "spec_key_a": sides["spec_key_a"], "spec_key_b": sides["spec_key_b"],
+        "prompt_id": sides["prompt_id"], "prompt": sides["prompt_a"],
+        "answer_a": sides["response_a"], "answer_b": sides["response_b"],
+        "score_a": sign * sides[f"{objective.column}_a"], "score_b": sign * sides[f"{objective.column}_b"],
+    })  # fmt: skip

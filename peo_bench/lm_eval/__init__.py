@@ -1,0 +1,1 @@
+"""Our tasks in lm-eval, and its tasks on our policies."""

@@ -1,0 +1,60 @@
+"""What online methods share: settings, and one training per preference on combined rewards."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from peo_bench.core.method import MethodSettings, World
+from peo_bench.core.space import Preference
+from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Job
+from peo_bench.methods.per_preference import PointMethod
+from peo_bench.training.online import online_job
+
+
+class OnlineSettings(MethodSettings):
+    """Settings of an online method.
+
+    `beta` is the KL penalty per nat, rewards being in standard deviations of the reference policy; `generations` the
+    answers per prompt; `units` how long it trains: 1 is as many answers as an expert sees in an epoch; `learning_rate`
+    that of the suite's training if none is given.
+    """
+
+    beta: float = Field(0.2, gt=0)
+    generations: int = Field(4, gt=1)
+    units: float = Field(1.0, gt=0)
+    learning_rate: float | None = Field(None, gt=0)
+
+    def training(self) -> dict[str, Any]:
+        """Return what replaces or adds to the training settings of the suite."""
+        given = self.model_dump(include=set(OnlineSettings.model_fields))
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class OnlineMethod(PointMethod):
+    """One online training per preference."""
+
+    trains = "one policy per preference, on its own answers"
+    Settings = OnlineSettings
+    combiner: ClassVar[str] = "linear"
+
+    def options(self, preference: Preference) -> dict[str, Any]:
+        """Return the combiner's options for a preference."""
+        return {}
+
+    def job(self, world: World, preference: Preference) -> Job:
+        """Return the training at `preference`."""
+        size, generations = world.training["batch_size"], self.settings.generations
+        if size % generations:
+            what = f"training.batch_size {size} is not a multiple of {self.name}.generations = {generations}"
+            raise UsageError(f"{what}, the answers per prompt: choose one that is")
+        return online_job(
+            world,
+            self.combiner,
+            preference,
+            samples=getattr(self.settings, "samples", 0),
+            options=self.options(preference),
+            **self.settings.training(),
+        )

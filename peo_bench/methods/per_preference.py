@@ -1,0 +1,48 @@
+"""What methods that train one policy per preference share: the family offers exactly these points."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
+from peo_bench.core.space import Preference, Space
+from peo_bench.core.spec import policy
+from peo_bench.jobs.job import Job
+
+
+class PointMethod(Method):
+    """One training job per preference of the run."""
+
+    @abstractmethod
+    def job(self, world: World, preference: Preference) -> Job:
+        """Return the job that trains the policy for `preference`; equal jobs are done once."""
+
+    def build(self, world: World) -> Build:
+        """Train one policy per preference."""
+        jobs = {w: self.job(world, w) for w in world.preferences}
+        yield Round(list(dict.fromkeys(jobs.values())))
+        return PolicyFamily(
+            space=Space("points", world.preferences),
+            at=lambda w: policy(world.reference.id, [(jobs[w].id, 1.0)]),
+        )
+
+
+def centre(world: World) -> Preference:
+    """Return equal weights: where a method without a preference is placed."""
+    return tuple(1.0 / len(world.objectives) for _ in world.objectives)
+
+
+def single_policy(world: World, job: Job) -> Build:
+    """Train the one policy that `job` gives; the family offers it for every preference."""
+    yield Round([job])
+    return PolicyFamily(
+        space=Space("points", (centre(world),)), at=lambda w: policy(world.reference.id, [(job.id, 1.0)])
+    )
+
+
+def combined_job(world: World, preference: Preference, combiner: str, **options: object) -> Job:
+    """Return the offline training at `preference` that combines the objectives' gradients (training/gradients.py)."""
+    names = [objective.name for objective in world.objectives]
+    params = {"combiner": combiner, "weights": list(preference), "objectives": names, "seed": world.seed}
+    needs = {"reference": world.reference, "pairs": world.pairs[names[0]]}
+    return Job("gradients", params | world.plain_training | options, needs)

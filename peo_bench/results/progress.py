@@ -1,0 +1,145 @@
+"""What a run is doing now: `progress.json` in its folder while it works, and how another process reads it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from peo_bench.files.atomic import write_json
+from peo_bench.jobs.runner import Observer
+
+logger = logging.getLogger(__name__)
+
+PROGRESS, OWNER = "progress.json", ".owner"
+"""Files that exist in the folder of a working run only."""
+PERIOD = 1.0
+"""Seconds between two looks; the file is replaced where something has happened in between."""
+EARLIEST_ETA = 0.05
+"""Fraction of a job from which the time it has taken says something about the rest."""
+
+
+class State:
+    """Follows the events of a run (an `Observer`); several threads may report."""
+
+    def __init__(self) -> None:
+        """Start with nothing done."""
+        self.changed = False
+        self._lock = threading.Lock()
+        self._stage = ""
+        self._counts: Counter[str] = Counter()
+        self._running: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, event: str, job_id: str, fraction: float, note: str) -> None:
+        """Take one event."""
+        with self._lock:
+            self.changed = True
+            if event == "stage":
+                self._stage = job_id
+            elif event == "start":
+                self._running[job_id] = {"what": note, "fraction": 0.0, "note": "", "started": time.time()}
+            elif event == "progress" and job_id in self._running:
+                self._running[job_id] |= {"fraction": fraction, "note": note}
+            elif event in ("queued", "reused", "done", "failed"):
+                self._counts[event] += 1
+                self._running.pop(job_id, None)
+
+    def take(self) -> dict[str, Any]:
+        """Return the content of `progress.json`; jobs started at so many seconds since the epoch."""
+        with self._lock:
+            self.changed = False
+            counts = {name: self._counts[name] for name in ("queued", "done", "failed", "reused")}
+            running = [dict(entry) for entry in self._running.values()]
+            return {"stage": self._stage, "jobs": counts, "running": running}
+
+
+@contextmanager
+def progress_file(out: Path, observe: Observer) -> Iterator[Observer]:
+    """Yield an observer that passes events on to `observe` and keeps `progress.json` in `out` up to date inside."""
+    state, ended = State(), threading.Event()
+
+    def both(event: str, job_id: str, fraction: float, note: str) -> None:
+        state(event, job_id, fraction, note)
+        observe(event, job_id, fraction, note)
+
+    def write() -> None:
+        while not ended.wait(PERIOD):
+            if state.changed:
+                try:
+                    write_json(out / PROGRESS, {"schema_version": 1, **state.take()})
+                except OSError as error:
+                    logger.warning("%s: cannot be written (%s)", out / PROGRESS, error.strerror)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        yield both
+    finally:
+        ended.set()
+        writer.join()
+        (out / PROGRESS).unlink(missing_ok=True)
+
+
+def is_running(out: Path) -> bool:
+    """Say whether a run works on `out`; of a run on another machine only its word is known.
+
+    The lock itself is not tried: taking it, for however short, could turn a run away that is about to start.
+    """
+    try:
+        _, pid, _, host = (out / OWNER).read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return False
+    if host != os.uname().nodename:
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def read_progress(out: Path) -> dict[str, Any] | None:
+    """Return what the run in `out` wrote last; None before its first second and after its end."""
+    with suppress(OSError):
+        found: dict[str, Any] = json.loads((out / PROGRESS).read_text(encoding="utf-8"))
+        return found
+    return None
+
+
+def headline(state: Mapping[str, Any]) -> str:
+    """Return stage and counts in one line. Later rounds of jobs are not known yet, so there is no total for the run.
+
+    >>> headline({"stage": "build", "jobs": {"queued": 6, "done": 2, "failed": 1, "reused": 4}})
+    'build: 2 of 6 jobs known so far done, 1 failed, 4 more from the cache'
+    """
+    jobs = state["jobs"]
+    parts = [f"{jobs['done']} of {jobs['queued']} jobs known so far done"]
+    parts += [f"{jobs['failed']} failed"] if jobs["failed"] else []
+    parts += [f"{jobs['reused']} more from the cache"] if jobs["reused"] else []
+    return f"{state['stage'] or 'start'}: {', '.join(parts)}"
+
+
+def running(state: Mapping[str, Any], now: float) -> list[str]:
+    """Return a line per running job: how far it is and, by its own pace, how long it still takes.
+
+    >>> job = {"what": "aspect helpful", "fraction": 0.25, "note": "step 5/20", "started": 100.0}
+    >>> running({"running": [job]}, now=110.0)
+    ['aspect helpful: 25 %, step 5/20, about 30 s left']
+    """
+    lines = []
+    for job in state["running"]:
+        parts = [f"{100 * job['fraction']:.0f} %", *([job["note"]] if job["note"] else [])]
+        if EARLIEST_ETA <= job["fraction"] < 1:
+            left = (now - job["started"]) * (1 / job["fraction"] - 1)
+            parts.append(f"about {left:.0f} s left" if left < 100 else f"about {left / 60:.0f} min left")
+        lines.append(f"{job['what']}: {', '.join(parts)}")
+    return lines

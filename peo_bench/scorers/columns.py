@@ -1,0 +1,103 @@
+"""What gives each column its scores, and the scores of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from peo_bench.errors import Diverged
+from peo_bench.jobs.job import Handle
+from peo_bench.scorers import describe, load_scorer
+from peo_bench.scorers.model import ModelScorer
+
+DIGITS = 6
+"""Decimals of stored scores and KL divergences: what fp32 carries whatever the batch."""
+
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Scorer(Protocol):
+    """Scores answers; higher is better for a reward, worse for a cost."""
+
+    def score(self, prompts: list[str], answers: list[str]) -> list[float]:
+        """Return one score per (prompt, answer)."""
+        ...
+
+
+class RegisteredScorer(Scorer, Protocol):
+    """A scorer that a task names; `version` is raised by hand when its scores change."""
+
+    version: int
+
+    def __init__(self) -> None:
+        """Load what is needed."""
+
+
+PROXY = "_proxy"
+"""Ends the column of a scorer that search and selection saw, where another one gives the reported score."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label of a scorer with a head: its number."""
+
+    scorer: ModelScorer
+    number: int = 0
+
+
+Columns = Mapping[str, Scorer | Label]
+"""What gives each column its scores."""
+
+
+def scorer_columns(inputs: Mapping[str, Handle], precision: str) -> dict[str, Label]:
+    """Return the scorers among a job's inputs, by the column that their role ("scorer:reward") names.
+
+    `precision` is that of reward and cost models trained in the run; others have their own.
+    """
+    columns = {}
+    for role, handle in inputs.items():
+        kind, _, column = role.partition(":")
+        if kind == "scorer":
+            labels = describe(handle.path).get("columns", {})
+            columns[column] = Label(load_scorer(handle.path, precision), labels.get(column.removesuffix(PROXY), 0))
+    return columns
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of answers by column; `cut` says by column which texts its scorer had to shorten, if any."""
+
+    columns: dict[str, list[float]]
+    cut: dict[str, list[bool]]
+
+
+def score_texts(columns: Columns, prompts: list[str], answers: list[str]) -> Scores:
+    """Return the scores of all answers by column, as the scorers give them; one that is not finite is `Diverged`.
+
+    Labels of one scorer share its forward passes.
+    """
+    scored = {scorer: scorer.score_labels(prompts, answers) for scorer in _models(columns)}
+    scores, cut = {}, {}
+    for name, column in columns.items():
+        if isinstance(column, Label):
+            values = [row[column.number] for row in scored[column.scorer].labels]
+            if any(scored[column.scorer].cut):
+                cut[name] = scored[column.scorer].cut
+        else:
+            values = column.score(prompts, answers)
+        bad = sum(value - value != 0 for value in values)
+        if bad:
+            raise Diverged(f"scorer {name!r}: {bad} of {len(values)} scores are not finite")
+        scores[name] = [round(value, DIGITS) for value in values]
+    return Scores(scores, cut)
+
+
+def _models(columns: Columns) -> list[ModelScorer]:
+    return list(dict.fromkeys(column.scorer for column in columns.values() if isinstance(column, Label)))
+
+
+def count_scorers(columns: Columns) -> int:
+    """Return how many scorers read every text: labels of one scorer are one."""
+    return len(_models(columns)) + sum(not isinstance(column, Label) for column in columns.values())

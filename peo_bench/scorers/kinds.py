@@ -1,0 +1,96 @@
+"""Scorers as jobs: a checkpoint is taken over once, checked, and known by its content from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from peo_bench.core.method import Objective
+from peo_bench.data.checkpoint import checkpoint_identity, licence_of, take_over
+from peo_bench.errors import UsageError
+from peo_bench.files.atomic import write_json
+from peo_bench.jobs.job import Handle, Job, job_kind
+from peo_bench.jobs.workspace import Workspace
+from peo_bench.scorers import DESCRIPTION, open_scorer
+from peo_bench.scorers.checks import check_batch, check_sign
+from peo_bench.scorers.settings import ScorerConfig
+from peo_bench.scorers.trained import check_artefact
+
+
+def scorer_jobs(scorers: Mapping[str, ScorerConfig], objectives: Sequence[Objective]) -> dict[str, Job]:
+    """Return by column the job that takes over its checkpoint; registered scorers have none."""
+    jobs: dict[str, Job] = {}
+    for key, scorer in scorers.items():
+        if scorer.layout != "registered":
+            job = scorer_job(key, scorer, objectives)
+            jobs |= dict.fromkeys(job.params["columns"], job)
+    return jobs
+
+
+def scorer_job(key: str, scorer: ScorerConfig, objectives: Sequence[Objective]) -> Job:
+    """Return the job of one checkpoint; its id covers content, layout, template, dtype, columns and directions."""
+    columns: dict[str, int | None] = {**scorer.columns} or {key: None}
+    known = {o.column: [o.name, o.maximise] for o in objectives if o.column in columns}
+    identity = scorer_identity(scorer)
+    return Job(
+        "scorer",
+        {
+            **{name: value for name, value in identity.items() if name != "form"},
+            **scorer.model_dump(mode="json", include={"layout", "template", "dtype", "anchors"}),
+            "columns": columns,
+            "directions": known,
+        },
+    )
+
+
+def scorer_identity(scorer: ScorerConfig) -> dict[str, Any]:
+    """Return the JSON that says what the checkpoint holds; raise `UsageError` if it cannot be of its layout."""
+    identity = checkpoint_identity(scorer.model, "scorer")
+    if scorer.layout == "trained":
+        check_artefact(scorer.model)
+    return identity
+
+
+def source_of(params: Mapping[str, Any]) -> str:
+    """Return what a person can tell a checkpoint by: hub id and commit, or the digest of its content."""
+    return f"{params['hub']}@{params['revision']}" if "hub" in params else f"sha256:{params['sha256'][:16]}"
+
+
+@job_kind("scorer", version=1)
+def import_scorer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+    """Copy the checkpoint into `model/` and check it: its head, its labels, its batches, its signs."""
+    params = job.params
+    source = take_over(params, work.dir / "model")
+    work.progress(0.2, "loading")
+    scorer = open_scorer(work.dir, params["layout"], params["dtype"], params["template"])
+    columns = {name: _label(name, label, scorer.n_labels) for name, label in params["columns"].items()}
+    description = {name: params[name] for name in ("layout", "template", "dtype")} | {"columns": columns}
+    write_json(work.dir / DESCRIPTION, description)
+    work.progress(0.5, "checking")
+    own: Mapping[str, Any] = params["anchors"]
+    gap = check_batch(scorer, params["dtype"], [anchor for pairs in own.values() for anchor in pairs])
+    signs = {
+        column: asdict(check_sign(scorer, column, columns[column], objective, maximise, own))
+        for column, (objective, maximise) in params["directions"].items()
+    }
+    return description | {
+        "source": source_of(params),
+        "licence": licence_of(source),
+        "labels": scorer.n_labels,
+        "max_length": scorer.max_length,
+        "batch_gap": gap,
+        "signs": signs,
+        "directions": params["directions"],
+    }
+
+
+def _label(column: str, label: int | None, n_labels: int) -> int:
+    """Return the label of `column`; a head with several labels needs to be told which."""
+    if label is None and n_labels > 1:
+        raise UsageError(
+            f"scorer of {column!r}: the checkpoint has {n_labels} labels: say which, as in `columns: {{{column}: 0}}`"
+        )
+    if (label or 0) >= n_labels:
+        raise UsageError(f"scorer of {column!r}: no label {label}: the checkpoint has the labels 0 to {n_labels - 1}")
+    return label or 0

@@ -1,0 +1,75 @@
+"""How a task or suite file declares a scorer."""
+
+from __future__ import annotations
+
+import string
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from peo_bench.settings import Frozen
+
+Layout = Literal["registered", "sequence-classification", "beaver", "hh-gpt2", "trained"]
+
+TAKEN = {"prompt_id", "prompt", "category", "response", "length", "truncated", "kl", "method", "seed", "split"}
+"""Columns of a table of answers that are no scores."""
+
+CHAT = "chat"
+"""The template that stands for the tokenizer's own chat template."""
+
+
+class ScorerConfig(Frozen):
+    """A scorer: `model` is a hub id (`owner/name@revision`) or a folder, or a registered scorer's name.
+
+    `template` (layout `sequence-classification`) is a text with {prompt} and {response}, or "chat" for the tokenizer's
+    chat template; without one the tokenizer is called with the pair (prompt, response). `columns` gives the label of
+    each column where a head has several; one forward pass then serves all of them. `anchors` by column are pairs
+    (prompt, better answer, worse answer) for the sign self-test, for models to which the built-in ones mean nothing.
+    """
+
+    layout: Layout
+    model: str
+    template: str | None = None
+    columns: dict[str, int] = {}
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    anchors: dict[str, tuple[tuple[str, str, str], ...]] = Field(default={})
+
+    @field_validator("template")
+    @classmethod
+    def _fields(cls, template: str | None) -> str | None:
+        if template in (None, CHAT):
+            return template
+        names = sorted({name for _, name, _, _ in string.Formatter().parse(str(template)) if name is not None})
+        if names != ["prompt", "response"]:
+            raise ValueError("a template has {prompt} and {response} and no other field, or is 'chat'")
+        return template
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ScorerConfig:
+        if self.layout != "sequence-classification" and (self.template or self.columns):
+            raise ValueError(f"layout {self.layout} has its own template and one score: leave template and columns out")
+        if any(label < 0 for label in self.columns.values()):
+            raise ValueError("columns maps a column to the number of a label, from 0")
+        return self
+
+
+def from_text(value: Any) -> Any:
+    """Read a plain name as a registered scorer."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: {"layout": "registered", "model": item} if isinstance(item, str) else item for key, item in value.items()
+    }
+
+
+def by_column(scorers: dict[str, ScorerConfig]) -> dict[str, ScorerConfig]:
+    """Return the scorer of every column; a key of `scorers` is the column unless the scorer lists its `columns`."""
+    found: dict[str, ScorerConfig] = {}
+    for key, scorer in scorers.items():
+        for column in scorer.columns or (key,):
+            if column in TAKEN or column.endswith("_proxy"):
+                raise ValueError(f"column {column!r} has another meaning in the tables: choose another name")
+            if column in found:
+                raise ValueError(f"column {column!r} has two scorers")
+            found[column] = scorer
+    return found

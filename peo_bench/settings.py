@@ -1,0 +1,86 @@
+"""Settings shared by suites, training jobs and the engine: frozen pydantic models, unknown keys are errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from peo_bench.errors import UsageError, unknown
+
+
+class Frozen(BaseModel):
+    """Immutable settings; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Return the top level of a YAML file, lm-eval's `!function` tags as their text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}): give the path of a YAML file") from None
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise UsageError(f"{path}{line}: malformed YAML: {problem}; see `peo-bench list suites` for examples") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: expected `key: value` lines at the top level, found {type(value).__name__}")
+    return value
+
+
+def read_yaml(path: Path, model: type[M], section: str = "") -> M:
+    """Return the checked content of a YAML file (or of its key `section`); errors name the file and the key."""
+    value = load_yaml(path)
+    return check(value.get(section, {}) if section else value, model, f"{path}")
+
+
+def check(value: Mapping[str, Any], model: type[M], where: str) -> M:
+    """Validate `value`; the first problem becomes a one-line `UsageError` that names its key."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            *parents, last = [str(part) for part in first["loc"]]
+            problem = unknown(f"key in {'.'.join(parents) or 'the top level'}", last, _fields(model, parents))
+            raise UsageError(f"{where}: {problem}") from None
+        plain = first["type"] != "missing" and not isinstance(first["input"], dict | list | tuple | BaseModel)
+        found = f" (found {first['input']!r})" if plain else ""
+        reason = first["msg"].lower().removeprefix("value error, ")
+        raise UsageError(f"{where}: {f'key {key!r}: ' if key else ''}{reason}{found}") from None
+
+
+def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Return the keys accepted at `path`, or none where the path leads through a list or a union."""
+    parts = iter(path)
+    for part in parts:
+        field = model.model_fields.get(part)
+        kind = field.annotation if field else None
+        if get_origin(kind) is dict:  # its keys are free; what is checked lies under them
+            kind = get_args(kind)[1]
+            next(parts, None)
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return []
+        model = kind
+    return list(model.model_fields)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which lm-eval's `!function module.name` is read as its text."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: str(node.value))

@@ -1,0 +1,1 @@
+"""Finished families put to use: steered, asked, exported."""

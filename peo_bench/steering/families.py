@@ -1,0 +1,186 @@
+"""What a finished run folder holds to steer and export: the methods, their world as a job graph, and the artefacts.
+
+`families.json` keeps the graph; `artefacts/` is a small store with the weights and search results. A family is had by
+replaying the method's `build` on them, so no second description of a policy exists.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from peo_bench.core.decoding import Decoding
+from peo_bench.core.method import Objective, PolicyFamily, World
+from peo_bench.core.rounds import replay
+from peo_bench.core.space import Preference
+from peo_bench.core.spec import PolicySpec
+from peo_bench.errors import UsageError, unknown
+from peo_bench.files.atomic import write_json, write_text
+from peo_bench.files.digest import digest
+from peo_bench.jobs.job import Job, closure
+from peo_bench.jobs.store import Store
+from peo_bench.methods import make_method
+
+SCHEMA = 1
+JOBS = ("reference", "prompts")
+JOB_MAPS = ("pairs", "scorers", "experts", "evaluation")
+
+
+def save_families(
+    folder: Path,
+    store: Store,
+    methods: list[str],
+    settings: Mapping[str, Mapping[str, Any]],
+    worlds: Mapping[int, World],
+    used: list[str],
+) -> None:
+    """Write `families.json` and copy the artefacts `used` (job ids) into `artefacts/`."""
+    store.copy_to(folder / "artefacts", used)
+    write_json(
+        folder / "families.json",
+        {
+            "schema_version": SCHEMA,
+            "methods": methods,
+            "settings": settings,
+            "worlds": {str(seed): world_to_json(world) for seed, world in worlds.items()},
+        },
+    )
+
+
+def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFamily, World, Store]:
+    """Return the family of `method` in the finished run at `folder`, with its world and the store of its artefacts."""
+    path = folder / "families.json"
+    if not path.exists():
+        raise UsageError(
+            f"{folder} is not a finished run folder: {path.name} is missing; give the folder that `run` printed"
+        )
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    if method not in saved["methods"]:
+        raise unknown(f"method in {folder}", method, saved["methods"])
+    seeds = list(saved["worlds"])
+    chosen = seeds[0] if seed is None else str(seed)
+    if chosen not in saved["worlds"]:
+        raise UsageError(f"--seed {seed}: this run has the seeds {', '.join(seeds)}")
+    world, store = world_from_json(saved["worlds"][chosen]), Store(folder / "artefacts")
+    return replay(make_method(method, saved["settings"]), world, store), world, store
+
+
+def graph_to_json(jobs: list[Job]) -> dict[str, Any]:
+    """Return the jobs and all they need by id; `graph_from_json` inverts it."""
+    return {
+        job.id: {"kind": job.kind, "params": job.params, "needs": {role: need.id for role, need in job.needs.items()}}
+        for job in closure(jobs)
+    }
+
+
+def graph_from_json(graph: Mapping[str, Any]) -> dict[str, Job]:
+    """Return the jobs by the id they were saved under."""
+    jobs: dict[str, Job] = {}
+    for job_id, item in graph.items():
+        jobs[job_id] = Job(item["kind"], item["params"], {role: jobs[need] for role, need in item["needs"].items()})
+        if jobs[job_id].id != job_id:
+            raise UsageError(f"{job_id} was made by another version of peo-bench: repeat the run")
+    return jobs
+
+
+def world_to_json(world: World) -> dict[str, Any]:
+    """Return the world with its jobs as ids into `graph`."""
+    jobs = [getattr(world, name) for name in JOBS] + [j for name in JOB_MAPS for j in getattr(world, name).values()]
+    plain = {f.name: getattr(world, f.name) for f in fields(World) if f.name not in (*JOBS, *JOB_MAPS)}
+    return plain | {
+        "graph": graph_to_json(jobs),
+        "objectives": [[o.name, o.column, o.maximise] for o in world.objectives],
+        **{name: getattr(world, name).id for name in JOBS},
+        **{name: {key: job.id for key, job in getattr(world, name).items()} for name in JOB_MAPS},
+    }
+
+
+def world_from_json(value: Mapping[str, Any]) -> World:
+    """Invert `world_to_json`."""
+    jobs = graph_from_json(value["graph"])
+    plain = {key: item for key, item in value.items() if key != "graph"}
+    return World(
+        **plain
+        | {
+            "objectives": tuple(Objective(*item) for item in value["objectives"]),
+            "preferences": tuple(tuple(w) for w in value["preferences"]),
+            **{name: jobs[value[name]] for name in JOBS},
+            **{name: {key: jobs[job_id] for key, job_id in value.get(name, {}).items()} for name in JOB_MAPS},
+        }
+    )
+
+
+def answer(
+    folder: Path, method: str, preference: Preference, prompts: list[str], *, samples: int, seed: int | None
+) -> list[dict[str, Any]]:
+    """Answer `prompts` with the policy of `method` at `preference`; sampling is reproducible."""
+    family, world, store = load_family(folder, method, seed)
+    from peo_bench.engine.engine import Engine, Request
+
+    decoding = dict(world.decoding)
+    engine = Engine(store.__getitem__, precision=decoding.pop("precision"), noise_seed=world.seed)
+    spec = family.resolve(preference)
+    requests = [Request(spec, prompt, digest(prompt), sample) for prompt in prompts for sample in range(samples)]
+    settings = Decoding.model_validate(decoding)
+    engine.check_lengths(requests, settings)
+    responses = engine.generate(requests, settings)
+    projected = family.space.project(preference)
+    return [
+        {"prompt": request.prompt, "answer": response.text, "preference": list(projected), "spec_key": spec.key}
+        for request, response in zip(requests, responses, strict=True)
+    ]
+
+
+def export_policy(folder: Path, method: str, preference: Preference, to: Path, *, seed: int | None) -> None:
+    """Write the policy of `method` at `preference` as a Hugging Face model folder with a model card."""
+    family, world, store = load_family(folder, method, seed)
+    from peo_bench.engine.engine import Engine
+    from peo_bench.models.quiet import quiet
+
+    spec = family.resolve(preference)
+    if spec.candidates:
+        within = f": export --method {method.partition('.')[2]}, which it chooses from" if "." in method else ""
+        raise UsageError(f"{method} keeps the best of {len(spec.candidates)} answers: no single model{within}")
+    if len(spec.mix) != 1 or spec.mix[0][0] != 1.0:
+        raise UsageError(
+            f"{method} mixes the log-probabilities of {len(spec.mix)} models at decoding time: no single model"
+        )
+    if to.exists():
+        raise UsageError(f"{to} exists already: give --to a new folder")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+    except OSError as error:
+        raise UsageError(f"{to}: cannot write there ({error.strerror}): give --to another folder") from None
+    with quiet():
+        model, tokenizer = Engine(store.__getitem__, noise_seed=world.seed).materialised(spec.mix[0][1])
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+    write_text(scratch / "README.md", _model_card(folder, method, family, preference, spec))
+    scratch.chmod(0o755)
+    scratch.rename(to)
+
+
+def _model_card(folder: Path, method: str, family: PolicyFamily, preference: Preference, spec: PolicySpec) -> str:
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    terms = "\n".join(f"- {coefficient:+.6g} x task vector of `{name}`" for name, coefficient in spec.mix[0][1].terms)
+    projected = family.space.project(preference)
+    return f"""---
+library_name: transformers
+tags: [peo-bench, multi-objective-alignment]
+---
+# {method} at helpful {preference[0]:g}, harmless {preference[1]:g}
+
+A policy of the run `{run["command"]}` (peo-bench {run["peo_bench"]}, suite {run["suite"]}, base model {run["model"]}).
+
+- asked preference {tuple(preference)}, offered {tuple(projected)}
+- weights: base `{spec.mix[0][1].base}` plus
+{terms or "- nothing: the reference policy"}
+- data licence: {run["licence"]}; the base model's licence applies too.
+
+Trained on preference data that contains harmful prompts; not evaluated for deployment.
+"""

@@ -1,0 +1,178 @@
+"""`peo-bench steer --web`: a page on this machine that asks every method of a run at the balance of a slider.
+
+Bound to 127.0.0.1. Nothing of the page comes from elsewhere, and other pages in the same browser cannot use it: a
+request must name this host and port (against DNS rebinding), must not come from another origin, and asks with JSON,
+which a browser sends across origins only after asking, and we never allow it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from peo_bench.core.decoding import Decoding
+from peo_bench.errors import PeoBenchError, UsageError
+from peo_bench.files.digest import digest
+from peo_bench.steering.families import load_family
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+MAX_BODY = 64_000
+"""Bytes of a question; longer ones are refused."""
+PATIENCE = 20.0
+"""Seconds to wait for the next bytes of a request."""
+Answers = Callable[[str, float], list[dict[str, Any]]]
+"""From a prompt and the asked weight of helpfulness to one entry per method: method, answer, preference, spec_key."""
+
+
+def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
+    """Return the methods of the finished run at `folder` and what answers with all of them in one batch."""
+    path = folder / "families.json"
+    if not path.exists():
+        raise UsageError(
+            f"{folder} is not a finished run folder: {path.name} is missing; give the folder that `run` printed"
+        )
+    methods: list[str] = json.loads(path.read_text(encoding="utf-8"))["methods"]
+    families = {method: load_family(folder, method, seed) for method in methods}
+    _, world, store = families[methods[0]]
+    from peo_bench.engine.engine import Engine, Request
+
+    settings = dict(world.decoding)
+    engine = Engine(store.__getitem__, precision=settings.pop("precision"), noise_seed=world.seed)
+    decoding = Decoding.model_validate(settings)
+
+    def answers(prompt: str, helpful: float) -> list[dict[str, Any]]:
+        asked = (helpful, round(1 - helpful, 9))
+        specs = [family.resolve(asked) for family, _, _ in families.values()]
+        requests = [Request(spec, prompt, digest(prompt), 0) for spec in specs]
+        engine.check_lengths(requests, decoding)
+        responses = engine.generate(requests, decoding)
+        return [
+            {
+                "method": method,
+                "answer": response.text,
+                "preference": list(family.space.project(asked)),
+                "spec_key": spec.key,
+            }
+            for (method, (family, _, _)), spec, response in zip(families.items(), specs, responses, strict=True)
+        ]
+
+    return methods, answers
+
+
+class SteerServer(ThreadingHTTPServer):
+    """Serves one page; `answering` is held while families answer, one question at a time."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int, answering: Lock) -> None:
+        """Listen on 127.0.0.1."""
+        self.answering = answering
+        super().__init__((HOST, port), handler)
+
+    def server_close(self) -> None:
+        """Close, wait for the answer in work and let no other begin: threads must not be inside torch at exit."""
+        super().server_close()
+        self.answering.acquire()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep clients that hang up out of the terminal."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+def steer_server(answers: Answers, page: bytes, policy: str, port: int = 0) -> SteerServer:
+    """Return a server of `page`, under the content security `policy`, on 127.0.0.1; port 0 takes a free one.
+
+    `answers` is called by one request at a time. Raises `UsageError` where the port is taken.
+    """
+    answering = Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        server_version = "peo-bench"
+        timeout = PATIENCE
+
+        def do_GET(self) -> None:
+            if not self._ours():
+                self._refuse(HTTPStatus.FORBIDDEN, "open this page by the address that peo-bench printed")
+            elif self.path != "/":
+                self._refuse(HTTPStatus.NOT_FOUND, "there is one page: /")
+            else:
+                self._send(HTTPStatus.OK, page, "text/html; charset=utf-8")
+
+        def do_POST(self) -> None:
+            if not self._ours() or self.headers.get_content_type() != "application/json":
+                self._refuse(HTTPStatus.FORBIDDEN, "only this server's own page may ask")
+                return
+            size = self.headers.get("Content-Length", "")
+            if self.path != "/answer" or not size.isdecimal() or int(size) > MAX_BODY:
+                self._refuse(HTTPStatus.BAD_REQUEST, f"POST a question of at most {MAX_BODY} bytes to /answer")
+                return
+            try:
+                prompt, helpful = _question(self._body(int(size)))
+                with answering:
+                    found = answers(prompt, helpful)
+            except PeoBenchError as error:
+                self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+                return
+            self._send(HTTPStatus.OK, json.dumps(found).encode(), "application/json")
+
+        def _body(self, size: int) -> bytes:
+            try:
+                body = self.rfile.read(size)
+            except TimeoutError:
+                body = b""
+            if len(body) < size:
+                raise UsageError(f"the question is shorter than the {size} bytes that were announced")
+            return body
+
+        def _ours(self) -> bool:
+            here = {f"{name}:{self.connection.getsockname()[1]}" for name in (HOST, "localhost")}
+            origin = self.headers.get("Origin")
+            return self.headers.get("Host") in here and (origin is None or origin.removeprefix("http://") in here)
+
+        def _refuse(self, status: HTTPStatus, reason: str) -> None:
+            self.close_connection = True
+            self._send(status, json.dumps({"error": reason}).encode(), "application/json")
+
+        def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+            self.send_response(status)
+            headers = {
+                "Content-Type": kind, "Content-Length": str(len(body)), "Content-Security-Policy": policy,
+                "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+                "Cross-Origin-Resource-Policy": "same-origin",
+            }  # fmt: skip
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            logger.info(format, *args)
+
+    try:
+        return SteerServer(Handler, port, answering)
+    except OSError as error:
+        raise UsageError(f"--port {port}: cannot listen there ({error.strerror}): give another, or 0") from None
+
+
+def _question(body: bytes) -> tuple[str, float]:
+    """Read a question; raise `UsageError` that says what is wrong with it."""
+    try:
+        value = json.loads(body)
+        prompt, helpful = value["prompt"], value["helpful"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise UsageError('a question is JSON: {"prompt": "...", "helpful": 0.5}') from None
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise UsageError("the prompt is empty: write a question")
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise UsageError("the prompt holds half a character (a lone surrogate): write it anew")
+    if isinstance(helpful, bool) or not isinstance(helpful, int | float) or not 0 <= helpful <= 1:
+        raise UsageError(f"helpful {helpful!r}: give a weight between 0 and 1")
+    return prompt, float(helpful)

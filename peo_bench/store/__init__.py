@@ -1,1 +1,0 @@
-"""The content-addressed store: atomic files, locks, journals."""

@@ -1,0 +1,194 @@
+"""The suite file's schema, loading and `--set`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from peo_bench.core.decoding import Decoding
+from peo_bench.data.prompts import PromptSource
+from peo_bench.data.schema import PairSource
+from peo_bench.errors import UsageError
+from peo_bench.judges.settings import JudgeSettings
+from peo_bench.registry import check_name
+from peo_bench.resources import resource_dir
+from peo_bench.scorers.settings import ScorerConfig, by_column, from_text
+from peo_bench.settings import Frozen, check, read_yaml
+from peo_bench.suites import SUITES, TASKS
+from peo_bench.training.settings import DPOSettings, RewardModelSettings, SFTSettings
+
+Scorers = Annotated[dict[str, ScorerConfig], BeforeValidator(from_text)]
+"""Scorers by column; a plain name stands for a registered scorer."""
+
+
+class SandboxData(Frozen):
+    """The embedded world: sizes of what is drawn from it.
+
+    The oracle weighs `oracle_samples` of the reference's answers to each of the first `oracle_prompts` test prompts
+    (a third per hazard class) at the KL budgets `oracle_kl`, in nats per answer.
+    """
+
+    kind: Literal["sandbox"]
+    corpus: int = Field(16000, gt=0)
+    policy_prompts: int = Field(2560, gt=0)
+    scorer_prompts: int = Field(1536, gt=0)
+    oracle_prompts: int = Field(48, gt=1)
+    oracle_samples: int = Field(320, gt=1)
+    oracle_kl: tuple[float, ...] = (0.5, 1.0)
+
+
+class PairsData(Frozen):
+    """Preference pairs of one's own: sources for each objective, and how prompts are shared out by hash."""
+
+    kind: Literal["pairs"]
+    sources: tuple[PairSource, ...]
+    max_chars: int = Field(800, gt=0)
+    pairs: int | None = Field(None, gt=0)
+
+
+class CapabilitySettings(Frozen):
+    """Which policies `--capabilities` measures, and on how much: `limit` items per task, at these helpful weights."""
+
+    limit: int = Field(200, gt=1)
+    preferences: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.5, 1.0)
+
+
+class SuiteConfig(Frozen):
+    """A suite. `model` is "sandbox", "smollm2", a folder or a hub id; `limit` scales pairs and prompts down.
+
+    `scorers` take the place of the task's, column by column; with `own_scorers` the run's own reward and cost models
+    take the place of all of the task's. `selection_scorers` are what search and selection see on
+    validation prompts, by column; columns without one are served by reward and cost models that the run trains.
+    `over_refusal_prompts` of the task's benign set are answered by every policy too.
+    """
+
+    schema_version: Literal[1]
+    name: str
+    title: str
+    task: str
+    model: str
+    data: Annotated[SandboxData | PairsData, Field(discriminator="kind")]
+    sft: SFTSettings = SFTSettings()
+    training: DPOSettings = DPOSettings()
+    reward_model: RewardModelSettings = RewardModelSettings()
+    decoding: Decoding = Decoding()
+    judge: JudgeSettings = JudgeSettings()
+    precision: Literal["float32", "bfloat16"] = "float32"
+    scorers: Scorers = {}
+    own_scorers: bool = False
+    selection_scorers: Scorers = {}
+    validation_prompts: int = Field(128, gt=1)
+    test_prompts: int = Field(256, gt=1)
+    over_refusal_prompts: int = Field(0, ge=0)
+    capabilities: CapabilitySettings = CapabilitySettings()
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_scorer_each(self) -> SuiteConfig:
+        by_column(self.scorers)
+        by_column(self.selection_scorers)
+        return self
+
+    @property
+    def labels_on_both(self) -> bool:
+        """Whether every pair carries the labels of all objectives."""
+        return isinstance(self.data, SandboxData) or all(source.labels_on_both for source in self.data.sources)
+
+
+class ObjectiveConfig(Frozen):
+    """One objective of a task: the score column and its direction."""
+
+    name: str
+    column: str
+    maximise: bool
+
+
+class TaskConfig(Frozen):
+    """What is measured: peo-bench's part of a task file (the `metadata` key of an lm-eval YAML).
+
+    `prompts` is the task's own prompt set; without one prompts come from the suite's data. `benign` is a set of prompts
+    that nobody should refuse, for the over-refusal rate (or `benign_categories` names those of the task's own).
+    `template` "chat" is the tokenizer's chat template with one user message. `decoding` holds where a suite sets none.
+    `reference_point` by column bounds the hypervolume; with `units: reference` it is given in standard deviations of
+    the reference policy's validation scores around their mean, for scorers that are trained in the run or whose scale
+    has no meaning of its own. `scorers` gives the scorer of a column (docs/scorers.md); columns without one are scored
+    by the run's own reward and cost models.
+    """
+
+    version: int
+    licence: str
+    objectives: tuple[ObjectiveConfig, ...] = Field(min_length=2)
+    reference_point: dict[str, float]
+    units: Literal["raw", "reference"]
+    scorers: Scorers = {}
+    prompts: PromptSource | None = None
+    benign: PromptSource | None = None
+    benign_categories: tuple[str, ...] = ()
+    template: Literal["chat"] = "chat"
+    decoding: Decoding | None = None
+    refusals: Literal["text", "sandbox"] = "text"
+
+    @model_validator(mode="after")
+    def _one_scorer_each(self) -> TaskConfig:
+        by_column(self.scorers)
+        return self
+
+
+def register_builtin() -> None:
+    """Make the YAML files of this package known: suites beside this file, tasks in `tasks/`."""
+    for path in sorted(Path(__file__).parent.glob("*.yaml")):
+        SUITES.add(path.stem, path)
+    for path in sorted(resource_dir("tasks").glob("*.yaml")):
+        TASKS.add(path.stem, path)
+
+
+def load_suite(name_or_path: str) -> SuiteConfig:
+    """Return the suite called `name_or_path`, or the one in the file of that path."""
+    path = Path(name_or_path)
+    known = path.suffix not in {".yaml", ".yml"}
+    suite = read_yaml(SUITES.get(name_or_path) if known else path, SuiteConfig)
+    check_name("suite", suite.name)
+    decoding = load_task(suite.task).decoding
+    return (
+        suite.model_copy(update={"decoding": decoding})
+        if decoding and "decoding" not in suite.model_fields_set
+        else suite
+    )
+
+
+def load_task(name: str) -> TaskConfig:
+    """Return peo-bench's part of the task called `name`."""
+    return read_yaml(TASKS.get(name), TaskConfig, "metadata")
+
+
+def suite_task(suite: SuiteConfig) -> TaskConfig:
+    """Return the suite's task with the suite's scorers in place of the task's."""
+    task = load_task(suite.task)
+    replaced = by_column(suite.scorers)
+    theirs = {} if suite.own_scorers else task.scorers
+    kept = {key: s for key, s in theirs.items() if not replaced.keys() & set(s.columns or (key,))}
+    return task.model_copy(update={"scorers": kept | suite.scorers})
+
+
+def with_settings(suite: SuiteConfig, settings: Mapping[str, Any]) -> SuiteConfig:
+    """Return the suite with dotted keys replaced, for instance {"training.beta": 0.3}."""
+    value = suite.model_dump(mode="json")
+    for key, replacement in settings.items():
+        *parents, last = key.split(".")
+        target = value
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise UsageError(f"--set {key}: {parent!r} is not a section; sections: {', '.join(_sections())}")
+        target[last] = replacement
+    return check(value, SuiteConfig, "--set")
+
+
+def _sections() -> list[str]:
+    return [name for name, field in SuiteConfig.model_fields.items() if "Settings" in str(field.annotation)]
+
+
+register_builtin()

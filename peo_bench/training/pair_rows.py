@@ -1,0 +1,64 @@
+"""Tokenised preference pairs, as the preference trainers read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Handle
+from peo_bench.models.rendering import answer_tokens, prompt_tokens
+from peo_bench.training.rows import read_rows
+
+
+def shifted(dataset: Any, chosen: list[float], rejected: list[float]) -> Any:
+    """Return the dataset with `chosen` and `rejected` added to the reference log-probabilities."""
+    for column, values in (("ref_chosen_logps", chosen), ("ref_rejected_logps", rejected)):
+        total = [old + new for old, new in zip(dataset[column], values, strict=True)]
+        dataset = dataset.remove_columns(column).add_column(column, total)
+    return dataset
+
+
+def pairs_file(inputs: Mapping[str, Handle], objective: str) -> Path:
+    """Return the file with the pairs on which policies are trained."""
+    return inputs["pairs"].path / f"{objective}-policy.jsonl"
+
+
+def tokenised_pairs(tokenizer: Any, path: Path, max_length: int, signs: Sequence[str] = ()) -> Any:
+    """Return a dataset with `prompt_ids`, `chosen_ids`, `rejected_ids` and the texts, sorted by length.
+
+    A pair whose prompt leaves no room for an answer within `max_length` tokens is dropped; TRL cuts longer answers.
+    With `signs`, the column of this name has for each of these objectives 1 if it prefers the chosen answer, else -1;
+    `UsageError` where a pair lacks such a label.
+    """
+    from datasets import Dataset
+
+    rows = read_rows(path, ("prompt", "chosen", "rejected"))
+    prompts = prompt_tokens(tokenizer, [row["prompt"] for row in rows])
+    chosen = answer_tokens(tokenizer, [row["chosen"] for row in rows])
+    rejected = answer_tokens(tokenizer, [row["rejected"] for row in rows])
+    columns = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
+    if signs:
+        columns["signs"] = [_signs(path, row, signs) for row in rows]
+    dataset = Dataset.from_dict({"prompt_ids": prompts, "chosen_ids": chosen, "rejected_ids": rejected, **columns})
+    kept = [i for i in range(len(rows)) if len(prompts[i]) < max_length]
+    if not kept:
+        raise UsageError(f"{path}: every prompt is longer than max_length = {max_length} tokens")
+    lengths = pair_lengths(dataset)
+    return dataset.select(sorted(kept, key=lengths.__getitem__)).flatten_indices()
+
+
+def _signs(path: Path, row: Mapping[str, Any], objectives: Sequence[str]) -> list[int]:
+    labels = row.get("labels") or {}
+    lost = [name for name in objectives if labels.get(name) not in (-1, 1)]
+    if lost:
+        raise UsageError(f"{path}: a pair has no label for {lost[0]!r}: this method needs both labels on every pair")
+    return [labels[name] for name in objectives]
+
+
+def pair_lengths(dataset: Any) -> list[int]:
+    """Return the tokens per pair, in a way that does not depend on which answer was chosen."""
+    answers = zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
+    longest = [max(len(chosen), len(rejected)) for chosen, rejected in answers]
+    return [len(prompt) + answer for prompt, answer in zip(dataset["prompt_ids"], longest, strict=True)]

@@ -1,0 +1,77 @@
+"""Settings of the trainings that a suite asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from peo_bench.settings import Frozen
+from peo_bench.training.learners import LEARNERS
+
+
+class DPOSettings(Frozen):
+    """Phase 1: DPO (Rafailov et al. 2023, eq. 7). `beta` is the strength of the KL term (DPO paper: 0.1 to 0.5).
+
+    `form` "lora" trains an adapter (rank, alpha, on all linear layers of the trunk), "full" every parameter. `learner`
+    replaces DPO's loss in phase 1: see `peo_bench.training.learners`.
+    """
+
+    learner: str = "dpo"
+    form: Literal["lora", "full"] = "lora"
+    beta: float = Field(0.1, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(16, gt=0)
+    micro_batch_size: int = Field(16, gt=0)
+    max_length: int = Field(512, gt=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    lora_rank: int = Field(16, gt=0)
+    lora_alpha: float = Field(32, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("learner")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in LEARNERS:
+            raise ValueError(f"known learners are {', '.join(LEARNERS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _kto_compares_pairs(self) -> DPOSettings:
+        if self.learner == "kto" and min(self.batch_size, self.micro_batch_size) < 2:
+            raise ValueError("learner kto compares pairs of one micro-batch: set micro_batch_size to 2 or more")
+        return self
+
+    def job_params(self) -> dict[str, Any]:
+        """Return the settings as a job's parameters; plain DPO is not mentioned, so that its jobs keep their ids."""
+        return self.model_dump(mode="json", exclude={"learner"} if self.learner == "dpo" else None)
+
+
+class RewardModelSettings(Frozen):
+    """Bradley-Terry reward model on the reference policy's trunk, trained with TRL's RewardTrainer."""
+
+    form: Literal["lora", "full"] = "full"
+    learning_rate: float = Field(1e-4, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(16, gt=0)
+    micro_batch_size: int = Field(16, gt=0)
+    max_length: int = Field(512, gt=0)
+    lora_rank: int = Field(16, gt=0)
+    lora_alpha: float = Field(32, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class SFTSettings(Frozen):
+    """Supervised fine-tuning of the reference policy with TRL's SFTTrainer, on answers only."""
+
+    learning_rate: float = Field(3e-3, gt=0)
+    steps: int = Field(400, gt=0)
+    batch_size: int = Field(64, gt=0)
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+
+
+def dpo_settings(params: Mapping[str, Any]) -> DPOSettings:
+    """Return the DPO settings among a job's parameters."""
+    return DPOSettings(**{name: params[name] for name in DPOSettings.model_fields if name in params})

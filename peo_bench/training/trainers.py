@@ -1,0 +1,199 @@
+"""What every TRL trainer here shares. Imports torch and transformers: import this module inside a job's `run` only.
+
+Rows are tokenised up front (TRL's own `map` passes cost more than training a small model does) and handed over as the
+columns that TRL would have produced: `prompt_ids`, `chosen_ids`, `rejected_ids` for DPO, `chosen_ids`, `rejected_ids`
+(prompt included) for reward models, `input_ids`, `labels` for SFT. An answer is its own tokens plus EOS, behind the
+prompt's tokens exactly as generation sees them; nothing merges across the boundary and no second BOS appears.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+
+from peo_bench.errors import Diverged, UsageError
+from peo_bench.files.atomic import write_json
+from peo_bench.jobs.workspace import Workspace
+from peo_bench.process import device
+from peo_bench.training.settings import DPOSettings
+from peo_bench.training.tracker import tracked
+
+CHECKPOINT_SECONDS = 60.0
+"""A checkpoint is written this often. By the clock, because a step takes from 20 ms to 20 s: a killed job loses at most
+a minute, and short jobs write none. Saving consumes no random numbers, so *when* does not change the result."""
+
+POINTS_PER_CURVE = 25
+COMPLETE = "complete"
+MEMORY = "memory.json"
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def base_config(work: Workspace, *, seed: int, steps: int, precision: str, **settings: Any) -> dict[str, Any]:
+    """Return the keyword arguments shared by every TRL config: AdamW, cosine decay, gradient norm clipped at 1.
+
+    TRL's defaults (bf16, gradient checkpointing, trackers, tqdm) are meant for large models on GPUs and are turned off;
+    `--tracker` turns one tracker on, see `training.tracker`.
+    Rows are taken as they lie in the dataset, once: see `training_order`.
+    """
+    return {
+        "output_dir": str(work.scratch / "trainer"),
+        "use_cpu": device() == "cpu",
+        "seed": seed,
+        "train_sampling_strategy": "sequential",
+        "num_train_epochs": 1,
+        "bf16": precision == "bfloat16",
+        "gradient_checkpointing": False,
+        "lr_scheduler_type": "cosine",
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_steps": max(1, steps // POINTS_PER_CURVE),
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "save_total_limit": 2,
+        "dataloader_pin_memory": False,
+        **settings,
+    }
+
+
+def batches(batch_size: int, micro_batch_size: int) -> dict[str, int]:
+    """Split a batch into micro batches whose gradients are accumulated; they must divide it."""
+    micro = min(batch_size, micro_batch_size)
+    if batch_size % micro:
+        raise UsageError(f"batch_size {batch_size} is not a multiple of micro_batch_size {micro}: choose one that is")
+    return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": batch_size // micro}
+
+
+def one_device(config: Any) -> Any:
+    """Keep a config on one device: several visible GPUs would select DataParallel, which TRL refuses."""
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
+
+
+def lora_config(rank: int, alpha: float, task: str, **settings: Any) -> Any:
+    """Return plain LoRA (Hu et al. 2021) on every linear layer of the trunk; the head is left alone."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type=task, **settings
+    )
+
+
+def pair_log_probs(model: Any, tokenizer: Any, dataset: Any, settings: DPOSettings) -> tuple[list[float], list[float]]:
+    """Return the log-probabilities (nats, summed over answer tokens) of chosen and rejected answers.
+
+    By the same collator, kernel and autocast as TRL's own pass over the reference, so that the two can be subtracted.
+    """
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+    from trl.trainer.utils import add_fused_lm_head
+
+    add_fused_lm_head(model.get_base_model() if hasattr(model, "peft_config") else model)
+    model.eval().to(device())
+    collate = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id, max_length=settings.max_length)
+    size = min(settings.batch_size, settings.micro_batch_size)
+    rows: list[tuple[list[float], list[float]]] = []
+    for start in range(0, len(dataset), size):
+        batch = collate(dataset.select(range(start, min(start + size, len(dataset)))).to_list())
+        labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
+        batch = {name: value.to(model.device) for name, value in batch.items()} | {"labels": labels.to(model.device)}
+        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, settings.precision == "bfloat16"):
+            log_probs = model(**batch, use_cache=False, fused_lm_head=True).log_probs
+        rows.append(tuple(half.tolist() for half in log_probs.sum(dim=1).chunk(2)))
+    chosen, rejected = ([value for row in rows for value in row[side]] for side in (0, 1))
+    return chosen, rejected
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+class Guard:
+    """Mixin in front of a TRL trainer: no telemetry, and a loss that is not finite ends the job as `Diverged`."""
+
+    def _send_telemetry(self) -> None:
+        """Send nothing."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Do TRL's step; check its loss."""
+        return self.checked(super().training_step(*args, **kwargs))  # type: ignore[misc]
+
+    def checked(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return `loss`; raise `Diverged` if it is not finite."""
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise Diverged(f"the training loss is {loss.item()} at step {step}: lower the learning rate")
+        return loss
+
+
+class Remembers:
+    """Mixin in front of a TRL trainer: what it keeps in `memory`, JSON values, goes into checkpoints and comes back."""
+
+    memory: dict[str, Any]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
+        write_json(folder / MEMORY, self.memory)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Train; from a checkpoint on with its memory."""
+        if resume_from_checkpoint:
+            self.memory.update(json.loads((Path(resume_from_checkpoint) / MEMORY).read_text(encoding="utf-8")))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+
+
+def guarded(trainer: type) -> type:
+    """Return `trainer` with `Guard` in front."""
+    return type(trainer.__name__, (Guard, trainer), {})
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Reports progress and asks for a checkpoint every `CHECKPOINT_SECONDS`."""
+
+    def __init__(self, work: Workspace) -> None:
+        """Report to `work.progress`."""
+        self.work = work
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report the step; decide on a checkpoint."""
+        self.work.progress(state.global_step / state.max_steps, f"step {state.global_step}/{state.max_steps}")
+        due = time.monotonic() - self.saved >= CHECKPOINT_SECONDS
+        control.should_save = due and state.global_step < state.max_steps
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mark the checkpoint as complete: one without the mark is never resumed from."""
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        self.saved = time.monotonic()
+
+
+def train(trainer: Any, work: Workspace, curve: dict[str, str]) -> list[dict[str, float]]:
+    """Train, from the last complete checkpoint if there is one; return the curve.
+
+    `curve` maps names of the result ("margin") to TRL's ("rewards/margins"). Raises `Diverged` if a loss or, at the
+    end, a weight is not finite.
+    """
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Watch(work))
+    with tracked(trainer, work):
+        trainer.train(resume_from_checkpoint=_last_checkpoint(Path(trainer.args.output_dir)))
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad and not torch.isfinite(parameter).all():
+            raise Diverged(f"weight {name} is not finite after training: lower the learning rate")
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [{"step": entry["step"]} | {ours: entry[theirs] for ours, theirs in curve.items()} for entry in logs]
+
+
+def _last_checkpoint(directory: Path) -> str | None:
+    found = [path.parent for path in directory.glob(f"checkpoint-*/{COMPLETE}")]
+    latest = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return None if latest is None else str(latest)

@@ -1,0 +1,1 @@
+"""AlpacaEval's arithmetic: verdicts in, win rates out."""
