@@ -146,6 +146,7 @@ def test_steer_and_export_need_the_run_folder_only(folder, tmp_path):
     assert answer["answer"]
     peo_bench(tmp_path, "export", "moved", "--method", "peo", "--helpful", "0.7", "--to", "policy")
     assert "task vector" in (tmp_path / "policy" / "README.md").read_text()
+    assert len({path.stat().st_mode for path in (tmp_path / "policy").iterdir()}) == 1, "weights as open as the card"
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -83,7 +83,7 @@ def annotate(
 
     check_target(to)
     rows = ask(read_model_outputs(answers), read_model_outputs(reference), annotator)
-    write_rows(to, finite(rows))
+    write_rows(to, [finite(row) for row in rows])
     typer.echo(f"{to}: {len(rows)} annotations by {annotator}; type `peo-bench winrate {to}`")
 
 

@@ -1,8 +1,11 @@
 """Write a file so that a reader sees the old content or the new, never a part.
 
 The new content goes to a temporary file in the same folder, is fsynced, and is renamed over the target; the folder is
-fsynced too. On any failure (disk full, interrupt) the old file is intact and the temporary one is removed. Not
-promised: atomicity over several files, and network file systems without atomic rename.
+fsynced too. On any failure (disk full, interrupt, no permission) the old file is intact and the temporary one is
+removed; only a kill leaves it behind, and later writes take another name. A new file gets the permissions that the
+umask leaves, an existing one keeps its own. Where the target is a symbolic link, the file it points to is replaced and
+the link stays. Not promised: atomicity over several files, owner and hard links of an existing file, and network file
+systems without atomic rename.
 """
 
 from __future__ import annotations
@@ -10,11 +13,17 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import cast, overload
+
+from peo_bench.files.json_types import Json, JsonObject
+
+PERMISSIONS = 0o777
+"""The bits of a mode that the umask decides about."""
 
 
 def sync_dir(path: Path) -> None:
@@ -26,25 +35,56 @@ def sync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
+def _create_beside(path: Path) -> Path:
+    """Create an empty file of a new name next to `path`, with the permissions that the umask leaves."""
+    while True:
+        beside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+        try:
+            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            continue
+        return beside
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it takes the place of `path`.
 
     For writers that want a file name (Parquet, for instance).
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    target = path.resolve()
+    temporary = _create_beside(target)
     try:
+        mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        sync_dir(path.parent)
+        temporary.chmod(mode)
+        temporary.replace(target)
+        sync_dir(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def follow_umask(folder: Path) -> None:
+    """Give `folder` and all in it the permissions that new files and folders get.
+
+    Writers that go through a private temporary file (safetensors, `tempfile`) leave what only its owner may read, so
+    that a cache could not be shared.
+    """
+    probe = folder / f".{secrets.token_hex(4)}"
+    probe.mkdir()
+    try:
+        beside = _create_beside(probe / "file")
+        for_folders, for_files = (path.stat().st_mode & PERMISSIONS for path in (probe, beside))
+        beside.unlink()
+    finally:
+        probe.rmdir()
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            rest = stat.S_IMODE(path.stat().st_mode) & ~PERMISSIONS  # a shared folder's setgid bit stays
+            path.chmod(rest | (for_folders if path.is_dir() else for_files))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,15 +93,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def finite(value: Any) -> Any:
-    """Return ``value`` with NaN and infinities replaced by None, as JSON requires."""
+@overload
+def finite(value: Mapping[str, object]) -> JsonObject: ...
+@overload
+def finite(value: object) -> Json: ...
+def finite(value: object) -> Json:
+    """Return ``value`` with NaN and infinities replaced by None, as JSON requires; the rest is left as it is."""
     if isinstance(value, Mapping):
         return {str(key): finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else cast(Json, value)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace the content of `path` with indented JSON; NaN and infinity are errors."""
+def write_json(path: Path, value: object) -> None:
+    """Replace the content of `path` with indented JSON; NaN and infinity are errors, what JSON does not know too."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

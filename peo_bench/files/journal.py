@@ -36,7 +36,7 @@ class Journal:
             logger.warning("%s: cut %d damaged bytes; their work is done again", path, len(content) - intact)
             os.truncate(path, intact)
 
-    def append(self, record: Any) -> None:
+    def append(self, record: object) -> None:
         """Write one record and fsync it."""
         line = f"{digest(record)} {json.dumps(record, allow_nan=False)}\n"
         with self.path.open("a", encoding="utf-8") as file:

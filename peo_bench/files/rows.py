@@ -10,7 +10,6 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from peo_bench.errors import UsageError
 
@@ -19,7 +18,7 @@ class RowError(ValueError):
     """A row that is no pair; the text says what is missing or wrong and what was expected."""
 
 
-Row = tuple[str, Any]
+Row = tuple[str, object]
 """Where a row stands ("file:line") and its content, a `RowError` where it could not be parsed."""
 
 
@@ -56,7 +55,7 @@ def _jsonl(path: Path, name: str) -> Iterator[Row]:
             yield f"{name}:{number}", _parsed(line)
 
 
-def _parsed(line: bytes) -> Any:
+def _parsed(line: bytes) -> object:
     try:
         return json.loads(line)
     except ValueError as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from peo_bench.files.atomic import sync_dir, write_json
+from peo_bench.files.atomic import follow_umask, sync_dir, write_json
 from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.workspace import Progress, Workspace
@@ -136,6 +136,7 @@ class Store:
         }
         target = self.path(job.id)
         target.parent.mkdir(parents=True, exist_ok=True)
+        follow_umask(work.dir)
         write_json(work.dir / "meta.json", meta)
         shutil.rmtree(target, ignore_errors=True)
         work.dir.replace(target)

@@ -7,6 +7,7 @@ replaying the method's `build` on them, so no second description of a policy exi
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
@@ -19,7 +20,7 @@ from peo_bench.core.rounds import replay
 from peo_bench.core.space import Preference
 from peo_bench.core.spec import PolicySpec
 from peo_bench.errors import UsageError, unknown
-from peo_bench.files.atomic import write_json, write_text
+from peo_bench.files.atomic import follow_umask, write_json, write_text
 from peo_bench.files.digest import digest
 from peo_bench.jobs.job import Job, closure
 from peo_bench.jobs.store import Store
@@ -156,13 +157,17 @@ def export_policy(folder: Path, method: str, preference: Preference, to: Path, *
         scratch = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
     except OSError as error:
         raise UsageError(f"{to}: cannot write there ({error.strerror}): give --to another folder") from None
-    with quiet():
-        model, tokenizer = Engine(store.__getitem__, noise_seed=world.seed).materialised(spec.mix[0][1])
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-    write_text(scratch / "README.md", _model_card(folder, method, family, preference, spec))
-    scratch.chmod(0o755)
-    scratch.rename(to)
+    try:
+        with quiet():
+            model, tokenizer = Engine(store.__getitem__, noise_seed=world.seed).materialised(spec.mix[0][1])
+            model.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
+        write_text(scratch / "README.md", _model_card(folder, method, family, preference, spec))
+        follow_umask(scratch)
+        scratch.rename(to)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
 
 
 def _model_card(folder: Path, method: str, family: PolicyFamily, preference: Preference, spec: PolicySpec) -> str:
