@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peo_bench.core.method import Method, PolicyFamily, Round
-from peo_bench.core.rounds import see_ahead
+from peo_bench.core.rounds import build_families, see_ahead
 from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec, Weights, policy, spec_from_json
 from peo_bench.errors import JobFailed, UsageError
@@ -118,10 +118,10 @@ class Adder(Method):
 def test_rounds_share_jobs_and_replay(tmp_path):
     RUNS.clear()
     with Runner(tmp_path) as runner:
-        built = runner.build({"a": Adder(), "b": Adder()}, None, [])
+        built = build_families(runner, {"a": Adder(), "b": Adder()}, None, []).families
     assert len(RUNS) == 2, "equal jobs of two methods run once"
     with Runner(tmp_path) as again:
-        replayed = again.build({"a": Adder()}, None, [])
+        replayed = build_families(again, {"a": Adder()}, None, []).families
     assert len(RUNS) == 2, "a replay runs nothing"
     assert replayed["a"].family.resolve((1, 0)).key == built["b"].family.resolve((1, 0)).key
     assert again.outcome.reused == set(runner.outcome.handles)
@@ -132,7 +132,7 @@ def test_plan_sees_past_rounds_that_cannot_be_named_yet(tmp_path):
     jobs, later = see_ahead(Adder(), None, Store(tmp_path))
     assert (len(jobs), later) == (1, Cost(pairs_trained=100))
     with Runner(tmp_path) as runner:
-        built = runner.build({"a": Adder()}, None, [])
+        built = build_families(runner, {"a": Adder()}, None, []).families
     jobs, later = see_ahead(Adder(), None, Store(tmp_path))
     assert set(jobs) == set(built["a"].jobs)
     assert later == Cost()
@@ -152,7 +152,7 @@ class Failing(Method):
 
 def test_a_failing_method_does_not_stop_the_others(tmp_path):
     with Runner(tmp_path) as runner:
-        built = runner.build({"bad": Failing(), "good": Adder()}, None, [])
+        built = build_families(runner, {"bad": Failing(), "good": Adder()}, None, []).families
     assert set(built) == {"good"}
     assert any("negative on purpose" in reason for reason in runner.outcome.failed.values())
 

@@ -22,7 +22,7 @@ from peo_bench.runs.world import build_world, companions, responses_job
 from peo_bench.suites.suite import suite_task
 
 SUITES = Path(__file__).parents[1] / "peo_bench" / "suites"
-REGISTER = "import pathlib, peo_bench.registry as r; r.TASKS.add('external', pathlib.Path('task.yaml').absolute())"
+REGISTER = "import pathlib, peo_bench.suites as s; s.TASKS.add('external', pathlib.Path('task.yaml').absolute())"
 SHORT = TINY[:-4]
 
 
