@@ -43,7 +43,7 @@ from peo_bench.files.journal import Journal
 Journal.append = dying(Journal.append, lambda n, args: 'answers' in args[0].path.name)
 """,
     "between the artefact's last file and its name": """
-from peo_bench.store import store
+from peo_bench.jobs import store
 store.write_json = dying(store.write_json, lambda n, args: 'extrapolation' in str(args[0]))
 """,
 }

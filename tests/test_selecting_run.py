@@ -169,7 +169,7 @@ def test_resumed_equals_uninterrupted_after_a_kill_among_candidates(folder, tmp_
     """The process dies once the first batch, 64 of the candidates, is journalled."""
     run = arguments(4, 4, "out-4")
     shutil.copytree(folder / "cache", tmp_path / "cache", ignore=shutil.ignore_patterns("responses-*"))
-    small = "from peo_bench.evaluation import policies\npolicies.SMALL_MODEL = 0\n"
+    small = "from peo_bench.evaluation import generation\ngeneration.SMALL_MODEL = 0\n"
     killed = child(tmp_path, *run, before=AFTER + POINTS["generation"] + small, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (journal,) = (tmp_path / "cache").rglob("*-answers.jsonl")

@@ -199,7 +199,7 @@ def test_ctrl_c_ends_with_130_while_an_answer_is_in_work(tmp_path: Path) -> None
     before = (
         "import signal, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from peo_bench.runs import steer_web\n"
+        "from peo_bench.steering import web\n"
         "def slow(prompt, helpful):\n"
         "    open('begun', 'w').close()\n"
         "    time.sleep(1)\n"
