@@ -61,7 +61,10 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
     folder = tmp_path_factory.mktemp("live")
     run = child(folder, "run", "--methods", "peo", "--out", "out", *TINY, "--workers", "2", "--tracker", "tensorboard")
     wait_for(folder / "out" / PROGRESS, run)
-    state = json.loads((folder / "out" / PROGRESS).read_text(encoding="utf-8"))
+    state: dict[str, Any] = {"jobs": {"queued": 0}}
+    while not state["jobs"]["queued"]:  # the first file may be written before the first job is named
+        assert run.poll() is None, run.communicate()
+        state = json.loads((folder / "out" / PROGRESS).read_text(encoding="utf-8"))
     left = child(folder, "report", "out", "--watch")
     assert left.stdout is not None
     assert left.stdout.readline().startswith("build: ")
