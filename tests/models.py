@@ -114,6 +114,12 @@ def edit_adapter(handle: Handle, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def edit_config(folder: Path, **changes: object) -> None:
+    """Overwrite keys of a model folder's configuration file."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def _handle(folder: Path, name: str, form: str) -> Handle:
     return Handle(name, folder / name, {"form": form}, Cost(), 0.0)
 

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from models import edit_config, llama, tokenizer
 
 from peo_bench.data import checkpoint
 from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
@@ -22,16 +23,11 @@ def _no_locations(monkeypatch):
 
 
 def model_folder(path, hidden=8, **extra):
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": hidden, **extra}))
-    (path / "tokenizer.json").write_text("{}")
+    llama(hidden=hidden).save_pretrained(path)
+    tokenizer().save_pretrained(path)
+    edit_config(path, **extra)
     (path / "trainer_state.json").write_text("{}")
     (path / "training_args.bin").write_bytes(b"a pickle that is not taken over")
-    tensor = np.zeros((hidden, hidden), dtype=np.float32)
-    save_file({"model.layers.0.self_attn.q_proj.weight": tensor}, path / "model.safetensors")
     return path
 
 
@@ -55,9 +51,10 @@ def test_a_model_folder_becomes_a_reference(tmp_path, store):
     folder = model_folder(tmp_path / "mine", _name_or_path="owner/mine")
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Card\nlicense: no\n")
     handle = store.run(checkpoint_job(str(folder), "base"))
-    assert handle.result == {"form": "base", "name": "owner/mine", "licence": "mit", "parameters": 64, "warnings": []}
+    assert handle.result == {"form": "base", "name": "owner/mine", "licence": "mit", "parameters": 1640, "warnings": []}
     assert sorted(path.name for path in (handle.path / "model").iterdir()) == [
-        "config.json", "model.safetensors", "tokenizer.json"
+        "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
     ]  # fmt: skip
     assert (handle.path / "model" / "model.safetensors").samefile(folder / "model.safetensors")
 
@@ -96,6 +93,11 @@ def remove(name):
     return lambda folder: (folder / name).unlink()
 
 
+def without_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
 def pickled(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -106,7 +108,7 @@ def pickled(folder):
         (pickled, r"pytorch_model\.bin is a pickle, .*save_pretrained"),
         (remove("model.safetensors"), r"training_args\.bin is a pickle"),
         (remove("config.json"), "neither config.json nor adapter_config.json"),
-        (remove("tokenizer.json"), "no tokenizer"),
+        (without_tokenizer, "no tokenizer"),
     ],
 )
 def test_unusable_folders_are_refused_before_anything_runs(tmp_path, damage, said):
@@ -163,7 +165,7 @@ def test_an_adapter_of_another_base_is_a_warning(tmp_path, store, reference):
     [
         (lambda path: adapter_folder(path, hidden=6), r"q_proj is \(8, 8\), .*lora_A.weight is \(2, 6\)"),
         (lambda path: adapter_folder(path, layer=LAYER.replace("q_proj", "x_proj")), "it has no layer .*x_proj"),
-        (lambda path: model_folder(path, hidden=6), r"q_proj.weight is \(6, 6\), not \(8, 8\)"),
+        (lambda path: model_folder(path, hidden=16), r"lm_head.weight is \(28, 16\), not \(28, 8\)"),
     ],
 )
 def test_an_expert_that_does_not_fit_the_reference_is_refused(tmp_path, store, reference, make, said):

@@ -54,24 +54,20 @@ def gguf_file(package: str) -> Path:
     return found[0]
 
 
-@job_kind("gguf", version=1)
+@job_kind("gguf", version=2)
 def import_gguf(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Dequantise the package's model to fp32 and write `model/`: safetensors, tokenizer, chat template."""
     from gguf import GGUFReader
-    from transformers import AutoModelForCausalLM, GgufConfig
+
+    from peo_bench.models.gguf import gguf_tokenizer, load_gguf
 
     path = gguf_file(job.params["package"])
     if file_digest(path) != job.params["sha256"]:
         raise UsageError(f"{path} has changed since the run was planned: type the command again")
     work.progress(0.1, "dequantising")
-    model = AutoModelForCausalLM.from_pretrained(
-        path.parent,
-        gguf_file=path.name,
-        dtype="float32",
-        quantization_config=GgufConfig(gguf_file=str(path), dequantize=True),
-    )
+    model = load_gguf(path)
     metadata = GGUFReader(path).fields
-    tokenizer = _gguf_tokenizer(path, str(metadata["tokenizer.ggml.pre"].contents()))
+    tokenizer = gguf_tokenizer(path, str(metadata["tokenizer.ggml.pre"].contents()))
     tokenizer.model_max_length = model.config.max_position_embeddings
     model.save_pretrained(work.dir / "model")
     tokenizer.save_pretrained(work.dir / "model")
@@ -81,24 +77,6 @@ def import_gguf(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
         "licence": str(metadata["general.license"].contents()),
         "parameters": model.num_parameters(),
     }
-
-
-def _gguf_tokenizer(path: Path, scheme: str) -> Any:
-    """Return the tokenizer of a GGUF file, digits split as the model was trained.
-
-    transformers ignores the file's `tokenizer.ggml.pre`. "smollm" splits single digits off before byte-level BPE;
-    without that, white space before a number is tokenised as the model never saw it: the blank line before an item of a
-    numbered list as two line breaks instead of one token, which costs several nats per list.
-    """
-    from tokenizers import pre_tokenizers
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    if scheme == "smollm":
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
-    return tokenizer
 
 
 def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) -> Job:
@@ -152,7 +130,7 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-@job_kind("checkpoint", version=1)
+@job_kind("checkpoint", version=2)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result may carry `warnings`."""
     params = job.params
@@ -161,6 +139,7 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
     source = take_over(params, target)
     config = _read_json(target / ("adapter_config.json" if form == "lora" else "config.json"))
     shapes = tensor_shapes(target, source)
+    _check_loading(form, target, source)
     name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
     warnings = _compare(form, shapes, config, inputs["reference"], source) if "reference" in inputs else []
     for warning in warnings:
@@ -172,6 +151,21 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
         "parameters": sum(map(math.prod, shapes.values())),
         "warnings": warnings,
     }
+
+
+def _check_loading(form: str, target: Path, source: Path) -> None:
+    """Raise `UsageError` naming `source` unless the model is whole, its weights finite, and its tokenizer usable."""
+    from peo_bench.models.loading import load_causal, read_tokenizer
+    from peo_bench.models.quiet import quiet
+
+    try:
+        with quiet():
+            if form != "lora":
+                load_causal(target)
+            if form == "base":
+                read_tokenizer(target)
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(target), str(source))) from None
 
 
 def take_over(identity: Mapping[str, Any], target: Path) -> Path:

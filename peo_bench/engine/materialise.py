@@ -24,6 +24,8 @@ from peo_bench.engine.row_lora import Adapter, RowLora, load_adapter
 from peo_bench.errors import Diverged, PeoBenchError, UsageError
 from peo_bench.files.digest import digest
 from peo_bench.jobs.job import Handle
+from peo_bench.models.ends import generation_config, stop_ids
+from peo_bench.models.loading import load_causal, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -83,15 +85,13 @@ class Models:
     def tokenizer(self, base: str) -> PreTrainedTokenizerBase:
         """Return the tokenizer of a base policy."""
         if base not in self._tokenizers:
-            from transformers import AutoTokenizer
-
-            self._tokenizers[base] = AutoTokenizer.from_pretrained(self._model_folder(base))
+            self._tokenizers[base] = read_tokenizer(self._model_folder(base))
         return self._tokenizers[base]
 
     def stop_ids(self, base: str) -> tuple[int, ...]:
-        """Return the tokens that end an answer: the tokenizer's eos and those of the checkpoint's generation config."""
+        """Return the tokens that end an answer: the tokenizer's eos and those that the checkpoint declares."""
         if base not in self._stop:
-            self._stop[base] = _stop_ids(self._model_folder(base), self.tokenizer(base).eos_token_id)
+            self._stop[base] = stop_ids(self.tokenizer(base), self._model_folder(base))
         return self._stop[base]
 
     def context_length(self, base: str) -> int:
@@ -137,11 +137,8 @@ class Models:
 
     def exportable(self, weights: Weights) -> PreTrainedModel:
         """Return the merged model with the base checkpoint's own generation config."""
-        from transformers import GenerationConfig
-
-        model, folder = self.merged(weights), self._model_folder(weights.base)
-        if (folder / "generation_config.json").is_file():
-            model.generation_config = GenerationConfig.from_pretrained(folder)
+        model = self.merged(weights)
+        model.generation_config = generation_config(self._model_folder(weights.base))
         return model
 
     def delta(self, base: str, job: str) -> Tensors:
@@ -172,11 +169,11 @@ class Models:
 
     def _load(self, job: str) -> PreTrainedModel:
         """Read a checkpoint in fp32, in evaluation mode, without its sampling parameters."""
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers import GenerationConfig
 
         folder = self._model_folder(job)
         with _without_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            model = load_causal(folder)
         model.eval().requires_grad_(False)
         model.generation_config = GenerationConfig()
         logger.debug("loaded %s", folder)
@@ -194,19 +191,6 @@ def _without_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             hf_logging.enable_progress_bar()
-
-
-def _stop_ids(folder: Path, eos: int | None) -> tuple[int, ...]:
-    from transformers import GenerationConfig
-
-    listed: Any = None
-    if (folder / "generation_config.json").is_file():
-        listed = GenerationConfig.from_pretrained(folder).eos_token_id
-    more = [] if listed is None else [listed] if isinstance(listed, int) else list(listed)
-    ids = tuple(dict.fromkeys(([] if eos is None else [eos]) + more))
-    if not ids:
-        raise UsageError(f"{folder}: the tokenizer has no end-of-sequence token, so answers could not end")
-    return ids
 
 
 def _check(weights: Weights, base: Tensors, deltas: list[tuple[float, Tensors]], combined: Tensors) -> None:

@@ -1,38 +1,228 @@
-"""Load language models and tokenizers from local folders."""
+"""Load language models and tokenizers from local folders; a checkpoint that is not whole is refused, tensor by tensor.
+
+transformers draws tensors that a file lacks at random and ignores those it does not know, with a log line at most. Here
+both are errors, in every role: the numbers of a model that is not the one in the folder mean nothing.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+SAFE = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and no code of a checkpoint is run."""
+
+COMPUTED = re.compile(r"(rotary_emb\.inv_freq|position_ids|attn\.(masked_)?bias)$")
+"""Buffers that older versions saved and models now compute."""
+
+WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.", "base_model.model.")
+"""Prefixes of tensor names that wrappers (data parallelism, torch.compile, FSDP, DeepSpeed, PEFT) leave behind."""
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the tensors of a file fit a model: those the model lacks, those in another shape, those it has no place for.
+
+    `alien` leaves out buffers that models compute themselves.
+    """
+
+    missing: tuple[str, ...]
+    alien: tuple[str, ...]
+
+    @staticmethod
+    def of(report: Mapping[str, Any]) -> Fit:
+        """Read what transformers reports of a loading."""
+        reshaped = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
+        alien = {name for name in report["unexpected_keys"] if not COMPUTED.search(name)}
+        return Fit(tuple(sorted({*report["missing_keys"], *reshaped})), tuple(sorted(alien)))
+
+
+def read_model(kind: Any, folder: Path, precision: str = "float32", **settings: Any) -> tuple[PreTrainedModel, Fit]:
+    """Load a model of the transformers class `kind`, and return how the file's tensors fit it; values are checked.
+
+    Raises `UsageError` where two sets of weights lie in the folder, one is not finite, or tied ones differ.
+    """
+    import torch
+
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file() and index.is_file():
+        raise UsageError(
+            f"{folder}: holds both {single.name} and {index.name}, which may be different models: delete one of them"
+        )
+    model, report = kind.from_pretrained(
+        folder,
+        dtype=getattr(torch, precision),
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **SAFE,
+        **settings,
+    )
+    _check_values(model, folder)
+    return model, Fit.of(report)
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """Return the errors that transformers raises for a folder that holds no model that it knows."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, StrictDataclassError
+
+
+def load_model(
+    kind: Any,
+    folder: Path,
+    precision: str = "float32",
+    *,
+    new: Collection[str] = (),
+    unused: Collection[str] = (),
+    **settings: Any,
+) -> PreTrainedModel:
+    """Load a model that is all in its file, but for tensors named in `new`, and whose file holds no more than `unused`.
+
+    Raises `UsageError` naming the tensors that are missing, misshapen or have no place in the model.
+    """
+    try:
+        model, fit = read_model(kind, folder, precision, **settings)
+    except unreadable() as error:
+        raise UsageError(
+            f"{folder}: cannot be loaded as a model ({_reason(error)}): save it with save_pretrained()"
+        ) from None
+    missing = [name for name in fit.missing if name not in new]
+    alien = [name for name in fit.alien if name not in unused]
+    if missing or alien:
+        raise UsageError(f"{folder}: {_misfit(missing, alien)}")
+    return model
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _misfit(missing: list[str], alien: list[str]) -> str:
+    """Say which tensors are wrong, and the likely reason."""
+    parts = []
+    if missing:
+        parts.append(f"the weights lack {_names(missing)} (or in the right shape), which would be drawn at random")
+    if alien:
+        parts.append(f"the weights hold {_names(alien)}, for which the model of config.json has no place")
+    wrapper = next((prefix for prefix in WRAPPERS if alien and alien[0].startswith(prefix)), None)
+    if wrapper:
+        parts.append(f"the names begin with {wrapper!r}, which a wrapper left there: save the model inside it")
+    else:
+        parts.append("save the whole model again with save_pretrained()")
+    return "; ".join(parts)
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _check_values(model: PreTrainedModel, folder: Path) -> None:
+    """Raise `UsageError` for weights that are not finite, and for an output layer that is tied in name only."""
+    import torch
+
+    bad = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise UsageError(f"{folder}: {_names(bad)} not finite (nan or inf): copy the weights or save them again")
+    inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False) and outer is not None
+    if tied and not torch.equal(inner.weight, outer.weight):
+        raise UsageError(
+            f"{folder}: config.json ties the output layer to the embeddings, but the weights of the two differ: "
+            "set tie_word_embeddings to false, or leave the output layer out"
+        )
+
+
+def load_config(folder: Path) -> PretrainedConfig:
+    """Return the configuration of the model in a folder, defaults filled in."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, **SAFE)
+    except unreadable() as error:
+        raise UsageError(f"{folder}: its config.json cannot be used ({_reason(error)})") from None
 
 
 def load_causal(path: Path, precision: str = "float32") -> PreTrainedModel:
-    """Load a causal language model from a local folder."""
-    import torch
+    """Load a causal language model from a local folder; `UsageError` unless it is whole."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, precision), local_files_only=True)
+    return load_model(AutoModelForCausalLM, path, precision)
+
+
+def new_classifier(reference: Path, precision: str) -> PreTrainedModel:
+    """Return the trunk of a causal language model with a new scalar head (drawn from the global seed)."""
+    from transformers import AutoModelForSequenceClassification
+
+    kind, new, unused = AutoModelForSequenceClassification, ("score.weight",), ("lm_head.weight",)
+    return load_model(kind, reference, precision, new=new, unused=unused, num_labels=1)
+
+
+def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a folder, with at most one chat template.
+
+    Raises `UsageError` for several named chat templates of which none is the default.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **SAFE)
+    except Exception as error:  # the tokenizers library raises bare exceptions for a damaged file
+        raise UsageError(f"{path}: its tokenizer cannot be loaded ({_reason(error)}): save it again") from None
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = _default_template(tokenizer.chat_template, path)
+    return tokenizer
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer, with a padding token if it has none."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    tokenizer = read_tokenizer(path)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_policy(reference: Path, artefact: Handle, precision: str = "float32") -> Any:
+def _default_template(templates: Mapping[str, str], path: Path) -> str:
+    if "default" not in templates:
+        raise UsageError(
+            f"{path}: the tokenizer has chat templates named {', '.join(sorted(templates))} and no default: "
+            "set tokenizer.chat_template to the one to use and save the tokenizer again"
+        )
+    return templates["default"]
+
+
+def load_policy(reference: Path, artefact: Handle, precision: str = "float32") -> PreTrainedModel:
     """Load the policy of a DPO artefact: the reference with its adapter, or the full model."""
     if artefact.result["form"] == "full":
         return load_causal(artefact.path / "model", precision)
-    from peft import PeftModel
+    return with_adapter(load_causal(reference, precision), artefact.path / "adapter")
 
-    return PeftModel.from_pretrained(load_causal(reference, precision), artefact.path / "adapter")
+
+def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Return `model` under the PEFT adapter in `folder`; `UsageError` unless its tensors are exactly those expected."""
+    from peft import PeftConfig, PeftModel
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise UsageError(f"{folder}: there is no adapter_model.safetensors: save the adapter with save_pretrained()")
+    config = PeftConfig.from_pretrained(str(folder), local_files_only=True)
+    config.inference_mode = True
+    adapted = PeftModel(model, config)
+    found = adapted.load_adapter(str(folder), "default", local_files_only=True, use_safetensors=True)
+    missing, alien = sorted(found.missing_keys), sorted(found.unexpected_keys)
+    if missing or alien:
+        raise UsageError(f"{folder}: {_misfit(missing, alien)}")
+    adapted.eval()
+    return adapted

@@ -7,12 +7,14 @@ worse answers and 0 is its border between safe and unsafe.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peo_bench.data.checkpoint import tensor_shapes
 from peo_bench.errors import UsageError
+from peo_bench.models.loading import Fit, load_config, read_model
 from peo_bench.scorers.model import Encoded, ModelScorer, encoded
 
 TEMPLATE = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
@@ -25,26 +27,19 @@ class Beaver(ModelScorer):
     """A Llama with a score head."""
 
     layout = "beaver"
+    unused = re.compile(r"normalizer\.|lm_head\.")
 
-    def load(self, folder: Path, dtype: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Return the model and the report of its loading; the head's size is that of the file."""
-        from transformers import LlamaConfig
-
+    def load(self, folder: Path, precision: str) -> tuple[Any, Fit]:
+        """Return the model and how the file's tensors fit it; the head's size is that of the file."""
         shapes = tensor_shapes(folder, folder)
-        config = LlamaConfig.from_pretrained(folder)
+        config = load_config(folder)
+        if config.model_type != "llama":
+            raise UsageError(f"layout beaver is a Llama with a score head, and this is {config.model_type}")
         if getattr(config, "do_normalize", False):
-            raise UsageError("scorer: do_normalize is set in this checkpoint's config.json: only raw scores are read")
+            raise UsageError("do_normalize is set in this checkpoint's config.json: only raw scores are read")
         config.num_labels = shapes.get(HEAD, (1,))[0]
         bias = "score_head.bias" in shapes or getattr(config, "score_bias", True)  # safe-rlhf's key and its default
-        model, report = _model_class(bias).from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-        return model, report
+        return read_model(_model_class(bias), folder, precision, config=config)
 
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
         """Return the tokens of the filled template, the tokenizer's own BOS in front."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import Diverged, UsageError
+from peo_bench.models.loading import Fit, load_tokenizer, unreadable
 
 BATCH_TOKENS = 65_536
 """Tokens of one batch, padding included: what a 7B model's activations allow beside it on a 40 GB device."""
@@ -34,20 +36,20 @@ class ModelScorer(ABC):
 
     def __init__(self, path: Path, precision: str = "float32", device: str | None = None, batch_size: int = 64) -> None:
         """Load `path/"model"`; raise `UsageError` if any weight, its head first of all, would be newly initialised."""
-        import torch
-
         from peo_bench import process
         from peo_bench.models.quiet import quiet
 
         folder = path / "model"
         with quiet():
             try:
-                self.model, report = self.load(folder, getattr(torch, precision))
+                self.model, fit = self.load(folder, precision)
                 self.tokenizer = self.load_tokenizer(folder)
-            except (OSError, ValueError, RuntimeError, ImportError) as error:
+            except UsageError as error:
+                raise UsageError(f"scorer: {error}") from None
+            except unreadable() as error:
                 reason = str(error).strip().partition("\n")[0]
                 raise UsageError(f"scorer: the checkpoint is not of layout {self.layout} ({reason})") from None
-        _refuse_new_weights(report, self.layout)
+        _refuse_misfit(fit, self.layout, self.unused)
         self.check_kind()
         self.model.eval().requires_grad_(False).to(device or process.device())
         self.batch_size = batch_size
@@ -55,10 +57,12 @@ class ModelScorer(ABC):
         self.truncated = 0
 
     layout: str
+    unused = re.compile(r"(lm_head|pooler|cls)\.")
+    """Tensors that a checkpoint may hold beside the model's: heads of other uses."""
 
     @abstractmethod
-    def load(self, folder: Path, dtype: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Return the model and what transformers reports of its loading ("missing_keys", "unexpected_keys", ...)."""
+    def load(self, folder: Path, precision: str) -> tuple[Any, Fit]:
+        """Return the model and how the file's tensors fit it."""
 
     @abstractmethod
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
@@ -69,8 +73,6 @@ class ModelScorer(ABC):
 
     def load_tokenizer(self, folder: Path) -> Any:
         """Return the tokenizer, with a padding token if it has none."""
-        from peo_bench.models.loading import load_tokenizer
-
         return load_tokenizer(folder)
 
     def context(self) -> int:
@@ -131,20 +133,21 @@ def encoded(tokens: Mapping[str, Any]) -> list[Encoded]:
     return [dict(zip(names, row, strict=True)) for row in zip(*(tokens[name] for name in names), strict=True)]
 
 
-def _refuse_new_weights(report: Mapping[str, Any], layout: str) -> None:
-    """Raise `UsageError` where transformers would draw weights at random: the scores would be noise."""
-    wrong_shape = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
-    missing = sorted({*report["missing_keys"], *wrong_shape})
-    if not missing:
-        return
-    hint = "give the finished reward model, not its base"
-    if layout != "beaver" and "score_head.weight" in report["unexpected_keys"]:
-        hint = "it has score_head.weight: use layout: beaver"
-    elif missing == ["score_head.bias"]:
-        hint = (
-            "copy the whole checkpoint, or set score_bias to false in its config.json if it was trained without a bias"
+def _refuse_misfit(fit: Fit, layout: str, unused: re.Pattern[str]) -> None:
+    """Raise `UsageError` for tensors that would be drawn at random, and for those that the model has no place for."""
+    if fit.missing:
+        hint = "give the finished reward model, not its base"
+        if layout != "beaver" and "score_head.weight" in fit.alien:
+            hint = "it has score_head.weight: use layout: beaver"
+        elif fit.missing == ("score_head.bias",):
+            hint = "copy the whole checkpoint, or set score_bias to false in its config.json if it was trained without"
+        raise UsageError(
+            f"scorer: the checkpoint holds no {', '.join(fit.missing[:3])} of the right shape, drawn at random then: "
+            f"not a trained reward model of layout {layout}; {hint}"
         )
-    raise UsageError(
-        f"scorer: the checkpoint holds no {', '.join(missing[:3])} of the right shape, drawn at random then: not a "
-        f"trained reward model of layout {layout}; {hint}"
-    )
+    alien = [name for name in fit.alien if not unused.match(name)]
+    if alien:
+        raise UsageError(
+            f"scorer: the checkpoint holds {', '.join(alien[:3])}, for which a model of layout {layout} has no place: "
+            "choose the layout it was made for, or save it again with save_pretrained()"
+        )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import UsageError
+from peo_bench.models.loading import Fit, read_model
 from peo_bench.scorers.model import Encoded, ModelScorer, encoded
 from peo_bench.scorers.settings import CHAT
 
@@ -26,14 +27,11 @@ class SequenceClassifier(ModelScorer):
         if template == CHAT and self.tokenizer.chat_template is None:
             raise UsageError("scorer: template: chat, but the checkpoint's tokenizer has no chat template")
 
-    def load(self, folder: Path, dtype: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Return the model and the report of its loading."""
+    def load(self, folder: Path, precision: str) -> tuple[Any, Fit]:
+        """Return the model and how the file's tensors fit it."""
         from transformers import AutoModelForSequenceClassification
 
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-        return model, report
+        return read_model(AutoModelForSequenceClassification, folder, precision)
 
     def load_tokenizer(self, folder: Path) -> Any:
         """Return the tokenizer; a model that names no padding token learns the tokenizer's, to know what to skip."""

@@ -6,11 +6,11 @@ Prompt as generation sees it, answer and EOS, by the same tokens in training and
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import UsageError
+from peo_bench.models.loading import Fit, load_tokenizer, read_model
 from peo_bench.scorers.model import Encoded, ModelScorer
 
 
@@ -19,14 +19,11 @@ class RewardModelScorer(ModelScorer):
 
     layout = "trained"
 
-    def load(self, folder: Path, dtype: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Return the model and the report of its loading."""
+    def load(self, folder: Path, precision: str) -> tuple[Any, Fit]:
+        """Return the model and how the file's tensors fit it."""
         from transformers import AutoModelForSequenceClassification
 
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-        return model, report
+        return read_model(AutoModelForSequenceClassification, folder, precision)
 
     def load_tokenizer(self, folder: Path) -> Any:
         """Return the tokenizer that the model was trained with."""
@@ -57,8 +54,6 @@ def scoring_tokenizer(path: Path) -> Any:
 
     The head reads the last token that is not padding, which must be the EOS of the answer.
     """
-    from peo_bench.models.loading import load_tokenizer
-
     tokenizer = load_tokenizer(path)
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         others = (tokenizer.unk_token, tokenizer.bos_token)

@@ -17,6 +17,7 @@ from typing import Any
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.loading import new_classifier
 from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_tokenizer
 from peo_bench.training.aspect import pairs_bound
 from peo_bench.training.settings import RewardModelSettings
@@ -112,24 +113,13 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row
     lora = settings.form == "lora"
     adapter = trainers.lora_config(settings.lora_rank, settings.lora_alpha, "SEQ_CLS", modules_to_save=["score"])
     return trainers.guarded(RewardTrainer)(
-        model=new_model(reference, settings.precision if lora else "float32"),
+        model=new_classifier(reference, settings.precision if lora else "float32"),
         args=trainers.one_device(RewardConfig(**config)),
         train_dataset=Dataset.from_dict(
             {"chosen_ids": [pairs[i][0] for i in order], "rejected_ids": [pairs[i][1] for i in order]}
         ),
         processing_class=tokenizer,
         peft_config=adapter if lora else None,
-    )
-
-
-def new_model(reference: Path, precision: str) -> Any:
-    """Return the reference policy's trunk with a new scalar head (drawn from the global seed)."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    dtype = getattr(torch, precision)
-    return AutoModelForSequenceClassification.from_pretrained(
-        reference, num_labels=1, dtype=dtype, local_files_only=True
     )
 
 

@@ -1,0 +1,169 @@
+"""Loading checkpoints: what is not whole is refused by name, in every role; what is whole loads as it is."""
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from models import edit_config, llama, qwen2, save_base, save_lora, tokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+import peo_bench
+from peo_bench.errors import UsageError
+from peo_bench.models.loading import load_causal, load_policy, new_classifier, read_tokenizer
+
+TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9]])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("whole"), "base", llama()).path / "model"
+
+
+def edited(whole, tmp_path, edit, **config):
+    """A copy of a checkpoint whose tensors went through `edit`."""
+    folder = Path(shutil.copytree(whole, tmp_path / "edited"))
+    save_file(edit(load_file(whole / "model.safetensors")), folder / "model.safetensors", metadata={"format": "pt"})
+    edit_config(folder, **config)
+    return folder
+
+
+def without(*parts):
+    return lambda tensors: {name: t for name, t in tensors.items() if not any(part in name for part in parts)}
+
+
+def renamed(prefix):
+    return lambda tensors: {prefix + name: t for name, t in tensors.items()}
+
+
+def with_(name, value):
+    return lambda tensors: tensors | {name: value}
+
+
+def first_is(value):
+    def edit(tensors):
+        tensors["model.norm.weight"][0] = value
+        return tensors
+
+    return edit
+
+
+DAMAGE = {
+    "no output layer": (without("lm_head"), r"lack lm_head\.weight"),
+    "no mlp": (without("layers.1.mlp"), r"lack model\.layers\.1\.mlp\.down_proj\.weight, .*up_proj"),
+    "one renamed": (
+        lambda t: with_("model.layers.1.mlp.w2.weight", t.pop("model.layers.1.mlp.down_proj.weight"))(t),
+        r"lack model\.layers\.1\.mlp\.down_proj\.weight .*hold model\.layers\.1\.mlp\.w2\.weight",
+    ),
+    "a bias too many": (
+        with_("model.layers.0.self_attn.q_proj.bias", torch.ones(32)),
+        r"hold model\.layers\.0\.self_attn\.q_proj\.bias, for which",
+    ),
+    "a third layer": (with_("model.layers.2.mlp.up_proj.weight", torch.ones(64, 32)), r"hold model\.layers\.2\.mlp"),
+    "another shape": (with_("lm_head.weight", torch.ones(5, 32)), r"lack lm_head\.weight \(or in the right shape\)"),
+    "a wrapper's names": (renamed("module."), r"begin with 'module\.', which a wrapper left"),
+    "a compiled module's names": (renamed("_orig_mod."), r"begin with '_orig_mod\.'"),
+    "a nan": (first_is(float("nan")), r"model\.norm\.weight not finite"),
+    "an infinity": (first_is(float("inf")), r"model\.norm\.weight not finite"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_model_that_is_not_whole_is_refused_by_name(whole, tmp_path, what):
+    edit, said = DAMAGE[what]
+    folder = edited(whole, tmp_path, edit)
+    with pytest.raises(UsageError, match=said) as raised:
+        load_causal(folder)
+    assert "\n" not in str(raised.value)
+    if "output layer" not in what and "another shape" not in what:  # the trunk of a reward model is read alike
+        with pytest.raises(UsageError, match=said.split(" .*")[0]):
+            new_classifier(folder, "float32")
+
+
+def test_what_is_whole_loads_as_transformers_loads_it(whole, tmp_path):
+    buffers = with_("model.layers.0.self_attn.rotary_emb.inv_freq", torch.ones(4))  # older versions saved it
+    for folder in (whole, edited(whole, tmp_path, buffers)):
+        expected = AutoModelForCausalLM.from_pretrained(folder)(TOKENS).logits
+        assert torch.equal(load_causal(folder)(TOKENS).logits, expected)
+
+
+def test_a_tied_output_layer_may_be_absent_but_not_different(tmp_path):
+    folder = save_base(tmp_path, "tied", qwen2()).path / "model"
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    model = load_causal(folder)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    other = with_("lm_head.weight", torch.ones(model.lm_head.weight.shape))
+    with pytest.raises(UsageError, match=r"ties the output layer .* set tie_word_embeddings to false"):
+        load_causal(edited(folder, tmp_path, other))
+
+
+def test_one_file_beside_shards_is_refused(whole, tmp_path):
+    folder = Path(shutil.copytree(whole, tmp_path / "both"))
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"both model\.safetensors and model\.safetensors\.index\.json"):
+        load_causal(folder)
+
+
+def test_a_checkpoint_that_is_no_model_says_so_in_one_line(whole, tmp_path):
+    folder = edited(whole, tmp_path, dict, model_type="mystery")
+    with pytest.raises(UsageError, match=r"cannot be loaded as a model \(.*mystery") as raised:
+        load_causal(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_adapter_lacks_nothing_and_holds_no_more(whole, tmp_path):
+    artefact = save_lora(tmp_path, "lora", llama(), seed=1)
+    file = artefact.path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    moved = load_policy(whole, artefact)(TOKENS).logits
+    assert not torch.allclose(moved, load_causal(whole)(TOKENS).logits)
+    name = next(iter(tensors))
+    save_file({key: value for key, value in tensors.items() if key != name}, file)
+    with pytest.raises(UsageError, match=r"lack .*lora_"):
+        load_policy(whole, artefact)
+    save_file(tensors | {name.replace("layers.0", "layers.7"): tensors[name].clone()}, file)
+    with pytest.raises(UsageError, match=r"hold .*layers\.7"):
+        load_policy(whole, artefact)
+
+
+def test_named_chat_templates_need_a_default(tmp_path):
+    named = tokenizer()
+    folder = tmp_path / "named"
+    named.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    templates = [{"name": "rag", "template": "a"}, {"name": "tool_use", "template": "b"}]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": templates}))
+    with pytest.raises(UsageError, match=r"chat templates named rag, tool_use and no default: set tok"):
+        read_tokenizer(folder)
+    templates.append({"name": "default", "template": "{{ messages[0]['content'] }}"})
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": templates}))
+    assert read_tokenizer(folder).chat_template == "{{ messages[0]['content'] }}"
+
+
+def calls(tree, name):
+    return [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == name]
+
+
+def imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_models_and_tokenizers_are_loaded_in_one_room_and_trl_is_used_in_one():
+    root = Path(peo_bench.__file__).parent
+    trees = {path.relative_to(root): ast.parse(path.read_text(encoding="utf-8")) for path in root.rglob("*.py")}
+    assert {path.parts[0] for path, tree in trees.items() if calls(tree, "from_pretrained")} == {"models"}
+    users = {path for path, tree in trees.items() if any(name.split(".")[0] == "trl" for name in imports(tree))}
+    users -= {Path("jobs/runner.py")}  # a worker imports it early, to save its first job the wait
+    assert {path.parts[0] for path in users} == {"training"}
+    for path, tree in trees.items():
+        for call in calls(tree, "from_pretrained"):
+            keywords = {keyword.arg for keyword in call.keywords}
+            assert None in keywords or "local_files_only" in keywords, f"{path}:{call.lineno}"  # None: **SAFE
