@@ -85,7 +85,11 @@ def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) ->
     The artefact of a finished job (with `model/` or `adapter/` inside) will do too. With `reference`, the checkpoint's
     tensors are checked against the policy it is to be a change of. Raises `UsageError` if it cannot be used.
     """
-    return Job("checkpoint", checkpoint_identity(path_or_id, role), {"reference": reference} if reference else {})
+    from peo_bench.models.rendering import PROMPT_DATE
+
+    params = checkpoint_identity(path_or_id, role)
+    params |= {"prompt_date": PROMPT_DATE} if role == "base" else {}
+    return Job("checkpoint", params, {"reference": reference} if reference else {})
 
 
 def checkpoint_identity(path_or_id: str, role: Role) -> dict[str, Any]:

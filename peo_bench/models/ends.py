@@ -21,15 +21,20 @@ def generation_config(folder: Path) -> GenerationConfig:
     return GenerationConfig.from_model_config(load_config(folder))
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[int, ...]:
+def _declared(folder: Path) -> int | list[int] | None:
+    if not (folder / "config.json").is_file():
+        return None
+    found: int | list[int] | None = generation_config(folder).eos_token_id
+    return getattr(load_config(folder), "eos_token_id", None) if found is None else found
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> tuple[int, ...]:
     """Return the tokens that end an answer: the tokenizer's end token and all that the checkpoint declares.
 
     The checkpoint's are those of its generation_config.json, or of its config.json where that is absent or names none.
-    Raises `UsageError` if there is no end token at all.
+    `folder` is None for a tokenizer that is of no checkpoint. Raises `UsageError` if there is no end token at all.
     """
-    declared = generation_config(folder).eos_token_id
-    if declared is None:
-        declared = getattr(load_config(folder), "eos_token_id", None)
+    declared = None if folder is None else _declared(folder)
     more = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
     ids = tuple(dict.fromkeys(([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]) + more))
     if not ids:

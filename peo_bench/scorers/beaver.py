@@ -15,7 +15,7 @@ from typing import Any
 from peo_bench.data.checkpoint import tensor_shapes
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, load_config, read_model
-from peo_bench.scorers.model import Encoded, ModelScorer, encoded
+from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms
 
 TEMPLATE = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
 """The authors' text: one space before the prompt, none before the answer, no end-of-sequence token."""
@@ -43,12 +43,15 @@ class Beaver(ModelScorer):
 
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
         """Return the tokens of the filled template, the tokenizer's own BOS in front."""
-        texts = [TEMPLATE.format(prompt=p, response=a) for p, a in zip(prompts, answers, strict=True)]
-        return encoded(self.tokenizer(texts, **({} if limit is None else {"truncation": True, "max_length": limit})))
+        return encode_forms(self.tokenizer, _form, prompts, answers, special=True, limit=limit)
 
     def end_scores(self, batch: Mapping[str, Any]) -> Any:
         """Return the scores (n_texts, n_labels) at the last attended token, wherever the padding is."""
         return self.model(batch["input_ids"], batch["attention_mask"])
+
+
+def _form(prompt: str, answer: str) -> str:
+    return TEMPLATE.format(prompt=prompt, response=answer)
 
 
 def _model_class(bias: bool) -> Any:

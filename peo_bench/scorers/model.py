@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import Diverged, UsageError
 from peo_bench.models.loading import Fit, load_tokenizer, unreadable
+from peo_bench.models.rendering import filled_ids, names_special
 
 BATCH_TOKENS = 65_536
 """Tokens of one batch, padding included: what a 7B model's activations allow beside it on a 40 GB device."""
+
+Form = Callable[[str, str], str]
+"""Makes the text that a model reads of a prompt and an answer."""
 
 Encoded = dict[str, list[int]]
 """The model's inputs for one text, all of one length: `input_ids`, where it has them `token_type_ids`."""
@@ -125,6 +129,23 @@ class ModelScorer(ABC):
         with torch.inference_mode():
             scores = self.end_scores(padded)
         return [tuple(row) for row in scores.float().tolist()]
+
+
+def encode_forms(
+    tokenizer: Any, form: Form, prompts: list[str], answers: list[str], *, special: bool, limit: int | None
+) -> list[Encoded]:
+    """Return the tokens of `form(prompt, answer)` per text, cut to `limit`; `special`: with the tokenizer's own.
+
+    What stands in a prompt or an answer is text: only the form writes special tokens.
+    """
+    both = list(zip(prompts, answers, strict=True))
+    cut = {} if limit is None else {"truncation": True, "max_length": limit}
+    batch = encoded(tokenizer([form(*texts) for texts in both], add_special_tokens=special, **cut))
+    for i, texts in enumerate(both):
+        if names_special(tokenizer, *texts):
+            ids = filled_ids(tokenizer, form, texts, add_special_tokens=special)[:limit]
+            batch[i] = {"input_ids": ids} | {name: [0] * len(ids) for name in batch[i] if name != "input_ids"}
+    return batch
 
 
 def encoded(tokens: Mapping[str, Any]) -> list[Encoded]:

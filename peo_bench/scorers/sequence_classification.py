@@ -11,7 +11,8 @@ from typing import Any
 
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, read_model
-from peo_bench.scorers.model import Encoded, ModelScorer, encoded
+from peo_bench.models.rendering import chat_text, names_special
+from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, encoded
 from peo_bench.scorers.settings import CHAT
 
 
@@ -46,21 +47,26 @@ class SequenceClassifier(ModelScorer):
 
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
         """Return the tokens of the filled template, or of the pair."""
-        cut = {} if limit is None else {"truncation": True, "max_length": limit}
         if self.template is None:
-            return encoded(self.tokenizer(self.questions(prompts), answers, **cut))
+            return self._pairs(self.questions(prompts), answers, limit)
         special = self.template != CHAT
-        return encoded(self.tokenizer(self._texts(prompts, answers), add_special_tokens=special, **cut))
+        return encode_forms(self.tokenizer, self._form, prompts, answers, special=special, limit=limit)
 
     def questions(self, prompts: list[str]) -> list[str]:
         """Return the first halves of the pairs."""
         return prompts
 
-    def _texts(self, prompts: list[str], answers: list[str]) -> list[str]:
-        both = zip(prompts, answers, strict=True)
-        if self.template != CHAT:
-            return [str(self.template).format(prompt=prompt, response=answer) for prompt, answer in both]
-        dialogues = [
-            [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}] for prompt, answer in both
-        ]
-        return [str(self.tokenizer.apply_chat_template(dialogue, tokenize=False)) for dialogue in dialogues]
+    def _pairs(self, questions: list[str], answers: list[str], limit: int | None) -> list[Encoded]:
+        """Return the tokens of (question, answer) pairs, in which no text is a special token."""
+        cut = {} if limit is None else {"truncation": True, "max_length": limit}
+        batch = encoded(self.tokenizer(questions, answers, **cut))
+        for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            if names_special(self.tokenizer, question, answer):
+                (batch[i],) = encoded(self.tokenizer([question], [answer], split_special_tokens=True, **cut))
+        return batch
+
+    def _form(self, prompt: str, answer: str) -> str:
+        """Return the filled template."""
+        if self.template == CHAT:
+            return chat_text(self.tokenizer, prompt, answer)
+        return str(self.template).format(prompt=prompt, response=answer)

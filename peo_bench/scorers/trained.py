@@ -1,6 +1,7 @@
 """Reward and cost models that peo-bench trains (`peo_bench.training.reward_model`), in a run or in an earlier one.
 
-Prompt as generation sees it, answer and EOS, by the same tokens in training and in scoring; the head reads the EOS.
+Prompt as generation sees it, answer and its end as generation writes them, by the same tokens in training and in
+scoring; the head reads the end.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, load_tokenizer, read_model
+from peo_bench.models.rendering import answer_end, answer_tokens, prompt_tokens
 from peo_bench.scorers.model import Encoded, ModelScorer
 
 
@@ -34,7 +36,7 @@ class RewardModelScorer(ModelScorer):
         return int(self.model.config.max_position_embeddings)
 
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
-        """Return prompt, answer and EOS, cut at the end."""
+        """Return prompt, answer and its end, cut behind."""
         return [{"input_ids": ids[:limit]} for ids in scored_tokens(self.tokenizer, prompts, answers)]
 
 
@@ -50,22 +52,22 @@ def check_artefact(model: str) -> None:
 
 
 def scoring_tokenizer(path: Path) -> Any:
-    """Return the tokenizer with a padding token that is not EOS.
+    """Return the tokenizer with a padding token that is not what ends answers.
 
-    The head reads the last token that is not padding, which must be the EOS of the answer.
+    The head reads the last token that is not padding, which must be the end of the answer.
     """
     tokenizer = load_tokenizer(path)
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        others = (tokenizer.unk_token, tokenizer.bos_token)
-        tokenizer.pad_token = next((name for name in others if name not in (None, tokenizer.eos_token)), None)
+    end = answer_end(tokenizer)[-1]
+    if tokenizer.pad_token_id in (tokenizer.eos_token_id, end):
+        others = [name for name in (tokenizer.unk_token, tokenizer.bos_token) if name is not None]
+        free = [name for name in others if tokenizer.convert_tokens_to_ids(name) not in (tokenizer.eos_token_id, end)]
+        tokenizer.pad_token = free[0] if free else None
     if tokenizer.pad_token is None:
-        raise UsageError(f"{path}: the tokenizer needs a padding token that is not its EOS token")
+        raise UsageError(f"{path}: the tokenizer needs a padding token that is not the one that ends answers")
     return tokenizer
 
 
 def scored_tokens(tokenizer: Any, prompts: list[str], answers: list[str]) -> list[list[int]]:
-    """Return prompt, answer and EOS as token ids: the same in training and in scoring."""
-    from peo_bench.models.rendering import answer_tokens, prompt_tokens
-
+    """Return prompt, answer and its end as token ids: the same in training and in scoring."""
     both = zip(prompt_tokens(tokenizer, prompts), answer_tokens(tokenizer, answers), strict=True)
     return [prompt + answer for prompt, answer in both]

@@ -17,6 +17,7 @@ from typing import Any
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.ends import generation_config
 from peo_bench.models.loading import new_classifier
 from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_tokenizer
 from peo_bench.training.aspect import pairs_bound
@@ -26,7 +27,7 @@ Row = Mapping[str, Any]
 CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
 
 
-@job_kind("reward-model", version=1, bound=lambda job: pairs_bound(job, "scorer"))
+@job_kind("reward-model", version=2, bound=lambda job: pairs_bound(job, "scorer"))
 def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the model of `params["objective"]` in `params["direction"]`; write `model/`.
 
@@ -42,7 +43,8 @@ def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
     path = inputs["pairs"].path / f"{objective}-scorer.jsonl"
     training, held_out = split_by_prompt(read_rows(path, ("prompt_id", "prompt", "chosen", "rejected")))
     with quiet():
-        trainer = build_trainer(job.params, inputs["reference"].path / "model", training, work)
+        reference = inputs["reference"].path / "model"
+        trainer = build_trainer(job.params, reference, training, work)
         curves = trainers.train(trainer, work, CURVE)
         # Merged in fp32: in bf16 a small delta would round away.
         model = trainer.model.float()
@@ -50,6 +52,7 @@ def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
             model = model.merge_and_unload()
         model.save_pretrained(work.dir / "model")
         trainer.processing_class.save_pretrained(work.dir / "model")
+        generation_config(reference).save_pretrained(work.dir / "model")  # where answers end, for scoring
     work.charge(Cost(pairs_trained=len(trainer.train_dataset)))
     return {
         "objective": objective,
