@@ -51,7 +51,14 @@ def test_a_model_folder_becomes_a_reference(tmp_path, store):
     folder = model_folder(tmp_path / "mine", _name_or_path="owner/mine")
     (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Card\nlicense: no\n")
     handle = store.run(checkpoint_job(str(folder), "base"))
-    assert handle.result == {"form": "base", "name": "owner/mine", "licence": "mit", "parameters": 1640, "warnings": []}
+    assert handle.result == {
+        "form": "base",
+        "name": "owner/mine",
+        "licence": "mit",
+        "parameters": 1640,
+        "warnings": [],
+        "remarks": [],
+    }
     assert sorted(path.name for path in (handle.path / "model").iterdir()) == [
         "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json",

@@ -215,6 +215,32 @@ def test_pairs_without_room_for_an_answer_are_left_out(inputs: dict[str, Handle]
         tokenised_pairs(tokenizer, path, 3)
 
 
+def test_pairs_whole_cut_and_dropped_are_told_as_the_trainer_sees_them(
+    inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    path = pairs_file(inputs, "helpful")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    # one token per word; the template writes <s>, <user> and <assistant> around the prompt, </s> ends an answer
+    sizes = [
+        (3 + len(row["prompt"].split()), 1 + max(len(row[side].split()) for side in ("chosen", "rejected")))
+        for row in rows
+    ]
+    fits = [prompt < 14 for prompt, _ in sizes]
+    trainer = aspect.build_trainer(
+        params(max_length=14, epochs=1), inputs, workspace(tmp_path), partial(aspect.trainer_class, None)
+    )
+    lengths = trainer.lengths
+    assert lengths.cut == sum(fit and sum(size) > 14 for fit, size in zip(fits, sizes, strict=True)) > 0
+    assert (lengths.whole + lengths.cut, lengths.dropped, lengths.limit) == (sum(fits), 48 - sum(fits), 14)
+    # a cut answer is one that has lost its end in the batches that are trained on
+    ended: list[int] = []
+    for batch in trainer.get_train_dataloader():
+        rows_and_masks = zip(batch["input_ids"], batch["completion_mask"], strict=True)
+        ended += [row[mask.bool()].tolist().count(2) for row, mask in rows_and_masks]
+    assert len(ended) == 2 * (lengths.whole + lengths.cut)
+    assert lengths.cut <= ended.count(0) <= 2 * lengths.cut
+
+
 def test_training_order_is_a_seeded_permutation_per_epoch_sorted_within_batches() -> None:
     lengths = [i % 30 for i in range(640)]
     order = training_order(lengths, 8, 1.0, seed=3)

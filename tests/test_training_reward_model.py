@@ -48,6 +48,7 @@ def test_a_reward_is_higher_for_what_is_preferred(trained: tuple[Path, dict[str,
     assert result["curves"][-1]["loss"] < result["curves"][0]["loss"]
     assert result["pairs"] + result["pairs_held_out"] == 120
     assert result["pairs_held_out"] == 12
+    assert result["lengths"] == {"whole": 108, "cut": 0, "dropped": 0, "limit": 512}
     json.dumps(result, allow_nan=False)
 
 

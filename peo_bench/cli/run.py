@@ -139,7 +139,10 @@ def plan(
             *(f"{cost.get(key, 0):,}" for key in keys),
             f"{cost['usd']:,.2f}" if "usd" in cost else unpriced,
         )
-    console().print(table)
+    screen = console()
+    screen.print(table)
+    for note in (note for stage in stages for note in stage.get("notes", ())):
+        screen.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
 
 
 def default_workers() -> int:

@@ -136,14 +136,14 @@ def folder_digest(folder: Path) -> str:
 
 @job_kind("checkpoint", version=2)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
-    """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result may carry `warnings`."""
+    """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     params = job.params
     form = params["form"]
     target = work.dir / ("adapter" if form == "lora" else "model")
     source = take_over(params, target)
     config = _read_json(target / ("adapter_config.json" if form == "lora" else "config.json"))
     shapes = tensor_shapes(target, source)
-    _check_loading(form, target, source)
+    remarks = _check_loading(form, target, source)
     name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
     warnings = _compare(form, shapes, config, inputs["reference"], source) if "reference" in inputs else []
     for warning in warnings:
@@ -154,20 +154,21 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
         "licence": licence_of(source),
         "parameters": sum(map(math.prod, shapes.values())),
         "warnings": warnings,
+        "remarks": remarks,
     }
 
 
-def _check_loading(form: str, target: Path, source: Path) -> None:
-    """Raise `UsageError` naming `source` unless the model is whole, its weights finite, and its tokenizer usable."""
+def _check_loading(form: str, target: Path, source: Path) -> list[str]:
+    """Return remarks on its texts; `UsageError` naming `source` unless the model is whole and its tokenizer usable."""
     from peo_bench.models.loading import load_causal, read_tokenizer
     from peo_bench.models.quiet import quiet
+    from peo_bench.models.rendering import remarks
 
     try:
         with quiet():
             if form != "lora":
                 load_causal(target)
-            if form == "base":
-                read_tokenizer(target)
+            return remarks(read_tokenizer(target)) if form == "base" else []
     except UsageError as error:
         raise UsageError(str(error).replace(str(target), str(source))) from None
 

@@ -62,6 +62,18 @@ def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
     return "strftime_now(" in (tokenizer.chat_template or "")
 
 
+def remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return what a reader should know of how this tokenizer's prompts and answers are written, if it is unusual."""
+    found = []
+    end = answer_end(tokenizer)
+    if end != (tokenizer.eos_token_id,):
+        found.append(f"answers are trained to end with {tokenizer.decode(end)!r}, as its chat template writes them")
+    if writes_date(tokenizer):
+        found.append(f"its chat template writes the date, which is {PROMPT_DATE} here whatever the day")
+    render(tokenizer, _PROMPT)
+    return found
+
+
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     """Return the text a policy continues: the chat template with one user message, or the prompt and a line break."""
     return f"{prompt}\n" if tokenizer.chat_template is None else chat_text(tokenizer, prompt)

@@ -43,6 +43,7 @@ from peo_bench.runs.extras import (
     safety_views,
 )
 from peo_bench.runs.identity import run_measure
+from peo_bench.runs.job_notes import job_notes
 from peo_bench.runs.judging import REPLIES, Judging, judge_run
 from peo_bench.runs.scorer_records import scorer_notes, scorer_records
 from peo_bench.runs.world import Companions, build_world, companions, make_methods, responses_job, scaled
@@ -136,6 +137,7 @@ def execute(
         )
         write_text(out / "curves.csv", curves.to_csv(index=False))
         notes = (*scorer_notes(list(scorers.values())), *_notes(seeds), *_extra_notes(config, seeds))
+        notes += tuple(job_notes(handles.values()))
         provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers)
         write_folder(out, config, task, measure, points, metrics, texts, costs, search, missing, provenance, judging)
         return Result(out, not missing, missing, metrics, points, judging)

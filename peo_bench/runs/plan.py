@@ -11,6 +11,7 @@ from peo_bench.jobs.job import Cost, Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.judges.judge import make_judges
 from peo_bench.runs.config import RunConfig
+from peo_bench.runs.job_notes import job_notes
 from peo_bench.runs.judging import judge_plan
 from peo_bench.runs.world import build_world, companions, make_methods, responses_job, scaled
 from peo_bench.suites.suite import suite_task
@@ -19,6 +20,7 @@ from peo_bench.suites.suite import suite_task
 def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
     """Return the stages in order, each with jobs, cached and the cost bound of what is left to do.
 
+    A stage carries the `notes` of its finished jobs, if any, such as limits that cut too much.
     Rounds that depend on results not yet there appear as "later rounds of <method>" with their declared bound.
     """
     store, task = Store(cache), suite_task(config.suite)
@@ -66,8 +68,11 @@ def _by_kind(jobs: list[Job], store: Store) -> list[dict[str, Any]]:
     for job in jobs:
         stage = stages.setdefault(job.kind, {"stage": job.kind, "jobs": 0, "cached": 0, "cost": Cost()})
         stage["jobs"] += 1
-        if store.get(job.id):
+        done = store.get(job.id)
+        if done:
             stage["cached"] += 1
+            notes = list(dict.fromkeys([*stage.get("notes", ()), *job_notes([done])]))
+            stage |= {"notes": notes} if notes else {}
         else:
             stage["cost"] = stage["cost"] + job.bound
     return [stage | {"cost": stage["cost"].to_json()} for stage in stages.values()]

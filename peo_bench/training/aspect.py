@@ -21,7 +21,7 @@ from typing import Any
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.learners import LEARNERS, Loss, PairBatch
-from peo_bench.training.pair_rows import pair_lengths, pairs_file, shifted, tokenised_pairs
+from peo_bench.training.pair_rows import pair_lengths, pairs_file, pairs_lengths, shifted, tokenised_pairs
 from peo_bench.training.saving import save_trained
 from peo_bench.training.settings import dpo_settings
 
@@ -38,7 +38,7 @@ def pairs_bound(job: Job, split: str = "policy") -> Cost:
     return Cost(pairs_trained=math.ceil(count * job.params.get("epochs", 1.0)))
 
 
-@job_kind("aspect", version=1, bound=pairs_bound)
+@job_kind("aspect", version=2, bound=pairs_bound)
 def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the DPO expert of `params["objective"]`; with `params["swapped"]` on pairs whose labels are swapped."""
     return train_dpo(job.params, inputs, work)
@@ -77,6 +77,7 @@ def train_dpo(
         "objective": params["objective"],
         "task_vector_norm": norm,
         "pairs": round(trained / settings.epochs),
+        "lengths": trainer.lengths.to_json(),
         "curves": curves,
     }
 
@@ -91,7 +92,8 @@ def build_trainer(
 ) -> Any:
     """Return a DPOTrainer, ready to train (the reference log-probabilities are computed here, once).
 
-    `make_class` gets the `order` of training; the data carry the `signs` of these objectives, see `tokenised_pairs`.
+    Its `lengths` say what `max_length` did to the pairs. `make_class` gets the `order` of training; the data carry the
+    `signs` of these objectives, see `tokenised_pairs`.
     """
     from transformers import set_seed
     from trl import DPOConfig
@@ -104,14 +106,16 @@ def build_trainer(
     set_seed(params["seed"])
     reference = inputs["reference"].path / "model"
     tokenizer = load_tokenizer(reference)
-    dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length, signs)
+    path = pairs_file(inputs, params["objective"])
+    dataset = tokenised_pairs(tokenizer, path, settings.max_length, signs)
+    lengths = pairs_lengths(dataset, path, settings.max_length)
     if params.get("swapped"):
         names = {"chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids", "chosen": "rejected", "rejected": "chosen"}
         dataset = dataset.rename_columns(names)
     order = training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
     lora = settings.form == "lora"
     config = trainer_arguments(params, work, len(order)) | {"beta": settings.beta / weight}
-    return make_class(order=order)(
+    trainer = make_class(order=order)(
         # bf16 weights are for the frozen trunk under an adapter; what is trained stays fp32 (under autocast).
         model=load_causal(reference, settings.precision if lora else "float32"),
         args=trainers.one_device(DPOConfig(**config, **LEARNERS[settings.learner].options)),
@@ -119,6 +123,8 @@ def build_trainer(
         processing_class=tokenizer,
         peft_config=trainers.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
     )
+    trainer.lengths = lengths
+    return trainer
 
 
 def trainer_arguments(params: Mapping[str, Any], work: Workspace, pairs: int) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _charged(pairs: int, m: int) -> int:
     return round(pairs * (1 + 2 * m) / 3)
 
 
-@job_kind("gradients", version=1, bound=_bound)
+@job_kind("gradients", version=2, bound=_bound)
 def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train one policy at `params["weights"]` (in the order of `params["objectives"]`) with `params["combiner"]`.
 
@@ -125,7 +125,13 @@ def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> d
         norm = save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
     trained = len(trainer.train_dataset)
     work.charge(Cost(pairs_trained=_charged(trained, len(names))))
-    return {"form": settings.form, "weights": params["weights"], "task_vector_norm": norm, "curves": curves}
+    return {
+        "form": settings.form,
+        "weights": params["weights"],
+        "task_vector_norm": norm,
+        "lengths": trainer.lengths.to_json(),
+        "curves": curves,
+    }
 
 
 def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Any:

@@ -31,6 +31,7 @@ from peo_bench.models.loading import load_causal, load_tokenizer
 from peo_bench.models.quiet import quiet
 from peo_bench.models.rendering import prompt_tokens
 from peo_bench.scorers.columns import count_scorers, score_texts, scorer_columns
+from peo_bench.training.lengths import Lengths
 from peo_bench.training.rewards import COMBINERS, Combiner, Transform
 from peo_bench.training.rows import training_order
 from peo_bench.training.saving import save_trained
@@ -155,7 +156,7 @@ def _cost(job: Job, answers: int, tokens: int) -> Cost:
     return Cost(examples_trained=answers, responses=answers, tokens_generated=tokens, scorer_calls=calls)
 
 
-@job_kind("online", version=1, bound=_bound)
+@job_kind("online", version=2, bound=_bound)
 def train_online(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train one policy; the result's curves hold reward, KL per answer (nats), length and every objective's utility."""
     from peo_bench.training import trainers
@@ -169,7 +170,13 @@ def train_online(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dic
         curves = trainers.train(trainer, work, curve)
         norm = save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
     work.charge(_cost(job, trainer.state.global_step * settings.batch_size, int(trainer.memory["tokens"])))
-    return {"form": settings.form, "weights": job.params["weights"], "task_vector_norm": norm, "curves": curves}
+    return {
+        "form": settings.form,
+        "weights": job.params["weights"],
+        "task_vector_norm": norm,
+        "lengths": trainer.lengths.to_json(),
+        "curves": curves,
+    }
 
 
 def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Any:
@@ -197,7 +204,7 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> An
     make = _trainer_class(params, combiner, scores, score_answers, anchors)
     lora = settings.form == "lora"
     prompts = ordered(tokenizer, texts, 2 * params["units"] * pairs, params)
-    return make(
+    trainer = make(
         model=load_causal(reference, settings.precision if lora else "float32"),
         args=_config(params, work, steps=len(prompts) * params["generations"] // settings.batch_size),
         reward_funcs=[_placeholder] * (len(params["objectives"]) if params["combiner"] in GROUPED else 1),
@@ -205,6 +212,8 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> An
         processing_class=tokenizer,
         peft_config=trainers.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
     )
+    trainer.lengths = prompts_lengths(tokenizer, texts, params)
+    return trainer
 
 
 def _placeholder(**inputs: Any) -> list[float]:
@@ -244,8 +253,7 @@ def ordered(tokenizer: Any, prompts: Sequence[str], answers: float, params: Mapp
 
     Those without room for an answer are dropped; the others take turns.
     """
-    settings = dpo_settings(params)
-    room = settings.max_length - params["decoding"]["max_new_tokens"]
+    settings, room = dpo_settings(params), _room(params)
     lengths = [len(ids) for ids in prompt_tokens(tokenizer, list(prompts))]
     kept = [i for i, length in enumerate(lengths) if length <= room]
     if not kept:
@@ -255,6 +263,18 @@ def ordered(tokenizer: Any, prompts: Sequence[str], answers: float, params: Mapp
     epochs = batches * size / len(kept)
     order = training_order([lengths[i] for i in kept], size, epochs, params["seed"])
     return [prompts[kept[i]] for i in order[: batches * size]]
+
+
+def _room(params: Mapping[str, Any]) -> int:
+    """Return how many tokens a prompt may have beside an answer."""
+    return dpo_settings(params).max_length - int(params["decoding"]["max_new_tokens"])
+
+
+def prompts_lengths(tokenizer: Any, prompts: Sequence[str], params: Mapping[str, Any]) -> Lengths:
+    """Return how many prompts leave room for an answer, and how many are dropped."""
+    room = _room(params)
+    fits = [len(ids) <= room for ids in prompt_tokens(tokenizer, list(prompts))]
+    return Lengths(whole=sum(fits), cut=0, dropped=len(fits) - sum(fits), limit=room)
 
 
 def _trainer_class(

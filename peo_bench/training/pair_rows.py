@@ -9,6 +9,7 @@ from typing import Any
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
+from peo_bench.training.lengths import Lengths
 from peo_bench.training.rows import read_rows
 
 
@@ -47,6 +48,12 @@ def tokenised_pairs(tokenizer: Any, path: Path, max_length: int, signs: Sequence
         raise UsageError(f"{path}: every prompt is longer than max_length = {max_length} tokens")
     lengths = pair_lengths(dataset)
     return dataset.select(sorted(kept, key=lengths.__getitem__)).flatten_indices()
+
+
+def pairs_lengths(dataset: Any, path: Path, max_length: int) -> Lengths:
+    """Return what `max_length` did to the pairs in the file at `path`, of which `dataset` holds those trained on."""
+    dropped = len(read_rows(path, ())) - len(dataset)
+    return Lengths.of(pair_lengths(dataset), max_length, dropped)
 
 
 def _signs(path: Path, row: Mapping[str, Any], objectives: Sequence[str]) -> list[int]:

@@ -21,6 +21,7 @@ from peo_bench.models.ends import generation_config
 from peo_bench.models.loading import new_classifier
 from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_tokenizer
 from peo_bench.training.aspect import pairs_bound
+from peo_bench.training.lengths import Lengths
 from peo_bench.training.settings import RewardModelSettings
 
 Row = Mapping[str, Any]
@@ -58,8 +59,9 @@ def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
         "objective": objective,
         "direction": direction,
         "accuracy": ranking_accuracy(RewardModelScorer(work.dir), held_out, direction),
-        "pairs": len(training),
+        "pairs": trainer.lengths.whole,
         "pairs_held_out": len(held_out),
+        "lengths": trainer.lengths.to_json(),
         "curves": curves,
     }
 
@@ -115,7 +117,7 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row
     )
     lora = settings.form == "lora"
     adapter = trainers.lora_config(settings.lora_rank, settings.lora_alpha, "SEQ_CLS", modules_to_save=["score"])
-    return trainers.guarded(RewardTrainer)(
+    trainer = trainers.guarded(RewardTrainer)(
         model=new_classifier(reference, settings.precision if lora else "float32"),
         args=trainers.one_device(RewardConfig(**config)),
         train_dataset=Dataset.from_dict(
@@ -124,6 +126,8 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row
         processing_class=tokenizer,
         peft_config=adapter if lora else None,
     )
+    trainer.lengths = Lengths(whole=len(pairs), cut=0, dropped=len(rows) - len(pairs), limit=settings.max_length)
+    return trainer
 
 
 def tokenised(tokenizer: Any, rows: Sequence[Row], max_length: int, swap: bool) -> list[tuple[list[int], list[int]]]:

@@ -1,0 +1,34 @@
+"""What a limit on the length of a text costs: pairs that are cut, pairs that are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Rows of a training by what `limit` tokens did to them.
+
+    `whole` rows fit; `cut` ones lost the end of an answer, the token that ends it included; `dropped` ones were not
+    trained on.
+    """
+
+    whole: int
+    cut: int
+    dropped: int
+    limit: int
+
+    @staticmethod
+    def of(longest: Sequence[int], limit: int, dropped: int) -> Lengths:
+        """Count rows of `longest` tokens each, in the longer of their texts, beside those `dropped`.
+
+        >>> Lengths.of([3, 9, 4], limit=4, dropped=2)
+        Lengths(whole=2, cut=1, dropped=2, limit=4)
+        """
+        cut = sum(length > limit for length in longest)
+        return Lengths(len(longest) - cut, cut, dropped, limit)
+
+    def to_json(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return asdict(self)
