@@ -252,6 +252,7 @@ def test_an_adapter_on_tied_output_embeddings_is_refused(tmp_path: Path) -> None
     tensors = {"base_model.model.lm_head.lora_A.weight": torch.ones(4, 32)}
     tensors["base_model.model.lm_head.lora_B.weight"] = torch.ones(model.config.vocab_size, 4)
     save_file(tensors, path)
+    models.edit_adapter(handles["lora-a"], target_modules=["lm_head"])
     with pytest.raises(UsageError, match="tied to the input embeddings"):
         Engine(handles.__getitem__, device="cpu").generate(
             [Request(policy("base", [("lora-a", 1.0)]), "stop", "p")], Decoding(max_new_tokens=1)

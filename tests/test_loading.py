@@ -12,7 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import peo_bench
+from peo_bench.data.checkpoint import checkpoint_job
+from peo_bench.engine.row_lora import load_adapter
 from peo_bench.errors import UsageError
+from peo_bench.jobs.store import Store
 from peo_bench.models.loading import load_causal, load_policy, new_classifier, read_tokenizer
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9]])
@@ -127,6 +130,38 @@ def test_an_adapter_lacks_nothing_and_holds_no_more(whole, tmp_path):
     save_file(tensors | {name.replace("layers.0", "layers.7"): tensors[name].clone()}, file)
     with pytest.raises(UsageError, match=r"hold .*layers\.7"):
         load_policy(whole, artefact)
+
+
+def with_nan(tensors, name):
+    return tensors | {name: torch.full_like(tensors[name], float("nan"))}
+
+
+def without_module(tensors, name):
+    return {key: value for key, value in tensors.items() if name.rpartition(".lora_")[0] not in key}
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda tensors, name: {key: t for key, t in tensors.items() if key != name}, "q_proj has lora_B alone"),
+        (without_module, r"lacks the factors of model\.layers\.0\.self_attn\.q_proj, which its config targets"),
+        (with_nan, r"q_proj\.lora_A\.weight is not finite"),
+    ],
+)
+def test_an_adapter_that_is_not_whole_is_refused_when_taken_over_and_when_run(whole, tmp_path, monkeypatch, edit, said):
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    store, reference = Store(tmp_path / "store"), checkpoint_job(str(whole), "base")
+    store.run(reference)
+    artefact = save_lora(tmp_path, "lora", llama(), seed=1)
+    folder = artefact.path / "adapter"
+    assert store.run(checkpoint_job(str(folder), "delta", reference)).result["form"] == "lora"
+    load_adapter("mine", folder, load_causal(whole))
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    save_file(edit(load_file(folder / "adapter_model.safetensors"), name), folder / "adapter_model.safetensors")
+    with pytest.raises(UsageError, match=said):
+        store.run(checkpoint_job(str(folder), "delta", reference))
+    with pytest.raises(UsageError, match=said):
+        load_adapter("mine", folder, load_causal(whole))
 
 
 def test_named_chat_templates_need_a_default(tmp_path):

@@ -145,7 +145,7 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
     shapes = tensor_shapes(target, source)
     remarks = _check_loading(form, target, source)
     name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
-    warnings = _compare(form, shapes, config, inputs["reference"], source) if "reference" in inputs else []
+    warnings = _compare(form, shapes, target, inputs["reference"], source) if "reference" in inputs else []
     for warning in warnings:
         logger.warning("%s: %s", source, warning)
     return {
@@ -233,15 +233,24 @@ def tensor_shapes(folder: Path, where: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _compare(
-    form: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], reference: Handle, where: Path
+    form: str, shapes: Mapping[str, tuple[int, ...]], target: Path, reference: Handle, where: Path
 ) -> list[str]:
     """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
+    from peo_bench.models.kinship import compare as kinship
+
     known = tensor_shapes(reference.path / "model", reference.path)
-    problem = _adapter_problem(shapes, known) if form == "lora" else _model_problem(shapes, known)
+    problem = _adapter_problem(target, shapes, known) if form == "lora" else _model_problem(shapes, known)
+    warnings: list[str] = []
+    if form != "lora" and not problem:
+        kin = kinship(target, reference.path / "model")
+        problem, warnings = kin.problem, kin.warnings
     if problem:
         raise UsageError(f"{where}: does not fit the reference policy ({problem}): use the model it was trained from")
+    if form != "lora":
+        return warnings
+    config = _read_json(target / "adapter_config.json")
     stated, name = config.get("base_model_name_or_path"), reference.result.get("name")
-    if form == "lora" and stated and name and Path(stated).name != Path(name).name:
+    if stated and name and Path(stated).name != Path(name).name:
         return [f"the adapter was trained on {stated!r} and is used on {name!r}"]
     return []
 
@@ -255,10 +264,16 @@ def _model_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tu
     )
 
 
-def _adapter_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Compare A (rank, in) and B (out, rank) with the weight (out, in) they change."""
+def _adapter_problem(
+    target: Path, shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tuple[int, ...]]
+) -> str | None:
+    """Compare A (rank, in) and B (out, rank) with the weight (out, in) they change; look for what is missing."""
+    from safetensors.torch import load_file
+
+    from peo_bench.models.adapters import FACTOR, lora_problem
+
     for name, shape in sorted(shapes.items()):
-        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", name)
+        match = FACTOR.fullmatch(name)
         if match is None:
             continue
         weight = known.get(f"{match[1]}.weight")
@@ -267,7 +282,9 @@ def _adapter_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, 
         a = match[2] == "A"
         if shape[1 if a else 0] != weight[1 if a else 0]:
             return f"{match[1]} is {weight}, {name} is {shape}"
-    return None
+    tensors = {name: tensor for path in target.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    layers = [name.removesuffix(".weight") for name, shape in known.items() if len(shape) == 2]
+    return lora_problem(target, tensors, layers)
 
 
 def licence_of(folder: Path) -> str:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from peo_bench.core.spec import Weights
 from peo_bench.errors import UsageError
+from peo_bench.models.adapters import lora_problem
 
 _PREFIX = "base_model.model."
 _REFUSED = {
@@ -59,6 +60,10 @@ def load_adapter(name: str, folder: Path, model: nn.Module) -> Adapter:
     tensors = load_file(folder / "adapter_model.safetensors")
     modules = dict(model.named_modules())
     embeddings = {id(layer.weight) for layer in modules.values() if isinstance(layer, nn.Embedding)}
+    linear = [key for key, module in modules.items() if isinstance(_linear(module), nn.Linear)]
+    problem = lora_problem(folder, tensors, [key for key in linear if not key.endswith(".inner")])
+    if problem:
+        raise UsageError(f"adapter {name}: {problem}: save the whole adapter again")
     factors = {}
     targets = {_module(name, key) for key, tensor in tensors.items() if not _is_copy(key, tensor, modules)}
     for module in sorted(targets):

@@ -1,0 +1,94 @@
+"""Is a full fine-tune a change of its base? Its configuration and tokenizer say so as much as its tensors' shapes.
+
+An expert is used as a difference of weights on top of the base: what its own configuration would make of those weights
+is lost. So every key that is not known to leave the function alone must be the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peo_bench.models.loading import load_config, read_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+HARMLESS = re.compile(
+    r"_name_or_path|architectures|transformers_version|(torch_)?dtype|use_cache|initializer_range|auto_map"
+    r"|output_(hidden_states|attentions)|id2label|label2id|problem_type|task_specific_params|torchscript"
+    r"|gradient_checkpointing|tokenizer_class|unsloth_\w+|_?attn_implementation\w*|summary_\w+"
+    r"|(attention|hidden|classifier|embd|resid|attn|activation)_?p?drop(out)?(_prob)?|dropout"
+)
+"""Keys that say nothing of what a model computes when it is not trained."""
+
+TOLD = {"eos_token_id", "bos_token_id", "pad_token_id"}
+"""Keys that matter for texts, which the base's decides: told, not refused."""
+
+PROBE = (
+    "The quick brown fox, 1234567 of them, doesn't stop.\n\n  - Ünïcödé: 你好, naïve café\t=> f(x) = x**2;\n",
+    "how do i make  a  CAKE? ",
+)
+"""Texts that two tokenizers of one family must encode alike."""
+
+
+@dataclass
+class Kinship:
+    """What speaks against a checkpoint as a change of a base, and what a reader should know."""
+
+    problem: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def compare(folder: Path, base: Path) -> Kinship:
+    """Compare the model folder of a full fine-tune with that of its base; a missing tokenizer is the base's."""
+    found = Kinship()
+    _compare_configs(found, load_config(folder).to_dict(), load_config(base).to_dict())
+    if found.problem is None and any(folder.glob("tokenizer*")):
+        _compare_tokenizers(found, read_tokenizer(folder), read_tokenizer(base))
+    return found
+
+
+def _compare_configs(found: Kinship, own: Mapping[str, object], base: Mapping[str, object]) -> None:
+    """Note the keys that differ, defaults filled in on both sides."""
+    for key in sorted(own.keys() | base.keys()):
+        mine, theirs = own.get(key), base.get(key)
+        if mine == theirs or HARMLESS.fullmatch(key):
+            continue
+        text = f"{key} is {mine} in its config.json, not {theirs}"
+        if key in TOLD or (key == "max_position_embeddings" and _plain_rope(own) and _plain_rope(base)):
+            found.warnings.append(f"{text}: the base's is used")
+        else:
+            found.problem = found.problem or text
+
+
+def _plain_rope(config: Mapping[str, object]) -> bool:
+    """Tell whether positions are rotary and not scaled, so that their number changes nothing."""
+    rope = config.get("rope_parameters")
+    return isinstance(rope, Mapping) and rope.get("rope_type") == "default"
+
+
+def _compare_tokenizers(found: Kinship, own: PreTrainedTokenizerBase, base: PreTrainedTokenizerBase) -> None:
+    """Note tokens with another id, texts that are split otherwise, added tokens and another chat template."""
+    mine, theirs = own.get_vocab(), base.get_vocab()
+    moved = sorted(token for token in mine.keys() & theirs.keys() if mine[token] != theirs[token])
+    if moved:
+        token = moved[0]
+        found.problem = (
+            f"its tokenizer is another: {len(moved)} tokens have other ids, {token!r} is {mine[token]}, "
+            f"not {theirs[token]}"
+        )
+        return
+    for text in PROBE:
+        if own(text)["input_ids"] != base(text)["input_ids"]:
+            found.problem = f"its tokenizer is another: it splits {text[:20]!r} otherwise"
+            return
+    for what, surplus in (("has", mine.keys() - theirs.keys()), ("lacks", theirs.keys() - mine.keys())):
+        if surplus:
+            shown = ", ".join(map(repr, sorted(surplus)[:3]))
+            found.warnings.append(f"its tokenizer {what} {len(surplus)} tokens ({shown}): the base's is used")
+    if own.chat_template != base.chat_template:
+        found.warnings.append("its chat template is not that of the base, which is used")

@@ -1,0 +1,179 @@
+"""A full expert is a change of its base: any key of its configuration may differ only if it changes no number."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from models import edit_config, llama, qwen2, save_base, tokenizer
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config
+
+from peo_bench.data.checkpoint import checkpoint_job
+from peo_bench.errors import UsageError
+from peo_bench.jobs.store import Store
+from peo_bench.models.kinship import HARMLESS, compare
+
+TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]])
+
+
+def gemma2():
+    from models import SPECIAL, WORDS, _lively
+    from transformers import Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=len(SPECIAL) + len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=128, sliding_window=4,
+        query_pre_attn_scalar=8, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return _lively(Gemma2ForCausalLM, config, 0)
+
+
+def gpt2():
+    from models import SPECIAL, WORDS, _lively
+    from transformers import GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=len(SPECIAL) + len(WORDS), n_positions=128, n_embd=32, n_layer=2, n_head=4, bos_token_id=1,
+        eos_token_id=2,
+    )  # fmt: skip
+    return _lively(GPT2LMHeadModel, config, 0)
+
+
+MODELS = {"llama": llama, "qwen2": qwen2, "gemma2": gemma2, "gpt2": gpt2}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def base(request, tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("kinship"), request.param, MODELS[request.param]()).path / "model"
+
+
+def other_value(key, value):
+    """Return another value of the same type, one that configurations accept where there is such."""
+    known = {
+        "hidden_act": "gelu", "hidden_activation": "relu", "activation_function": "relu", "dtype": "float32",
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "max_position_embeddings": 512,
+        "num_key_value_heads": 4, "num_attention_heads": 2, "n_head": 2, "head_dim": 16, "sliding_window": 2,
+        "layer_types": ["full_attention", "full_attention"], "architectures": ["Other"], "n_inner": 64,
+        "final_logit_softcapping": 1.0, "attn_logit_softcapping": 1.0, "_name_or_path": "elsewhere",
+    }  # fmt: skip
+    if key in known:
+        return known[key]
+    if "drop" in key:
+        return 0.5
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value * 2 + 1 if isinstance(value, int) else value * 100 + 0.01
+    return None
+
+
+def logits(folder):
+    """What the weights in the folder compute by its own configuration; None if they do not make a whole model."""
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
+        )
+        if report["missing_keys"] or report["mismatched_keys"] or report["unexpected_keys"]:
+            return None
+        with torch.no_grad():
+            return model.eval()(TOKENS, return_dict=True).logits
+    except Exception:  # a value that its architecture cannot have
+        return None
+
+
+def test_any_one_key_may_differ_only_if_the_logits_agree(base, tmp_path):
+    keys = AutoModelForCausalLM.from_pretrained(base).config.to_dict()
+    expected = logits(base)
+    folder = Path(shutil.copytree(base, tmp_path / "expert"))
+    original = (base / "config.json").read_text()
+    told, refused = set(), set()
+    for key, value in keys.items():
+        changed = other_value(key, value)
+        if key in ("model_type", "id2label", "label2id") or changed is None or changed == value:
+            continue
+        (folder / "config.json").write_text(original)
+        edit_config(folder, **{key: changed})
+        try:
+            found = compare(folder, base)
+        except UsageError:  # no configuration of this architecture
+            continue
+        if found.problem is None:
+            assert torch.equal(logits(folder), expected), f"{key}: {value} -> {changed} changes the function"
+            told |= {key} if found.warnings else set()
+        else:
+            assert key in found.problem
+            refused.add(key)
+    assert {"eos_token_id", "bos_token_id"} <= told
+    function = {"hidden_act", "hidden_activation", "activation_function", "rms_norm_eps", "layer_norm_epsilon"}
+    function |= {"rope_parameters", "final_logit_softcapping", "attn_logit_softcapping", "query_pre_attn_scalar"}
+    function |= {"attention_bias", "mlp_bias", "num_key_value_heads", "sliding_window", "tie_word_embeddings"}
+    function |= {"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "n_head", "layer_types"}
+    untouched = {key for key in function & keys.keys() if keys[key] is None}
+    assert (function & keys.keys()) - untouched - refused <= {"layer_types"}
+    assert not any(HARMLESS.fullmatch(key) for key in function)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("plain"), "base", llama()).path / "model"
+
+
+def copied(plain, tmp_path, made=None):
+    folder = Path(shutil.copytree(plain, tmp_path / "expert"))
+    if made is not None:
+        for path in [*folder.glob("tokenizer*"), *folder.glob("chat_template*")]:
+            path.unlink()
+        made.save_pretrained(folder)
+    return folder
+
+
+def test_rope_of_older_and_newer_files_is_the_same(plain, tmp_path):
+    folder = copied(plain, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    del config["rope_parameters"]
+    (folder / "config.json").write_text(json.dumps(config | {"rope_theta": 10000.0, "rope_scaling": None}))
+    assert compare(folder, plain).problem is None
+    edit_config(folder, rope_theta=5000.0)
+    assert "rope_parameters" in compare(folder, plain).problem
+    edit_config(folder, rope_theta=10000.0, rope_scaling={"rope_type": "linear", "factor": 2.0})
+    assert "rope_parameters" in compare(folder, plain).problem
+
+
+def test_tokenizers_of_another_kind_are_refused_and_small_changes_are_told(plain, tmp_path):
+    from models import TEMPLATE, WORDS
+    from tokenizers import normalizers
+
+    same = copied(plain, tmp_path / "same")
+    assert (compare(same, plain).problem, compare(same, plain).warnings) == (None, [])
+    swapped = copied(plain, tmp_path / "swapped", tokenizer(words=[WORDS[1], WORDS[0], *WORDS[2:]]))
+    assert "2 tokens have other ids, 'do' is 5, not 6" in compare(swapped, plain).problem
+    lower = tokenizer()
+    lower.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert (
+        "it splits 'The quick brown fox,' otherwise" in compare(copied(plain, tmp_path / "lower", lower), plain).problem
+    )
+    more = tokenizer()
+    more.add_tokens(["<tool>"], special_tokens=True)
+    more.chat_template = TEMPLATE + "!"
+    assert compare(copied(plain, tmp_path / "more", more), plain).warnings == [
+        "its tokenizer has 1 tokens ('<tool>'): the base's is used",
+        "its chat template is not that of the base, which is used",
+    ]
+
+
+def test_a_run_refuses_an_expert_of_another_function_and_tells_what_is_harmless(plain, tmp_path, monkeypatch):
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    store = Store(tmp_path / "store")
+    reference = checkpoint_job(str(plain), "base")
+    store.run(reference)
+    expert = copied(plain, tmp_path)
+    edit_config(expert, eos_token_id=[2, 3])
+    told = store.run(checkpoint_job(str(expert), "delta", reference)).result["warnings"]
+    assert told == ["eos_token_id is [2, 3] in its config.json, not 2: the base's is used"]
+    edit_config(expert, rms_norm_eps=1e-3)
+    job = checkpoint_job(str(expert), "delta", reference)
+    with pytest.raises(UsageError, match=r"does not fit the reference policy \(rms_norm_eps is 0\.001 .*, not 1e-06\)"):
+        store.run(job)
+    assert load_file(expert / "model.safetensors").keys() == load_file(plain / "model.safetensors").keys()
