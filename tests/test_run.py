@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -178,6 +179,19 @@ def test_processes_give_the_same_tables(folder, tmp_path):
     args = [*TINY[:4], "--workers", "2", *TINY[6:]]
     peo_bench(tmp_path, "run", "--methods", "peo,modpo,mod", "--out", "out", *args)
     assert (tmp_path / "out" / "points.csv").read_bytes() == (folder / "out" / "points.csv").read_bytes()
+
+
+def test_a_policy_has_the_same_row_in_any_company(folder, tmp_path):
+    """Evaluated with fewer policies beside it, to the last digit: other batches, other stacks of adapters."""
+    responses = shutil.ignore_patterns("responses-*")
+    shutil.copytree(folder / "cache", tmp_path / "cache", ignore=responses)
+    peo_bench(tmp_path, "run", "--methods", "mod", "--out", "out", *TINY[:-4])
+    among_others, alone = (
+        {tuple(row.values()) for row in csv.DictReader((where / "out" / "points.csv").open()) if row["method"] == "mod"}
+        for where in (folder, tmp_path)
+    )
+    assert alone
+    assert alone == among_others
 
 
 def test_a_locked_run_folder_exits_4(folder):

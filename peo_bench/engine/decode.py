@@ -2,7 +2,8 @@
 
 log pi = sum_j a_j log pi_j + const. The first source of every row runs in `generate`; a logits processor forwards the
 other sources with their own key-value caches, mixes, applies temperature and top-p, and adds Gumbel noise. Decoding is
-greedy, so each token is an exact sample from the mixture (Gumbel-max), with the common random numbers of `noise`.
+greedy, so each token is an exact sample from the mixture (Gumbel-max), with the common random numbers of `noise`. Near
+ties are decided on logits of the row alone, so that no answer depends on the rows beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.engine.noise import gumbel
+from peo_bench.engine.ties import perturbed
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,22 @@ class Auxiliary:
         scores.index_add_(0, self.source.rows, self.source.coefficients[:, None] * logits[:, -1])
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What tells the rows of a batch apart, and how they end.
+
+    `prompts` are token ids, `keys` index the noise, `stop` are the ids that end an answer, `pad` fills the width.
+    `alone(row, ids)` returns log pi (vocabulary,) of a row's next token by forwards of that row only; None lets
+    rounding decide near ties.
+    """
+
+    prompts: Sequence[Sequence[int]]
+    keys: Sequence[int]
+    stop: Sequence[int]
+    pad: int
+    alone: Callable[[int, list[int]], Tensor] | None = None
+
+
 class MixtureSampler(LogitsProcessor):  # type: ignore[misc]
     """Turn the first source's logits into log pi / T + noise, whose argmax is a sample from pi.
 
@@ -90,22 +108,30 @@ class MixtureSampler(LogitsProcessor):  # type: ignore[misc]
     top-p nor the argmax sees.
     """
 
-    def __init__(self, passes: Sequence[Pass], keys: Tensor, prompt_mask: Tensor, decoding: Decoding) -> None:
-        """`passes[0]` runs in `generate`; `keys` (rows,) int64 index the noise."""
+    def __init__(self, passes: Sequence[Pass], prompt_mask: Tensor, rows: Rows, decoding: Decoding) -> None:
+        """`passes[0]` runs in `generate`."""
         self.first = passes[0]
         self.others = [Auxiliary(source, prompt_mask, decoding.max_new_tokens) for source in passes[1:]]
-        self.plain = self.first.is_plain(len(keys))
-        self.keys, self.width, self.decoding = keys, prompt_mask.shape[1], decoding
+        self.plain = self.first.is_plain(len(rows.keys))
+        self.prompt_mask, self.rows, self.decoding = prompt_mask, rows, decoding
+        self.keys = torch.tensor(rows.keys, device=prompt_mask.device)
+        self.stop = torch.tensor(rows.stop, device=prompt_mask.device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the perturbed scores (rows, vocabulary) for position `len(answer so far)`."""
-        scores = self._mixed(input_ids, scores)
-        if self.decoding.temperature == 0:
-            return scores
-        scores = scores / self.decoding.temperature
-        if self.decoding.top_p < 1:
-            scores = nucleus(scores, self.decoding.top_p)
-        return scores + gumbel(self.keys, input_ids.shape[1] - self.width, scores.shape[1])
+        width = self.prompt_mask.shape[1]
+        noise = None
+        if self.decoding.temperature > 0:
+            noise = gumbel(self.keys, input_ids.shape[1] - width, scores.shape[1])
+        scores, tied = perturbed(self._mixed(input_ids, scores), noise, self.decoding)
+        if self.rows.alone and tied.any():
+            running = ~torch.isin(input_ids[:, width:], self.stop).any(dim=1)
+            for row in (tied & running).nonzero().flatten().tolist():
+                start = int(width - self.prompt_mask[row].sum())
+                alone = self.rows.alone(row, input_ids[row, start:].tolist())
+                scores[row] = perturbed(alone[None], None if noise is None else noise[row, None], self.decoding)[0]
+            self.first.enter()
+        return scores
 
     def _mixed(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if not self.plain:
@@ -117,30 +143,14 @@ class MixtureSampler(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-def nucleus(scores: Tensor, top_p: float) -> Tensor:
-    """Set to -inf all but the smallest set of most probable tokens with mass >= top_p (Holtzman et al. 2020)."""
-    ordered, order = scores.sort(dim=-1, descending=True)
-    probabilities = ordered.softmax(dim=-1)
-    outside = probabilities.cumsum(dim=-1) - probabilities >= top_p
-    return scores.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
-
-
-def decode(
-    passes: Sequence[Pass],
-    prompts: Sequence[Sequence[int]],
-    keys: Sequence[int],
-    decoding: Decoding,
-    stop: Sequence[int],
-    pad: int,
-) -> list[tuple[int, ...]]:
+def decode(passes: Sequence[Pass], rows: Rows, decoding: Decoding) -> list[tuple[int, ...]]:
     """Return each row's answer tokens, its stop token included if it came within `max_new_tokens`."""
-    device = passes[0].rows.device
-    ids, mask = left_padded(prompts, pad, device)
+    ids, mask = left_padded(rows.prompts, rows.pad, passes[0].rows.device)
     config = GenerationConfig(
-        max_new_tokens=decoding.max_new_tokens, do_sample=False, eos_token_id=list(stop), pad_token_id=pad
+        max_new_tokens=decoding.max_new_tokens, do_sample=False, eos_token_id=list(rows.stop), pad_token_id=rows.pad
     )
     with torch.inference_mode():
-        sampler = MixtureSampler(passes, torch.tensor(keys, device=device), mask, decoding)
+        sampler = MixtureSampler(passes, mask, rows, decoding)
         passes[0].enter()
         output = passes[0].model.generate(
             input_ids=ids,
@@ -148,7 +158,7 @@ def decode(
             generation_config=config,
             logits_processor=LogitsProcessorList([sampler]),
         )
-    return [_cut(answer, frozenset(stop)) for answer in output[:, ids.shape[1] :].tolist()]
+    return [_cut(answer, frozenset(rows.stop)) for answer in output[:, ids.shape[1] :].tolist()]
 
 
 def _cut(tokens: list[int], stop: frozenset[int]) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ import torch
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Weights
 from peo_bench.engine import likelihood
-from peo_bench.engine.decode import Pass, decode
+from peo_bench.engine.decode import Pass, Rows, decode
 from peo_bench.engine.materialise import Models
 from peo_bench.engine.noise import row_key
 from peo_bench.engine.selection import choose, distinct_drafts, selection_nats
@@ -145,7 +145,7 @@ class Engine:
             job_id, _, column = scorer.partition("/")
             columns = scorer_columns({f"scorer:{column}": self.models.artefact(job_id)}, self.precision)
             prompts, texts = [request.prompt for request in asked], [answer.text for answer in answers]
-            return score_texts(columns, prompts, texts).columns[column]
+            return score_texts(columns, prompts, texts, [request.spec for request in asked]).columns[column]
 
         return choose(requests, drafts, scores)
 
@@ -223,8 +223,18 @@ class Engine:
         base = requests[0].spec.mix[0][1].base
         tokenizer, stop = self.models.tokenizer(base), self.models.stop_ids(base)
         keys = [row_key(self.noise_seed, r.prompt_id, r.sample) for r in requests]
-        prompts = [self._prompt(r) for r in requests]
-        answers = decode(plan.passes([r.spec for r in requests]), prompts, keys, decoding, stop, _pad(tokenizer, stop))
+        pad = _pad(tokenizer, stop)
+
+        def alone(row: int, ids: list[int]) -> torch.Tensor:
+            """Return log pi (vocabulary,) of the next token, by passes that hold this row only."""
+            spec = requests[row].spec
+            packed = likelihood.pack([ids], [[pad]], pad, self.models.device)
+            return likelihood.log_policy(_Plan(self.models, [spec]).passes([spec]), packed)[0, 0]
+
+        rows = Rows(
+            [self._prompt(r) for r in requests], keys, stop, pad, alone if self.precision == "float32" else None
+        )
+        answers = decode(plan.passes([r.spec for r in requests]), rows, decoding)
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [
             Response(answer, text.strip(), answer[-1] not in stop) for answer, text in zip(answers, texts, strict=True)

@@ -126,6 +126,9 @@ def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
+STACKS = 16
+"""How many sets of adapters stay stacked on the device; policies evaluated one after another need few at a time."""
+
 State = Mapping[str, tuple[Tensor, Tensor, Tensor]]
 """Per module: A^T (in, total_rank), B^T (total_rank, out) and the coefficients (rows, 1, total_rank)."""
 
@@ -189,6 +192,8 @@ class RowLora:
         """Return per module A^T, B^T (the model's precision) and the adapter (total_rank,) each rank belongs to."""
         key = tuple(adapter.name for adapter in adapters)
         if key not in self._stacks:
+            if len(self._stacks) == STACKS:
+                del self._stacks[next(iter(self._stacks))]
             like = next(self.model.parameters())
             modules = sorted({module for adapter in adapters for module in adapter.factors})
             self._stacks[key] = {module: _stacked(module, adapters, like) for module in modules}

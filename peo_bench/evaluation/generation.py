@@ -57,8 +57,9 @@ def generate(
 
 
 def score(columns: Columns, requests: Sequence[Request], responses: Sequence[Response]) -> Scores:
-    """Return the scores of all responses by column, see `score_texts`."""
-    return score_texts(columns, [request.prompt for request in requests], [response.text for response in responses])
+    """Return the scores of all responses by column, every policy's apart, see `score_texts`."""
+    prompts, answers = [request.prompt for request in requests], [response.text for response in responses]
+    return score_texts(columns, prompts, answers, [request.spec for request in requests])
 
 
 def charge(requests: Sequence[Request], responses: Sequence[Response], n_scorers: int, evaluations: int) -> Cost:

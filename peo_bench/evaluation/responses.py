@@ -50,9 +50,11 @@ def _evaluate(store: Store, jobs: list[Job], scratch: Path, progress: Progress) 
     requests, responses = generate(engine, specs, prompts, Decoding.model_validate(decoding), journal, progress)
     scorers = _scorers(first, store, precision)
     scores = score(scorers, requests, responses)
+    own = [slice(i * len(prompts), (i + 1) * len(prompts)) for i in range(len(jobs))]
     reference = policy(first.needs["reference"].id)
-    kl = engine.kl(requests, responses, reference)
-    bound = engine.kl_bound(requests, responses, reference)
+    # Policy by policy: the last digits vary with the batch, and would with what else is evaluated in this run.
+    kl = [value for rows in own for value in engine.kl(requests[rows], responses[rows], reference)]
+    bound = [value for rows in own for value in engine.kl_bound(requests[rows], responses[rows], reference)]
 
     table = pd.DataFrame(
         {
@@ -68,11 +70,10 @@ def _evaluate(store: Store, jobs: list[Job], scratch: Path, progress: Progress) 
         }
     )
     seconds = (time.monotonic() - started) / len(jobs)
-    for i, job in enumerate(jobs):
-        rows = slice(i * len(prompts), (i + 1) * len(prompts))
+    for job, spec, rows in zip(jobs, specs, own, strict=True):
         cost = charge(requests[rows], responses[rows], count_scorers(scorers), 0)
-        own = table.iloc[rows] if specs[i].candidates else table.iloc[rows].drop(columns="kl_bound")
-        write = partial(_write, table=own, scores=scores, rows=rows, cost=cost)
+        part = table.iloc[rows] if spec.candidates else table.iloc[rows].drop(columns="kl_bound")
+        write = partial(_write, table=part, scores=scores, rows=rows, cost=cost)
         store.adopt(job, write, seconds)
     shutil.rmtree(scratch)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -73,25 +73,44 @@ class Scores:
     cut: dict[str, list[bool]]
 
 
-def score_texts(columns: Columns, prompts: list[str], answers: list[str]) -> Scores:
+def score_texts(
+    columns: Columns, prompts: list[str], answers: list[str], groups: Sequence[Hashable] | None = None
+) -> Scores:
     """Return the scores of all answers by column, as the scorers give them; one that is not finite is `Diverged`.
 
-    Labels of one scorer share its forward passes.
+    Labels of one scorer share its forward passes. A score varies in its last digits with the texts in its batch, so
+    texts of different `groups` (by default there is one) are never scored together.
     """
-    scored = {scorer: scorer.score_labels(prompts, answers) for scorer in _models(columns)}
-    scores, cut = {}, {}
-    for name, column in columns.items():
-        if isinstance(column, Label):
-            values = [row[column.number] for row in scored[column.scorer].labels]
-            if any(scored[column.scorer].cut):
-                cut[name] = scored[column.scorer].cut
-        else:
-            values = column.score(prompts, answers)
+    rows: dict[Hashable, list[int]] = {}
+    for i in range(len(answers)):
+        rows.setdefault(groups[i] if groups else None, []).append(i)
+    scores = {name: [0.0] * len(answers) for name in columns}
+    cut = {name: [False] * len(answers) for name in columns}
+    for own in rows.values():
+        found = _score_group(columns, [prompts[i] for i in own], [answers[i] for i in own])
+        for name, (values, shortened) in found.items():
+            for i, value, short in zip(own, values, shortened, strict=True):
+                scores[name][i], cut[name][i] = round(value, DIGITS), short
+    for name, values in scores.items():
         bad = sum(value - value != 0 for value in values)
         if bad:
             raise Diverged(f"scorer {name!r}: {bad} of {len(values)} scores are not finite")
-        scores[name] = [round(value, DIGITS) for value in values]
-    return Scores(scores, cut)
+    return Scores(scores, {name: flags for name, flags in cut.items() if any(flags)})
+
+
+def _score_group(
+    columns: Columns, prompts: list[str], answers: list[str]
+) -> dict[str, tuple[Sequence[float], Sequence[bool]]]:
+    """Return by column the scores, and which texts were shortened."""
+    scored = {scorer: scorer.score_labels(prompts, answers) for scorer in _models(columns)}
+    found: dict[str, tuple[Sequence[float], Sequence[bool]]] = {}
+    for name, column in columns.items():
+        if isinstance(column, Label):
+            labels = scored[column.scorer]
+            found[name] = [row[column.number] for row in labels.labels], labels.cut
+        else:
+            found[name] = column.score(prompts, answers), [False] * len(answers)
+    return found
 
 
 def _models(columns: Columns) -> list[ModelScorer]:

@@ -1,0 +1,108 @@
+"""Near ties: found where rounding could decide a token, and decided on the row alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from peo_bench.core.decoding import Decoding
+from peo_bench.core.spec import PolicySpec, Weights, policy
+from peo_bench.engine import ties
+from peo_bench.engine.decode import Pass
+from peo_bench.engine.engine import Engine, Request
+from peo_bench.engine.ties import TIE, perturbed
+from peo_bench.jobs.job import Handle
+from tests import models
+
+SPECS = [
+    policy("base", [("lora-a", 1.6), ("lora-b", -0.4)]),
+    PolicySpec(((0.4, Weights("base", (("lora-a", 1.0),))), (0.6, Weights("base", (("lora-b", 1.0),))))),
+    policy("base", [("full-a", 0.8), ("full-b", 0.9)]),
+]
+
+
+@pytest.fixture(scope="module")
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
+    return models.standard(tmp_path_factory.mktemp("artefacts"))
+
+
+def tied(probabilities: list[float], noise: list[float] | None, decoding: Decoding) -> bool:
+    scores = torch.tensor([probabilities]).log()
+    return bool(perturbed(scores, None if noise is None else torch.tensor([noise]), decoding)[1])
+
+
+def test_greedy_ties_are_those_of_the_logits() -> None:
+    greedy = Decoding(temperature=0)
+    assert tied([0.4, 0.4 * (1 - TIE / 2), 0.2], None, greedy)
+    assert not tied([0.4, 0.4 * (1 - TIE * 2), 0.2], None, greedy)
+
+
+def test_sampling_ties_are_those_of_scores_and_noise() -> None:
+    """log 0.5 - log 0.25 = 0.693147: noise that makes up for the difference makes the tie."""
+    assert tied([0.5, 0.25, 0.25], [0.0, 0.693147, 0.0], Decoding())
+    assert not tied([0.5, 0.25, 0.25], [0.0, 0.7, 0.0], Decoding())
+
+
+@pytest.mark.parametrize(
+    ("top_p", "noise", "expected"),
+    [
+        (0.5, [0.0, 5.0, 0.0], True),  # the second token would win, and 0.5 < 0.5 is a matter of rounding
+        (0.5, [5.0, 0.0, 0.0], False),  # it is as uncertain there, but cannot win
+        (0.6, [0.0, 5.0, 0.0], False),  # it is surely inside
+        (0.4, [0.0, 5.0, 0.0], False),  # it is surely outside
+    ],
+)
+def test_a_token_at_the_edge_of_the_nucleus_is_a_tie_where_it_could_win(
+    top_p: float, noise: list[float], expected: bool
+) -> None:
+    assert tied([0.5, 0.3, 0.2], noise, Decoding(top_p=top_p)) is expected
+
+
+def test_equally_probable_tokens_on_both_sides_of_the_edge_are_a_tie() -> None:
+    """Which of the two is inside (0.5 + 0.25 >= 0.6) is decided by the order of equal numbers."""
+    assert tied([0.5, 0.25, 0.25], [0.0, 5.0, 0.0], Decoding(top_p=0.6))
+
+
+def test_the_nucleus_is_the_smallest_set_with_the_mass() -> None:
+    scores, _ = perturbed(torch.tensor([[0.1, 0.6, 0.3]]).log(), torch.zeros(1, 3), Decoding(top_p=0.7))
+    assert torch.isinf(scores).tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_no_answer_depends_on_what_the_batch_does_to_logits(
+    artefacts: dict[str, Handle], monkeypatch: pytest.MonkeyPatch, top_p: float
+) -> None:
+    """Batches get logits that are off by up to 0.01, a thousand times fp32's rounding; ties are as wide."""
+    monkeypatch.setattr(ties, "TIE", 0.1)
+    decoding = Decoding(max_new_tokens=12, top_p=top_p)
+    requests = [Request(spec, prompt, prompt, k) for spec in SPECS for prompt in models.PROMPTS for k in range(6)]
+    expected = Engine(artefacts.__getitem__, device="cpu", batch_size=1).generate(requests, decoding)
+    exact = Pass.logits
+    noise = torch.Generator().manual_seed(0)
+
+    def rounded(self: Pass, **inputs: object) -> tuple[torch.Tensor, object]:
+        logits, cache = exact(self, **inputs)
+        if len(logits) > 1:
+            logits = logits + 0.01 * (2 * torch.rand(logits.shape, generator=noise) - 1)
+        return logits, cache
+
+    monkeypatch.setattr(Pass, "logits", rounded)
+    batched = Engine(artefacts.__getitem__, device="cpu", batch_size=64)
+    disturb_first_source(monkeypatch, noise)
+    assert batched.generate(requests, decoding) == expected
+    batched.precision = "bfloat16"  # where near ties are left to rounding
+    assert batched.generate(requests, decoding) != expected
+
+
+def disturb_first_source(monkeypatch: pytest.MonkeyPatch, noise: torch.Generator) -> None:
+    """The first source runs in `generate`, not in `Pass.logits`: its logits are disturbed where they are mixed."""
+    from peo_bench.engine.decode import MixtureSampler
+
+    exact = MixtureSampler._mixed
+
+    def rounded(self: MixtureSampler, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if len(scores) > 1:
+            scores = scores + 0.01 * (2 * torch.rand(scores.shape, generator=noise) - 1)
+        return exact(self, ids, scores)
+
+    monkeypatch.setattr(MixtureSampler, "_mixed", rounded)
