@@ -18,6 +18,7 @@ from tiny_run import TINY, peo_bench
 
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.identity import run_measure
+from peo_bench.runs.request import RunRequest
 from peo_bench.runs.world import build_world, companions, responses_job
 from peo_bench.suites.suite import suite_task
 
@@ -126,10 +127,7 @@ def test_a_suite_selects_with_checkpoints_and_reports_others(where: Path, extern
 
 
 def world_of(where: Path, suite: str, **more: Any) -> Any:
-    config = resolve_config(
-        methods="soup", suite=str(where / suite), model=None, settings=[], seeds=(0,), preferences="3", limit=8,
-        experts=[], policies=[],
-    )  # fmt: skip
+    config = resolve_config(RunRequest(methods="soup", suite=str(where / suite), preferences="3", limit=8))
     task = suite_task(config.suite)
     return config, task, build_world(config, task, more.get("seed", 0))
 

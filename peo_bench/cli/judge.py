@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from peo_bench.cli import Json, app, cache_dir, console, writable_cache
-from peo_bench.cli.run import CARD, Judges, MaxUsd, Set, Suite, card_row
+from peo_bench.cli.run import CARD, card_row
 from peo_bench.errors import UsageError
+from peo_bench.runs.request import Judges, MaxUsd, Set, Suite
 
 if TYPE_CHECKING:
     from peo_bench.judges.labelled import LabelledPair

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 from rich.markup import escape
@@ -18,45 +21,44 @@ from peo_bench.cli import Json, app, cache_dir, console, writable_cache
 from peo_bench.cli.progress import RunProgress
 from peo_bench.errors import UsageError
 from peo_bench.runs.config import RunConfig, resolve_config
+from peo_bench.runs.request import MaxUsd, RunRequest
 
-Methods = Annotated[str, typer.Option("--methods", "-m", help="Comma-separated, or all; see `peo-bench list methods`.")]
-Suite = Annotated[str, typer.Option("--suite", help="A suite's name or the path of a suite file.")]
-Model = Annotated[str | None, typer.Option("--model", help="Base model: smollm2, a folder or a hub id.")]
-Set = Annotated[list[str], typer.Option("--set", help="METHOD.KEY=VALUE or SECTION.KEY=VALUE; may be repeated.")]
-Seed = Annotated[int, typer.Option("--seed", help="Training seed.", min=0)]
-Seeds = Annotated[str | None, typer.Option("--seeds", help="Several training seeds, as in 0,1,2.")]
-Preferences = Annotated[str, typer.Option("--preferences", help="Number of points, or helpful weights as in 0,0.5,1.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="At most so many pairs and prompts of each kind.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where local data files are.")]
-Experts = Annotated[list[str], typer.Option("--expert", help="OBJECTIVE=PATH: use this checkpoint for phase 1.")]
-Judges = Annotated[
-    list[str],
-    typer.Option("--judge", help="openai:MODEL@BASE_URL, scorers or alpaca_eval:CONFIG; repeatable."),
-]
-MaxUsd = Annotated[float | None, typer.Option("--max-usd", help="Most that judges may spend now.", min=0)]
-Policies = Annotated[list[str], typer.Option("--policy", help="NAME=PATH: compare this finished policy as a point.")]
+P = ParamSpec("P")
 
-Capabilities = Annotated[str, typer.Option("--capabilities", help="lm-eval tasks: names or YAML files, by commas.")]
+
+def takes_request(command: Callable[Concatenate[RunRequest, P], None]) -> Callable[..., None]:
+    """Let a command take the options of `RunRequest` where it has one as its first parameter."""
+    hints = get_type_hints(RunRequest, include_extras=True)
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(
+            option.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=option.default if option.default_factory is MISSING else option.default_factory(),
+            annotation=hints[option.name],
+        )
+        for option in fields(RunRequest)
+    ]
+
+    @wraps(command)
+    def expanded(*args: P.args, **given: P.kwargs) -> None:
+        asked: dict[str, Any] = {option.name: given.pop(option.name) for option in shared}
+        command(RunRequest(**asked), *args, **given)
+
+    parameters = [*shared, *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own)]
+    expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return expanded
+
 
 UNUSED = "As in run; no effect on a plan."
 
 
 @app.command()
+@takes_request
 def run(
-    methods: Methods = "peo,modpo",
-    suite: Suite = "sandbox",
-    model: Model = None,
-    set_: Set = [],  # noqa: B006 - typer reads the default, nobody changes it
-    seed: Seed = 0,
-    seeds: Seeds = None,
-    preferences: Preferences = "5",
-    limit: Limit = None,
+    request: RunRequest,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; by default runs/<derived name>.")] = None,
-    data_dir: DataDir = None,
-    expert: Experts = [],  # noqa: B006
-    policy: Policies = [],  # noqa: B006
-    capabilities: Capabilities = "",
-    judge: Judges = [],  # noqa: B006
     max_usd: MaxUsd = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes; by default one per core.", min=1)] = None,
     tracker: Annotated[
@@ -64,9 +66,7 @@ def run(
     ] = None,
 ) -> None:
     """Train, evaluate and compare methods; type the same command again to continue or to see the result."""
-    config = _config(
-        methods, suite, model, set_, seed, seeds, preferences, limit, data_dir, expert, policy, capabilities, judge
-    )
+    config = _config(request)
     from peo_bench.report.build import build_report
     from peo_bench.runs.execute import execute
     from peo_bench.training.tracker import tracking
@@ -93,20 +93,9 @@ def run(
 
 
 @app.command()
+@takes_request
 def plan(
-    methods: Methods = "peo,modpo",
-    suite: Suite = "sandbox",
-    model: Model = None,
-    set_: Set = [],  # noqa: B006
-    seed: Seed = 0,
-    seeds: Seeds = None,
-    preferences: Preferences = "5",
-    limit: Limit = None,
-    data_dir: DataDir = None,
-    expert: Experts = [],  # noqa: B006
-    policy: Policies = [],  # noqa: B006
-    capabilities: Capabilities = "",
-    judge: Judges = [],  # noqa: B006
+    request: RunRequest,
     as_json: Json = False,
     out: Annotated[Path | None, typer.Option("--out", help=UNUSED)] = None,
     max_usd: Annotated[float | None, typer.Option("--max-usd", help=UNUSED, min=0)] = None,
@@ -117,9 +106,7 @@ def plan(
 
     Every option of `run` is taken, so that `run` can be typed over with `plan`.
     """
-    config = _config(
-        methods, suite, model, set_, seed, seeds, preferences, limit, data_dir, expert, policy, capabilities, judge
-    )
+    config = _config(request)
     from peo_bench.runs.plan import plan_run
 
     stages = plan_run(config, cache_dir())
@@ -207,47 +194,13 @@ def _interval(estimate: dict[str, float]) -> str:
     return f"{estimate['value']:.3f} [{estimate['ci_low']:.3f}, {estimate['ci_high']:.3f}]"
 
 
-def _config(
-    methods: str,
-    suite: str,
-    model: str | None,
-    settings: list[str],
-    seed: int,
-    seeds: str | None,
-    preferences: str,
-    limit: int | None,
-    data_dir: Path | None,
-    experts: list[str],
-    policies: list[str],
-    capabilities: str,
-    judges: list[str],
-) -> RunConfig:
-    if data_dir is not None:
-        if not data_dir.is_dir():
-            raise UsageError(
-                f"--data-dir {data_dir}: no such folder: give the folder that holds the suite's data files"
-            )
-        os.environ["PEO_BENCH_DATA_DIR"] = str(data_dir.resolve())
-    return resolve_config(
-        methods=methods,
-        suite=suite,
-        model=model,
-        settings=settings,
-        seeds=(seed,) if seeds is None else _seeds(seeds),
-        preferences=preferences,
-        limit=limit,
-        experts=experts,
-        policies=policies,
-        capabilities=capabilities,
-        judges=judges,
-    )
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and part.isascii() for part in parts):
-        raise UsageError(f"--seeds {text!r}: give whole numbers separated by commas, as in 0,1,2")
-    return tuple(dict.fromkeys(int(part) for part in parts))
+def _config(request: RunRequest) -> RunConfig:
+    folder = request.data_dir
+    if folder is not None:
+        if not folder.is_dir():
+            raise UsageError(f"--data-dir {folder}: no such folder: give the folder that holds the suite's data files")
+        os.environ["PEO_BENCH_DATA_DIR"] = str(folder.resolve())
+    return resolve_config(request)
 
 
 def _command() -> str:

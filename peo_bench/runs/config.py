@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import yaml
@@ -15,6 +14,7 @@ from peo_bench.judges.judge import make_judges
 from peo_bench.lm_eval.capabilities import capability_identity
 from peo_bench.methods import METHODS, make_method
 from peo_bench.registry import check_name
+from peo_bench.runs.request import RunRequest
 from peo_bench.settings import Frozen
 from peo_bench.suites.suite import SuiteConfig, load_suite, with_settings
 
@@ -130,52 +130,45 @@ def all_methods(suite: SuiteConfig) -> tuple[str, ...]:
     return (*plain, *WRAPPED)
 
 
-def resolve_config(
-    *,
-    methods: str,
-    suite: str,
-    model: str | None,
-    settings: list[str],
-    seeds: tuple[int, ...],
-    preferences: str,
-    limit: int | None,
-    experts: list[str],
-    policies: list[str],
-    capabilities: str = "",
-    judges: Sequence[str] = (),
-) -> RunConfig:
+def resolve_config(request: RunRequest) -> RunConfig:
     """Turn the command line into a checked configuration; every problem is a one-line `UsageError`."""
-    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    names = _names(request.methods)
     if not names:
         raise UsageError("--methods is empty: type for instance --methods peo,modpo")
-    config = load_suite(suite)
+    config = load_suite(request.suite)
     if names == ("all",):
         names = all_methods(config)
     every = (*names, *RunConfig(suite=config, methods=names, preferences=(0.5,)).controls)
-    suite_settings, by_method = parse_settings(settings, every)
-    if model is not None:
-        suite_settings["model"] = model
+    suite_settings, by_method = parse_settings(request.set, every)
+    if request.model is not None:
+        suite_settings["model"] = request.model
     for name in names:
         make_method(name, by_method)
-    taken = sorted({*every, "reference", "oracle"} & set(parse_pairs("--policy", policies)))
+    policies = parse_pairs("--policy", request.policy)
+    taken = sorted({*every, "reference", "oracle"} & set(policies))
     if taken:
         raise UsageError(f"--policy {taken[0]}=...: this name belongs to a method of the run: choose another")
-    measured = tuple(dict.fromkeys(name.strip() for name in capabilities.split(",") if name.strip()))
-    for name in measured:
+    capabilities = _names(request.capabilities)
+    for name in capabilities:
         capability_identity(name)
-    if limit is not None and limit < 2:
-        raise UsageError(f"--limit {limit}: give a number of at least 2")
-    resolved = with_settings(config, suite_settings)
-    make_judges(judges, resolved.judge)
+    if request.limit is not None and request.limit < 2:
+        raise UsageError(f"--limit {request.limit}: give a number of at least 2")
+    suite = with_settings(config, suite_settings)
+    make_judges(request.judge, suite.judge)
     return RunConfig(
-        suite=resolved,
+        suite=suite,
         methods=names,
         settings=by_method,
-        seeds=seeds,
-        preferences=parse_preferences(preferences),
-        limit=limit,
-        experts=parse_pairs("--expert", experts),
-        policies=parse_pairs("--policy", policies),
-        capabilities=measured,
-        judges=tuple(judges),
+        seeds=request.training_seeds,
+        preferences=parse_preferences(request.preferences),
+        limit=request.limit,
+        experts=parse_pairs("--expert", request.expert),
+        policies=policies,
+        capabilities=capabilities,
+        judges=tuple(request.judge),
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the comma-separated names in `text`, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -1,0 +1,53 @@
+"""What `run` and `plan` are asked for, as typed: every option is declared here, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from peo_bench.errors import UsageError
+
+Suite = Annotated[str, Option("--suite", help="A suite's name or the path of a suite file.")]
+Set = Annotated[list[str], Option("--set", help="METHOD.KEY=VALUE or SECTION.KEY=VALUE; may be repeated.")]
+Judges = Annotated[
+    list[str], Option("--judge", help="openai:MODEL@BASE_URL, scorers or alpaca_eval:CONFIG; repeatable.")
+]
+MaxUsd = Annotated[float | None, Option("--max-usd", help="Most that judges may spend now.", min=0)]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The options that say what a run is, by name; `resolve_config` checks their values."""
+
+    methods: Annotated[
+        str, Option("--methods", "-m", help="Comma-separated, or all; see `peo-bench list methods`.")
+    ] = "peo,modpo"
+    suite: Suite = "sandbox"
+    model: Annotated[str | None, Option(help="Base model: smollm2, a folder or a hub id.")] = None
+    set: Set = field(default_factory=list)
+    seed: Annotated[int, Option(help="Training seed.", min=0)] = 0
+    seeds: Annotated[str | None, Option(help="Several training seeds, as in 0,1,2.")] = None
+    preferences: Annotated[str, Option(help="Number of points, or helpful weights as in 0,0.5,1.")] = "5"
+    limit: Annotated[int | None, Option(help="At most so many pairs and prompts of each kind.")] = None
+    data_dir: Annotated[Path | None, Option(help="Where local data files are.")] = None
+    expert: Annotated[list[str], Option(help="OBJECTIVE=PATH: use this checkpoint for phase 1.")] = field(
+        default_factory=list
+    )
+    policy: Annotated[list[str], Option(help="NAME=PATH: compare this finished policy as a point.")] = field(
+        default_factory=list
+    )
+    capabilities: Annotated[str, Option(help="lm-eval tasks: names or YAML files, by commas.")] = ""
+    judge: Judges = field(default_factory=list)
+
+    @property
+    def training_seeds(self) -> tuple[int, ...]:
+        """Those of `seeds` where given, else `seed`; raises `UsageError` for what is no whole number."""
+        if self.seeds is None:
+            return (self.seed,)
+        parts = [part.strip() for part in self.seeds.split(",")]
+        if not all(part.isdecimal() and part.isascii() for part in parts):
+            raise UsageError(f"--seeds {self.seeds!r}: give whole numbers separated by commas, as in 0,1,2")
+        return tuple(dict.fromkeys(int(part) for part in parts))
