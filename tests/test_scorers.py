@@ -260,6 +260,10 @@ def test_a_layout_for_one_architecture_refuses_others(
             else:
                 with pytest.raises(UsageError, match="no such artefact"):
                     scorer_job("reward", declared("trained", path), [HELPFUL])
+    for damaged in ("[]", "{", "null"):
+        (ours / "meta.json").write_text(damaged)
+        with pytest.raises(UsageError, match="no such artefact"):
+            scorer_job("reward", declared("trained", ours), [HELPFUL])
 
 
 @pytest.mark.parametrize(("value", "said"), [(0.0, "the same score (0)"), (float("nan"), "not finite")])

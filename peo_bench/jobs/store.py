@@ -4,16 +4,17 @@
     <root>/<kind>/<id>/...           the artefact's files
     <root>/partial/<id>/             a job in progress; kept after a kill for the next attempt
     <root>/locks/<id>.lock           held while a job runs
+    <root>/damaged/<id>.<n>          what was not as it was written, moved here when its job was done again
 
-Every file's size and SHA-256 are in meta.json and are checked on first use in a process; a damaged artefact is said,
-counts as absent, and is replaced when its job is done again.
+Every file's size and SHA-256 are in meta.json, and meta.json's own checksum too; they are checked on first use in a
+process. A damaged artefact is said, once, counts as absent, and is moved aside when its job is done again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,13 +24,12 @@ from typing import Any
 from filelock import FileLock
 
 from peo_bench.files.atomic import follow_umask, sync_dir, write_json
-from peo_bench.jobs.job import Cost, Handle, Job
+from peo_bench.jobs.artefact import META, SCHEMA, Damaged, fingerprint, read_artefact, sealed
+from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.workspace import Progress, Workspace
 
 logger = logging.getLogger(__name__)
-
-SCHEMA = 1
 
 
 class Store:
@@ -39,30 +39,37 @@ class Store:
         """Use `root`, created on first write."""
         self.root = root
         self._checked: dict[str, Handle] = {}
+        self._damaged: set[str] = set()
 
     def path(self, job_id: str) -> Path:
         """Return where the artefact lies or will lie."""
         return self.root / job_id.rpartition("-")[0] / job_id
 
     def get(self, job_id: str) -> Handle | None:
-        """Return the finished artefact, or None if there is none or it is damaged; deletes nothing."""
+        """Return the finished artefact, or None if there is none or it is damaged; changes nothing.
+
+        Raises `UsageError` for an artefact that a newer peo-bench wrote.
+        """
         if job_id in self._checked:
             return self._checked[job_id]
         path = self.path(job_id)
-        try:
-            meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-            damaged = [name for name, known in meta["files"].items() if _fingerprint(path / name) != known]
-        except FileNotFoundError as error:
-            meta, damaged = {}, [] if error.filename == str(path / "meta.json") else [str(error.filename)]
-        except (ValueError, KeyError):
-            meta, damaged = {}, ["meta.json"]
-        if damaged:
-            logger.warning("%s is damaged: %s", path, ", ".join(damaged))
-        if damaged or not meta:
+        if not self._begun(path):
             return None
-        handle = Handle(job_id, path, meta["result"], Cost(**meta["cost"]), meta["seconds"])
+        try:
+            handle = read_artefact(path)
+        except Damaged as reason:
+            if job_id not in self._damaged:
+                logger.warning("%s is damaged (%s): it counts as absent and is built again", path, reason)
+            self._damaged.add(job_id)
+            return None
         self._checked[job_id] = handle
         return handle
+
+    @staticmethod
+    def _begun(path: Path) -> bool:
+        """Say whether what lies at `path` claims to be an artefact; a folder without meta.json does not."""
+        plain = path.is_dir() and not path.is_symlink()
+        return os.path.lexists(path / META) if plain else os.path.lexists(path)
 
     def __getitem__(self, job_id: str) -> Handle:
         """Return the finished artefact; KeyError if there is none."""
@@ -82,6 +89,7 @@ class Store:
                 return finished
             inputs = {role: self[need.id] for role, need in job.needs.items()}
             partial = self.root / "partial" / job.id
+            self._make_way(partial)
             partial.mkdir(parents=True, exist_ok=True)
             work = Workspace(partial, progress, f"{job.label} {job.id.rpartition('-')[2]}")
             started = time.monotonic()
@@ -95,6 +103,7 @@ class Store:
             if finished is not None:
                 return finished
             partial = self.root / "partial" / job.id
+            self._make_way(partial)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             work = Workspace(partial)
@@ -109,9 +118,9 @@ class Store:
         for job_id in job_ids:
             if target.get(job_id) is None:
                 path = target.path(job_id)
-                shutil.rmtree(path, ignore_errors=True)
-                shutil.copytree(self.path(job_id), path, ignore=shutil.ignore_patterns("meta.json"))
-                shutil.copy2(self.path(job_id) / "meta.json", path)
+                target._clear(path)
+                shutil.copytree(self.path(job_id), path, ignore=shutil.ignore_patterns(META))
+                shutil.copy2(self.path(job_id) / META, path)
 
     def lock(self, name: str) -> FileLock:
         """Return the lock of a job (or batch); waits for another process that holds it."""
@@ -121,12 +130,13 @@ class Store:
 
     def _finish(self, job: Job, work: Workspace, result: Mapping[str, Any], seconds: float) -> Handle:
         shutil.rmtree(work.dir / "scratch", ignore_errors=True)
-        (work.dir / "meta.json").unlink(missing_ok=True)
-        written = [file for file in sorted(work.dir.rglob("*")) if file.is_file()]
-        files = {str(file.relative_to(work.dir)): _fingerprint(file) for file in written}
+        (work.dir / META).unlink(missing_ok=True)
+        written = [file for file in sorted(work.dir.rglob("*")) if not file.is_dir()]
+        files = {str(file.relative_to(work.dir)): fingerprint(file) for file in written}
         meta = {
             "schema": SCHEMA,
             "kind": job.kind,
+            "version": JOB_KINDS.get(job.kind).version,
             "params": dict(job.params),
             "needs": {role: need.id for role, need in job.needs.items()},
             "result": dict(result),
@@ -135,16 +145,32 @@ class Store:
             "files": files,
         }
         target = self.path(job.id)
+        self._make_way(target.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         follow_umask(work.dir)
-        write_json(work.dir / "meta.json", meta)
-        shutil.rmtree(target, ignore_errors=True)
+        write_json(work.dir / META, sealed(meta))
+        self._clear(target)
         work.dir.replace(target)
         sync_dir(target.parent)
         return self[job.id]
 
+    def _clear(self, target: Path) -> None:
+        """Take what lies at `target` away: a folder that never became an artefact is deleted, all else moved aside."""
+        self._make_way(target)
+        if self._begun(target):
+            self._aside(target)
+        else:
+            shutil.rmtree(target, ignore_errors=True)
 
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": checksum}
+    def _make_way(self, folder: Path) -> None:
+        """Move aside what is in the place of `folder` and is no folder; a link is moved, never followed."""
+        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+            self._aside(folder)
+
+    def _aside(self, path: Path) -> None:
+        damaged = self.root / "damaged"
+        damaged.mkdir(parents=True, exist_ok=True)
+        names = (damaged / f"{path.name}.{n}" for n in itertools.count(1))
+        free = next(name for name in names if not os.path.lexists(name))
+        path.rename(free)
+        logger.info("%s was damaged and now lies in %s", path, free)

@@ -43,12 +43,20 @@ class RewardModelScorer(ModelScorer):
 def check_artefact(model: str) -> None:
     """Raise `UsageError` unless `model` is the artefact (or its `model/`) of a reward model that peo-bench trained."""
     files = [folder / "meta.json" for folder in (Path(model), Path(model).absolute().parent)]
-    kinds = {json.loads(file.read_text(encoding="utf-8")).get("kind") for file in files if file.is_file()}
-    if "reward-model" not in kinds:
+    if "reward-model" not in map(_kind, files):
         raise UsageError(
             f"{model}: layout trained is for reward and cost models that peo-bench trained, and this is no such "
             "artefact (no meta.json of kind reward-model): use layout: sequence-classification, beaver or hh-gpt2"
         )
+
+
+def _kind(file: Path) -> object:
+    """Return the kind of job that a meta.json names; None if it is absent or no record of an artefact."""
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return meta.get("kind") if isinstance(meta, dict) else None
 
 
 def scoring_tokenizer(path: Path) -> Any:

@@ -1,0 +1,116 @@
+"""What lies in an artefact's folder: its `meta.json`, and whether all of it is as it was written.
+
+`meta.json` holds the checksum of itself, so that not one number in it can change unseen, and its job (kind, version,
+parameters, needs), whose digest is the folder's name. Nothing is opened that is no plain file, and nothing is followed:
+a symbolic link, a device or a pipe where a file was is damage. A checksum is no signature: who may write the store can
+write a whole artefact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from peo_bench.errors import UsageError
+from peo_bench.files.digest import digest
+from peo_bench.files.json_types import JsonObject
+from peo_bench.jobs.job import Cost, Handle
+
+SCHEMA = 2
+META = "meta.json"
+CHECKSUM = "checksum"
+
+
+class Damaged(Exception):
+    """An artefact is not as it was written; the text says what is wrong."""
+
+
+def fingerprint(path: Path) -> JsonObject:
+    """Return the size (bytes) and SHA-256 of a plain file; `Damaged` if it is absent or something else."""
+    require_plain(path)
+    try:
+        with path.open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"size": os.fstat(file.fileno()).st_size, "sha256": checksum}
+    except OSError as error:
+        raise Damaged(f"{path.name}: {error.strerror}") from None
+
+
+def require_plain(path: Path, folder: bool = False) -> None:
+    """Raise `Damaged` unless `path` itself is a plain file (or a folder), not a link to one."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError as error:
+        raise Damaged(f"{path.name}: {error.strerror}") from None
+    if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
+        raise Damaged(f"{path.name} is no plain {'folder' if folder else 'file'}")
+
+
+def sealed(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `meta` with its checksum."""
+    return {**meta, CHECKSUM: digest(dict(meta))}
+
+
+def read_artefact(path: Path) -> Handle:
+    """Return the handle of the artefact at `path`, every file checked; raise `Damaged` if anything differs."""
+    require_plain(path.parent, folder=True)
+    require_plain(path, folder=True)
+    meta = _read_meta(path)
+    for name, known in meta["files"].items():
+        file = path
+        *folders, last = Path(name).parts
+        for part in folders:
+            file = file / part
+            require_plain(file, folder=True)
+        if fingerprint(file / last) != known:
+            raise Damaged(f"{name} is not as it was written")
+    return Handle(path.name, path, meta["result"], Cost(**meta["cost"]), meta["seconds"])
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """Return a `meta.json` that is whole and belongs to the job that the folder is named after."""
+    require_plain(path / META)
+    try:
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise Damaged(f"{META} cannot be read") from None
+    if not isinstance(meta, dict) or not isinstance(meta.get("schema"), int):
+        raise Damaged(f"{META} is no record of an artefact")
+    if meta["schema"] > SCHEMA:
+        raise UsageError(
+            f"{path / META}: written by a newer peo-bench (schema {meta['schema']}, this one reads {SCHEMA}): upgrade "
+            "peo-bench, or set XDG_CACHE_HOME to another cache"
+        )
+    if meta["schema"] < SCHEMA:
+        raise Damaged(f"an older peo-bench wrote it (schema {meta['schema']})")
+    _check_meta(meta, path.name)
+    return meta
+
+
+def _check_meta(meta: Mapping[str, Any], job_id: str) -> None:
+    seal = {key: value for key, value in meta.items() if key != CHECKSUM}
+    if meta.get(CHECKSUM) != _digest(seal):
+        raise Damaged(f"{META} is not as it was written")
+    job = [meta.get(key) for key in ("kind", "version", "params", "needs")]
+    if f"{meta.get('kind')}-{_digest(job)}" != job_id:
+        raise Damaged(f"{META} belongs to another job")
+    shape = {"result": dict, "cost": dict, "files": dict, "seconds": int | float}
+    odd = [key for key, kind in shape.items() if not isinstance(meta.get(key), kind)]
+    if odd or not set(meta["cost"]) <= {count.name for count in fields(Cost)}:
+        raise Damaged(f"{META} has an unknown {' and '.join(odd) or 'cost'}")
+    outside = [name for name in meta["files"] if not Path(name).parts or Path(name).is_absolute() or ".." in name]
+    if outside:
+        raise Damaged(f"{META} names a file outside its folder")
+
+
+def _digest(value: object) -> str | None:
+    try:
+        return digest(value)
+    except ValueError:  # NaN and infinities, which are never written
+        return None

@@ -1,0 +1,151 @@
+"""Artefacts that are not as they were written are built again; nothing is followed, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from peo_bench.errors import UsageError
+from peo_bench.jobs.artefact import CHECKSUM, sealed
+from peo_bench.jobs.job import Cost, Job, job_kind
+from peo_bench.jobs.kinds import JOB_KINDS
+from peo_bench.jobs.store import Store
+
+RUNS: list[str] = []
+
+
+@job_kind("test-stored", version=1)
+def store_value(job, inputs, work):
+    RUNS.append(job.id)
+    (work.dir / "deep").mkdir(exist_ok=True)
+    (work.dir / "deep" / "value.txt").write_text("5")
+    work.charge(Cost(pairs_trained=2))
+    return {"value": 5.5}
+
+
+JOB_KINDS.add("test-stored", store_value)
+JOB = Job("test-stored", {"value": 5, "rate": 0.1})
+
+
+def edit(path, **changes):
+    """Change meta.json as someone would who also renews its checksum."""
+    meta = json.loads((path / "meta.json").read_text())
+    del meta[CHECKSUM]
+    (path / "meta.json").write_text(json.dumps(sealed(meta | changes)))
+
+
+def swap(path, make):
+    """Put something else in the place of `path`."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    make(path)
+
+
+def one_number(path):
+    file = path / "meta.json"
+    file.write_text(file.read_text().replace("5.5", "6.5"))
+
+
+def other_job(path):
+    edit(path, params={"value": 6, "rate": 0.1})
+
+
+def link_to_copy(path):
+    copy = path.parents[2] / "copy" / path.name
+    shutil.copytree(path, copy)
+    swap(path, lambda folder: folder.symlink_to(copy))
+
+
+DAMAGE = {
+    "one number in meta.json": one_number,
+    "meta.json of another job": other_job,
+    "meta.json is a list": lambda path: (path / "meta.json").write_text("[]"),
+    "meta.json is null": lambda path: (path / "meta.json").write_text("null"),
+    "meta.json is a number": lambda path: (path / "meta.json").write_text("7"),
+    "meta.json is empty": lambda path: (path / "meta.json").write_text(""),
+    "meta.json is not UTF-8": lambda path: (path / "meta.json").write_bytes(b"\xff\xfe{}"),
+    "meta.json is nested without end": lambda path: (path / "meta.json").write_text("[" * 200_000),
+    "meta.json is a folder": lambda path: swap(path / "meta.json", os.mkdir),
+    "meta.json is a pipe": lambda path: swap(path / "meta.json", os.mkfifo),
+    "an older schema": lambda path: edit(path, schema=1),
+    "unknown costs": lambda path: edit(path, cost={"watts": 3}),
+    "costs are a list": lambda path: edit(path, cost=[]),
+    "seconds are missing": lambda path: edit(path, seconds=None),
+    "a file outside": lambda path: edit(path, files={"../../../outside": {"size": 0, "sha256": ""}}),
+    "a file is changed": lambda path: (path / "deep" / "value.txt").write_text("6"),
+    "a file is gone": lambda path: (path / "deep" / "value.txt").unlink(),
+    "a file is a folder": lambda path: swap(path / "deep" / "value.txt", os.mkdir),
+    "a file is a pipe": lambda path: swap(path / "deep" / "value.txt", os.mkfifo),
+    "a file links to itself": lambda path: swap(path / "deep" / "value.txt", lambda file: file.symlink_to(file)),
+    "a file is a link": lambda path: swap(path / "deep" / "value.txt", lambda file: file.symlink_to("/etc/hostname")),
+    "a folder is a link": lambda path: swap(path / "deep", lambda folder: folder.symlink_to("/etc")),
+    "a folder is a file": lambda path: swap(path / "deep", lambda folder: folder.write_text("")),
+    "the artefact is a file": lambda path: swap(path, lambda folder: folder.write_text("")),
+    "the artefact is a pipe": lambda path: swap(path, os.mkfifo),
+    "the artefact links to itself": lambda path: swap(path, lambda folder: folder.symlink_to(folder)),
+    "the artefact is a link to a copy": link_to_copy,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_whatever_is_damaged_is_built_again_and_kept_aside(tmp_path, caplog, damage):
+    root = tmp_path / "cache"
+    path = Store(root).run(JOB).path
+    files = json.loads((path / "meta.json").read_text())["files"]
+    DAMAGE[damage](path)
+    RUNS.clear()
+    store = Store(root)
+    assert store.get(JOB.id) is None
+    again = store.run(JOB)
+    assert [JOB.id] == RUNS
+    assert again.result == {"value": 5.5}
+    assert json.loads((again.path / "meta.json").read_text())["files"] == files
+    assert (again.path / "deep" / "value.txt").read_text() == "5"
+    assert [path.name for path in (root / "damaged").iterdir()] == [f"{JOB.id}.1"]
+    assert len([entry for entry in caplog.records if entry.levelname == "WARNING"]) == 1, "said once"
+    assert "is built again" in caplog.text
+
+
+def test_links_are_moved_not_followed(tmp_path):
+    """What a link points to stays as it is: nothing outside the store is read, written or deleted."""
+    root = tmp_path / "cache"
+    path = Store(root).run(JOB).path
+    link_to_copy(path)
+    copy = path.resolve()
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
+    Store(root).run(JOB)
+    assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
+    assert not path.is_symlink()
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text(""), os.mkfifo, lambda path: path.symlink_to("/etc")])
+@pytest.mark.parametrize("where", ["partial", "kind"])
+def test_what_is_in_the_way_is_moved_aside(tmp_path, where, make):
+    """Something that is no folder where a job works, or where artefacts of its kind lie."""
+    place = tmp_path / "partial" / JOB.id if where == "partial" else tmp_path / "test-stored"
+    place.parent.mkdir(exist_ok=True)
+    make(place)
+    assert Store(tmp_path).run(JOB).result == {"value": 5.5}
+    assert len(list((tmp_path / "damaged").iterdir())) == 1
+
+
+def test_a_newer_schema_is_refused_with_a_sentence(tmp_path):
+    path = Store(tmp_path).run(JOB).path
+    edit(path, schema=99)
+    with pytest.raises(UsageError, match=r"written by a newer peo-bench \(schema 99, this one reads 2\): upgrade"):
+        Store(tmp_path).get(JOB.id)
+    assert path.exists(), "what a newer one wrote is not touched"
+
+
+def test_an_artefact_knows_its_job(tmp_path):
+    """Two artefacts exchanged: both are whole, neither is what its name says."""
+    store = Store(tmp_path)
+    other = Job("test-stored", {"value": 6})
+    one, two = store.run(JOB).path, store.run(other).path
+    one.rename(tmp_path / "third")
+    two.rename(one)
+    (tmp_path / "third").rename(two)
+    assert Store(tmp_path).get(JOB.id) is None
+    assert Store(tmp_path).get(other.id) is None
