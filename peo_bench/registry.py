@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from peo_bench.errors import UsageError, unknown
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -34,20 +32,32 @@ def check_name(what: str, name: str) -> str:
 class Registry(Generic[T]):
     """Names of one group of things; values are objects or "module:attribute" strings loaded on first use."""
 
-    def __init__(self, what: str, group: str, builtin: dict[str, str] | None = None) -> None:
-        """`what` is the singular noun for messages, `group` the entry-point group."""
+    def __init__(
+        self,
+        what: str,
+        group: str,
+        builtin: Mapping[str, T | str] | None = None,
+        *,
+        expected: str,
+        valid: Callable[[object], bool],
+    ) -> None:
+        """`what` is the singular noun for messages, `group` the entry-point group.
+
+        `expected` says what the things are ("a subclass of Method"), `valid` whether one is.
+        """
         self.what = what
         self.group = group
+        self.expected = expected
+        self._valid = valid
         self._entries: dict[str, T | str] = dict(builtin or {})
         self._discovered = False
 
     def add(self, name: str, value: T | str) -> None:
-        """Register `value`; a second, different value under one name is an error."""
+        """Register `value`; a second, different value under one name is an error, also where the first is built in."""
         check_name(self.what, name)
-        known = self._entries.get(name, value)
-        if known is not value and not isinstance(known, str):
-            raise UsageError(f"{self.what} {name!r} is registered twice: {known!r} and {value!r}")
-        self._entries[name] = value
+        known = self._entries.setdefault(name, value)
+        if known != value and self._load(name, known) != self._load(name, value):
+            raise UsageError(f"{self.what} {name!r} is registered twice, as {known} and {value}: rename one of them")
 
     def names(self) -> list[str]:
         """Return every known name, sorted."""
@@ -60,20 +70,26 @@ class Registry(Generic[T]):
             self._discover()
         if name not in self._entries:
             raise unknown(self.what, name, self.names(), see=f"peo-bench list {self.what}s")
-        value = self._entries[name]
-        if isinstance(value, str):
-            module, _, attribute = value.partition(":")
-            value = getattr(importlib.import_module(module), attribute)
-            self._entries[name] = value
-        return cast(T, value)
+        return self._load(name, self._entries[name])
+
+    def _load(self, name: str, entry: T | str) -> T:
+        """Return what `entry` stands for; raise `UsageError` if there is no such thing or it is not as expected."""
+        thing: object = entry
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            try:
+                thing = getattr(importlib.import_module(module), attribute)
+            except (ImportError, AttributeError) as error:
+                raise UsageError(
+                    f"{self.what} {name!r}: {entry} cannot be loaded ({error}): mend or remove its package"
+                ) from error
+        if not self._valid(thing):
+            raise UsageError(f"{self.what} {name!r}: {entry} is not {self.expected}")
+        return cast(T, thing)
 
     def _discover(self) -> None:
         if self._discovered:
             return
         self._discovered = True
         for point in entry_points(group=self.group):
-            if point.name in self._entries:
-                raise UsageError(
-                    f"{self.what} {point.name!r} of {point.value} is already taken: rename the entry point"
-                )
             self.add(point.name, point.value)

@@ -48,7 +48,7 @@ data: {kind: sandbox}
         (["run", "--expert", "helpful"], "NAME=PATH"),
         (["run", "--expert", "helpful=/nowhere"], "/nowhere"),
         (["run", "--out", "/proc/none/x"], "choose another folder with --out"),
-        (["list", "metods"], "methods, suites, tasks"),
+        (["list", "metods"], "methods, learners, suites, tasks"),
         (["steer", "nowhere", "hello"], "not a finished run folder"),
         (["steer", "nowhere", "hello", "--helpful", "2"], "off the simplex"),
         (["export", "nowhere", "--to", "x"], "not a finished run folder"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import trl
 from training_fixtures import save_pairs, save_policy, workspace
 
 from peo_bench.errors import UsageError
@@ -85,7 +86,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
 def built(name: str, inputs: dict[str, Handle], path: Path) -> tuple[Any, dict[str, Any]]:
     """The trainer, its model moved away from the reference, and its first batch."""
     params = PARAMS | {"learner": name}
-    make_class = partial(aspect.trainer_class, None, loss=LEARNERS[name].loss)
+    make_class = partial(aspect.trainer_class, None, loss=LEARNERS.get(name).loss)
     trainer = aspect.build_trainer(params, inputs, workspace(path), make_class)
     with torch.no_grad():
         for parameter in trainer.model.parameters():
@@ -226,7 +227,7 @@ def test_limits() -> None:
     torch.testing.assert_close(learners.flex(pairs(w, v / learners.FLEX_REJECTED, p, 0.3, {})), dpo)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", LEARNERS.names())
 def test_every_learner_trains_towards_the_preferred_answers(name, inputs, tmp_path: Path) -> None:
     params = PARAMS | {"learner": name, "epochs": 4.0, "beta": 2.0 if name in ("ln-dpo", "ipo-mean", "simpo") else BETA}
     result = aspect.train_aspect.run(Job("aspect", params), inputs, workspace(tmp_path))
@@ -241,5 +242,44 @@ def test_plain_dpo_is_not_mentioned_in_jobs_and_unknown_names_are_refused() -> N
     suite = load_suite("sandbox")
     assert "learner" not in suite.training.job_params()
     assert with_settings(suite, {"training.learner": "ipo"}).training.job_params()["learner"] == "ipo"
-    with pytest.raises(UsageError, match="known learners are dpo, hinge"):
+    with pytest.raises(
+        UsageError, match=r"training.learner.: unknown learner .ppo.: did you mean sppo.*peo-bench list learners"
+    ):
         with_settings(suite, {"training.learner": "ppo"})
+
+
+class Prepared(Exception):
+    """Carries the rows out that a trainer is given, in its place."""
+
+
+def prepared(name: str, swapped: bool, inputs: dict[str, Handle], path: Path) -> list[dict[str, Any]]:
+    """The rows on which the learner would be trained, by the way that jobs take."""
+    path.mkdir()
+    params = PARAMS | {"learner": name, "swapped": swapped, "epochs": 1.0}
+    with pytest.raises(Prepared) as rows:
+        aspect.train_aspect.run(Job("aspect", params), inputs, workspace(path))
+    return rows.value.args[0]
+
+
+@pytest.mark.parametrize("name", LEARNERS.names())
+def test_swapped_labels_are_swapped_for_every_learner(name, inputs, tmp_path: Path, monkeypatch) -> None:
+    """What was preferred is rejected and the other way round; prompts and their order stay."""
+
+    def refuse(trainer: Any, *, train_dataset: Any, **rest: Any) -> None:
+        raise Prepared(train_dataset.to_list())
+
+    for trainer in (trl.DPOTrainer, trl.KTOTrainer):
+        monkeypatch.setattr(trainer, "__init__", refuse)
+    for module in ("peo_bench.models.loading", "peo_bench.training.kto"):
+        monkeypatch.setattr(f"{module}.load_causal", lambda *args: None)
+    plain = prepared(name, False, inputs, tmp_path / "plain")
+    swapped = prepared(name, True, inputs, tmp_path / "swapped")
+    if name == "kto":
+        judged = [
+            {(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), row["label"]) for row in rows}
+            for rows in (plain, swapped)
+        ]
+        assert judged[1] == {(prompt, answer, not label) for prompt, answer, label in judged[0]} != judged[0]
+    else:
+        sides = [[(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) for row in r] for r in (plain, swapped)]
+        assert sides[1] == [(prompt, rejected, chosen) for prompt, chosen, rejected in sides[0]] != sides[0]

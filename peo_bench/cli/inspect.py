@@ -21,7 +21,7 @@ from peo_bench.errors import UsageError
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="methods|suites|tasks|judges|scorers")], as_json: Json = False
+    what: Annotated[str, typer.Argument(metavar="methods|learners|suites|tasks|judges|scorers")], as_json: Json = False
 ) -> None:
     """List what can be named on the command line."""
     rows = _rows(what)
@@ -42,6 +42,7 @@ def _rows(what: str) -> list[dict[str, Any]]:
     from peo_bench.scorers import SCORERS
     from peo_bench.suites import SUITES, TASKS
     from peo_bench.suites.suite import load_suite, load_task
+    from peo_bench.training.learners import LEARNERS
 
     if what == "methods":
         return [_method(METHODS.get(name)) for name in METHODS.names()]
@@ -59,10 +60,13 @@ def _rows(what: str) -> list[dict[str, Any]]:
             }
             for name, t in tasks.items()
         ]
+    if what == "learners":
+        learners = {name: LEARNERS.get(name) for name in LEARNERS.names()}
+        return [{"name": name, "what": each.note, "reference": each.reference} for name, each in learners.items()]
     if what in ("scorers", "judges"):
         names = (SCORERS if what == "scorers" else JUDGES).names()
         return [{"name": name} for name in names]
-    raise UsageError(f"list {what!r}: type one of methods, suites, tasks, judges, scorers")
+    raise UsageError(f"list {what!r}: type one of methods, learners, suites, tasks, judges, scorers")
 
 
 def _method(method: Any) -> dict[str, Any]:

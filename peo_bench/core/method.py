@@ -55,7 +55,7 @@ class World:
     @property
     def plain_training(self) -> dict[str, Any]:
         """The training settings without phase 1's learner, for methods that have a loss of their own."""
-        return {key: value for key, value in self.training.items() if key != "learner"}
+        return {key: value for key, value in self.training.items() if key not in ("learner", "learner_version")}
 
     def aspect(self, objective: str) -> Job:
         """Return phase 1 for one objective: the expert given by the user, else DPO on its pairs."""

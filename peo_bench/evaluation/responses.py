@@ -23,7 +23,7 @@ from peo_bench.files.journal import Journal
 from peo_bench.jobs.job import Cost, Handle, Job, JobKind, never_alone
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.workspace import Progress, Workspace
-from peo_bench.scorers import SCORERS
+from peo_bench.scorers import registered_scorer
 from peo_bench.scorers.columns import DIGITS, Columns, Scores, count_scorers, scorer_columns
 
 
@@ -94,7 +94,9 @@ def _scorers(job: Job, store: Store, precision: str) -> Columns:
     """Return the scorers by column: registered ones by name, the others by their artefact."""
     registered: Mapping[str, str] = job.params["scorers"]
     artefacts = {role: store[need.id] for role, need in job.needs.items() if role.startswith("scorer:")}
-    return {column: SCORERS.get(name)() for column, name in registered.items()} | scorer_columns(artefacts, precision)
+    return {column: registered_scorer(name) for column, name in registered.items()} | scorer_columns(
+        artefacts, precision
+    )
 
 
 def _bound(job: Job) -> Cost:

@@ -9,6 +9,13 @@ from peo_bench.registry import Registry
 if TYPE_CHECKING:
     from peo_bench.jobs.job import JobKind
 
+
+def _is_kind(thing: object) -> bool:
+    from peo_bench.jobs.job import JobKind
+
+    return isinstance(thing, JobKind)
+
+
 JOB_KINDS: Registry[JobKind] = Registry(
     "job kind",
     "peo_bench.job_kinds",
@@ -38,4 +45,6 @@ JOB_KINDS: Registry[JobKind] = Registry(
         "scorer": "peo_bench.scorers.kinds:import_scorer",
         "sft": "peo_bench.training.sft:train_sft",
     },
+    expected="a function decorated with peo_bench.jobs.job.job_kind",
+    valid=_is_kind,
 )

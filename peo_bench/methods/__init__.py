@@ -9,7 +9,12 @@ from pydantic import ValidationError
 from peo_bench.core.method import Method
 from peo_bench.errors import UsageError, unknown
 from peo_bench.registry import Registry
-from peo_bench.training.learners import LEARNERS
+from peo_bench.training.learners import BUILTIN
+
+
+def _is_method(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Method)
+
 
 METHODS: Registry[type[Method]] = Registry(
     "method",
@@ -42,6 +47,8 @@ METHODS: Registry[type[Method]] = Registry(
         "tchebycheff": "peo_bench.methods.tchebycheff:Tchebycheff",
         "transform-combine": "peo_bench.methods.transform_combine:TransformCombine",
     },
+    expected="a subclass of peo_bench.core.method.Method",
+    valid=_is_method,
 )
 
 
@@ -85,7 +92,7 @@ def methods_table() -> str:
 def learners_table() -> str:
     """Return the table of aspect learners of docs/methods.md."""
     lines = ["| learner | source | what it is | where |", "|---|---|---|---|"]
-    for name, learner in LEARNERS.items():
+    for name, learner in BUILTIN.items():
         where = "ours" if learner.loss else "TRL"
         lines.append(f"| `{name}` | {learner.reference} | {learner.note} | {where} |")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from peo_bench.core.method import World
 from peo_bench.results.measure import Measure, identity_of
-from peo_bench.scorers import SCORERS
+from peo_bench.scorers import scorer_version
 from peo_bench.scorers.kinds import source_of
 from peo_bench.scorers.settings import by_column
 from peo_bench.suites.suite import TaskConfig
@@ -31,7 +31,7 @@ def run_measure(
             scorers[column] = [f"{job.params['layout']} {source_of(job.params)} ({job.id})"]
         elif column in declared:
             scorer = declared[column].model
-            scorers[column] = [f"{scorer} v{SCORERS.get(scorer).version}"]
+            scorers[column] = [f"{scorer} v{scorer_version(scorer)}"]
         else:
             scorers[column] = list(dict.fromkeys(world.scorers[objective.name].id for world in several))
     return Measure(

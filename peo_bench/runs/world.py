@@ -16,7 +16,7 @@ from peo_bench.jobs.job import Job
 from peo_bench.methods import METHODS, make_method
 from peo_bench.runs.config import RunConfig
 from peo_bench.sandbox.kinds import oracle_job
-from peo_bench.scorers import SCORERS
+from peo_bench.scorers import scorer_version
 from peo_bench.scorers.columns import PROXY
 from peo_bench.scorers.kinds import scorer_jobs
 from peo_bench.scorers.settings import by_column
@@ -167,7 +167,7 @@ def responses_job(
         "n_prompts": n,
         "decoding": dict(world.decoding),
         "scorers": registered,
-        "scorer_versions": {name: SCORERS.get(name).version for name in registered.values()},
+        "scorer_versions": {name: scorer_version(name) for name in registered.values()},
         "seed": world.seed,
     }
     return Job("responses", params, needs)

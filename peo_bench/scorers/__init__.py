@@ -9,12 +9,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peo_bench.errors import unknown
+from peo_bench.errors import UsageError, unknown
 from peo_bench.registry import Registry
 
 if TYPE_CHECKING:
     from peo_bench.scorers.columns import RegisteredScorer
     from peo_bench.scorers.model import ModelScorer
+
+
+def _is_scorer(thing: object) -> bool:
+    version = getattr(thing, "version", 1)
+    return isinstance(thing, type) and callable(getattr(thing, "score", None)) and isinstance(version, int)
+
 
 SCORERS: Registry[type[RegisteredScorer]] = Registry(
     "scorer",
@@ -23,6 +29,8 @@ SCORERS: Registry[type[RegisteredScorer]] = Registry(
         "sandbox-cost": "peo_bench.sandbox.gold_scorers:GoldCost",
         "sandbox-reward": "peo_bench.sandbox.gold_scorers:GoldReward",
     },
+    expected="a class with a method score(prompts, answers) and, if it has a version, a whole number",
+    valid=_is_scorer,
 )
 LAYOUTS = {
     "beaver": "peo_bench.scorers.beaver:Beaver",
@@ -32,6 +40,19 @@ LAYOUTS = {
 }
 DESCRIPTION = "scorer.json"
 """Beside `model/` in a "scorer" artefact: layout, template, dtype and columns. Absent where the run trained it."""
+
+
+def scorer_version(name: str) -> int:
+    """Return the version of a registered scorer, 1 where its class gives none."""
+    return getattr(SCORERS.get(name), "version", 1)
+
+
+def registered_scorer(name: str) -> RegisteredScorer:
+    """Return the registered scorer called `name`, ready to score."""
+    try:
+        return SCORERS.get(name)()
+    except TypeError as error:
+        raise UsageError(f"scorer {name!r} cannot be made without arguments ({error})") from error
 
 
 def describe(path: Path) -> Mapping[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
-from peo_bench.errors import Diverged
+from peo_bench.errors import Diverged, UsageError
 from peo_bench.jobs.job import Handle
 from peo_bench.scorers import describe, load_scorer
 from peo_bench.scorers.model import ModelScorer
@@ -27,9 +27,7 @@ class Scorer(Protocol):
 
 
 class RegisteredScorer(Scorer, Protocol):
-    """A scorer that a task names; `version` is raised by hand when its scores change."""
-
-    version: int
+    """A scorer that a task names; its class may have a `version` (1), raised by hand when its scores change."""
 
     def __init__(self) -> None:
         """Load what is needed."""
@@ -109,7 +107,18 @@ def _score_group(
             labels = scored[column.scorer]
             found[name] = [row[column.number] for row in labels.labels], labels.cut
         else:
-            found[name] = column.score(prompts, answers), [False] * len(answers)
+            found[name] = _checked(name, column.score(prompts, answers), len(answers)), [False] * len(answers)
+    return found
+
+
+def _checked(name: str, values: object, n: int) -> list[float]:
+    """Return a scorer's `values` as floats; raise `UsageError` unless they are `n` numbers."""
+    try:
+        found = [float(value) for value in cast(Iterable[float], values)]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"scorer {name!r}: score must return a list of numbers ({error})") from None
+    if len(found) != n:
+        raise UsageError(f"scorer {name!r}: score returned {len(found)} numbers for {n} answers: return one for each")
     return found
 
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from peo_bench.registry import Registry
+from peo_bench.resources import resource_dir
 
-TASKS: Registry[Path] = Registry("task", "peo_bench.tasks")
+EXPECTED = "the pathlib.Path of a YAML file"
 
 
-SUITES: Registry[Path] = Registry("suite", "peo_bench.suites")
+def _is_path(thing: object) -> bool:
+    return isinstance(thing, Path)
+
+
+def _registry(what: str, group: str, folder: Path) -> Registry[Path]:
+    return Registry(what, group, {file.stem: file for file in folder.glob("*.yaml")}, expected=EXPECTED, valid=_is_path)
+
+
+TASKS = _registry("task", "peo_bench.tasks", resource_dir("tasks"))
+SUITES = _registry("suite", "peo_bench.suites", Path(__file__).parent)

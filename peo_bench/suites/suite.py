@@ -11,10 +11,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from peo_bench.core.decoding import Decoding
 from peo_bench.data.prompts import PromptSource
 from peo_bench.data.schema import PairSource
-from peo_bench.errors import UsageError
+from peo_bench.errors import UsageError, unknown
 from peo_bench.judges.settings import JudgeSettings
 from peo_bench.registry import check_name
-from peo_bench.resources import resource_dir
 from peo_bench.scorers.settings import ScorerConfig, by_column, from_text
 from peo_bench.settings import Frozen, check, read_yaml
 from peo_bench.suites import SUITES, TASKS
@@ -136,13 +135,13 @@ class TaskConfig(Frozen):
         by_column(self.scorers)
         return self
 
-
-def register_builtin() -> None:
-    """Make the YAML files of this package known: suites beside this file, tasks in `tasks/`."""
-    for path in sorted(Path(__file__).parent.glob("*.yaml")):
-        SUITES.add(path.stem, path)
-    for path in sorted(resource_dir("tasks").glob("*.yaml")):
-        TASKS.add(path.stem, path)
+    @model_validator(mode="after")
+    def _bounded_by_column(self) -> TaskConfig:
+        columns = {objective.column for objective in self.objectives}
+        if self.reference_point.keys() != columns:
+            given = ", ".join(sorted(self.reference_point)) or "none"
+            raise ValueError(f"reference_point needs the columns {', '.join(sorted(columns))}, it has {given}")
+        return self
 
 
 def load_suite(name_or_path: str) -> SuiteConfig:
@@ -167,10 +166,24 @@ def load_task(name: str) -> TaskConfig:
 def suite_task(suite: SuiteConfig) -> TaskConfig:
     """Return the suite's task with the suite's scorers in place of the task's."""
     task = load_task(suite.task)
+    _check_named(suite, task)
     replaced = by_column(suite.scorers)
     theirs = {} if suite.own_scorers else task.scorers
     kept = {key: s for key, s in theirs.items() if not replaced.keys() & set(s.columns or (key,))}
     return task.model_copy(update={"scorers": kept | suite.scorers})
+
+
+def _check_named(suite: SuiteConfig, task: TaskConfig) -> None:
+    """Raise `UsageError` if the suite gives data or a scorer for an objective or a column that its task lacks."""
+    names, columns = [o.name for o in task.objectives], [o.column for o in task.objectives]
+    sources = suite.data.sources if isinstance(suite.data, PairsData) else ()
+    for what, named, known in (
+        ("objective in data.sources", [source.objective for source in sources], names),
+        ("column in selection_scorers", by_column(suite.selection_scorers), columns),
+    ):
+        for name in named:
+            if name not in known:
+                raise UsageError(f"suite {suite.name}: {unknown(f'{what} for task {suite.task}', name, known)}")
 
 
 def with_settings(suite: SuiteConfig, settings: Mapping[str, Any]) -> SuiteConfig:
@@ -189,6 +202,3 @@ def with_settings(suite: SuiteConfig, settings: Mapping[str, Any]) -> SuiteConfi
 
 def _sections() -> list[str]:
     return [name for name, field in SuiteConfig.model_fields.items() if "Settings" in str(field.annotation)]
-
-
-register_builtin()

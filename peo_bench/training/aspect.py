@@ -21,7 +21,7 @@ from typing import Any
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.learners import LEARNERS, Loss, PairBatch
-from peo_bench.training.pair_rows import pair_lengths, pairs_file, pairs_lengths, shifted, tokenised_pairs
+from peo_bench.training.pair_rows import labelled_pairs, pair_lengths, shifted
 from peo_bench.training.saving import save_trained
 from peo_bench.training.settings import dpo_settings
 
@@ -38,7 +38,7 @@ def pairs_bound(job: Job, split: str = "policy") -> Cost:
     return Cost(pairs_trained=math.ceil(count * job.params.get("epochs", 1.0)))
 
 
-@job_kind("aspect", version=2, bound=pairs_bound)
+@job_kind("aspect", version=3, bound=pairs_bound)
 def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the DPO expert of `params["objective"]`; with `params["swapped"]` on pairs whose labels are swapped."""
     return train_dpo(job.params, inputs, work)
@@ -65,7 +65,7 @@ def train_dpo(
 
             trainer, curve, rows_per_pair = kto.build_trainer(params, inputs, work), kto.CURVE, 2
         else:
-            loss = LEARNERS[settings.learner].loss
+            loss = LEARNERS.get(settings.learner).loss
             trainer = build_trainer(params, inputs, work, partial(trainer_class, shift, loss=loss), weight)
             curve, rows_per_pair = CURVE, 1
         curves = trainers.train(trainer, work, curve)
@@ -106,19 +106,14 @@ def build_trainer(
     set_seed(params["seed"])
     reference = inputs["reference"].path / "model"
     tokenizer = load_tokenizer(reference)
-    path = pairs_file(inputs, params["objective"])
-    dataset = tokenised_pairs(tokenizer, path, settings.max_length, signs)
-    lengths = pairs_lengths(dataset, path, settings.max_length)
-    if params.get("swapped"):
-        names = {"chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids", "chosen": "rejected", "rejected": "chosen"}
-        dataset = dataset.rename_columns(names)
+    dataset, lengths = labelled_pairs(params, inputs, tokenizer, signs)
     order = training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
     lora = settings.form == "lora"
     config = trainer_arguments(params, work, len(order)) | {"beta": settings.beta / weight}
     trainer = make_class(order=order)(
         # bf16 weights are for the frozen trunk under an adapter; what is trained stays fp32 (under autocast).
         model=load_causal(reference, settings.precision if lora else "float32"),
-        args=trainers.one_device(DPOConfig(**config, **LEARNERS[settings.learner].options)),
+        args=trainers.one_device(DPOConfig(**config, **LEARNERS.get(settings.learner).options)),
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=trainers.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,

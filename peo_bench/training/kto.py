@@ -14,7 +14,7 @@ from peo_bench.jobs.job import Handle
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.loading import load_causal, load_tokenizer
 from peo_bench.training import aspect
-from peo_bench.training.pair_rows import pair_lengths, pairs_file, pairs_lengths, tokenised_pairs
+from peo_bench.training.pair_rows import labelled_pairs, pair_lengths
 from peo_bench.training.rows import training_order
 from peo_bench.training.settings import dpo_settings
 
@@ -33,8 +33,7 @@ def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work:
     set_seed(params["seed"])
     reference = inputs["reference"].path / "model"
     tokenizer = load_tokenizer(reference)
-    path = pairs_file(inputs, params["objective"])
-    pairs = tokenised_pairs(tokenizer, path, settings.max_length)
+    pairs, lengths = labelled_pairs(params, inputs, tokenizer)
     order = training_order(pair_lengths(pairs), settings.batch_size, settings.epochs, params["seed"])
     config = aspect.trainer_arguments(params, work, len(order))
     micro = config["per_device_train_batch_size"]
@@ -48,7 +47,7 @@ def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work:
         processing_class=tokenizer,
         peft_config=trainers.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
     )
-    trainer.lengths = pairs_lengths(pairs, path, settings.max_length)
+    trainer.lengths = lengths
     return trainer
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from peo_bench.registry import Registry
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -39,12 +41,16 @@ Loss = Callable[[PairBatch], "Tensor"]
 
 @dataclass(frozen=True)
 class Learner:
-    """A learner: its source, TRL options or a loss of our own, and what to know about it."""
+    """A learner: its source, what it is in a few words, and TRL's options or a loss of one's own.
+
+    `version` is raised by hand when a loss changes, so that what it trained before is not taken for what it trains now.
+    """
 
     reference: str
     note: str
     options: Mapping[str, Any] = field(default_factory=dict)
     loss: Loss | None = None
+    version: int = 1
 
 
 def ipo(pairs: PairBatch) -> Tensor:
@@ -127,7 +133,7 @@ def orpo(pairs: PairBatch) -> Tensor:
     return _likelihood(pairs) - pairs.beta * logsigmoid(log_odds)
 
 
-LEARNERS: Mapping[str, Learner] = {
+BUILTIN: Mapping[str, Learner] = {
     "dpo": Learner("Rafailov et al. 2023, arXiv 2305.18290", "-log sigma(r_w - r_l)"),
     "hinge": Learner("SLiC, Zhao et al. 2023, arXiv 2305.10425", "max(0, 1 - (r_w - r_l))", {"loss_type": "hinge"}),
     "ipo-mean": Learner(
@@ -173,3 +179,16 @@ LEARNERS: Mapping[str, Learner] = {
     "orpo": Learner("Hong et al. 2024, arXiv 2403.07691", "odds ratio, no reference; likelihood of y_w", loss=orpo),
     "bco": Learner("Jung et al. 2024, arXiv 2404.04656", "binary classifier with the shift delta", loss=bco),
 }
+
+
+def _is_learner(thing: object) -> bool:
+    return isinstance(thing, Learner)
+
+
+LEARNERS: Registry[Learner] = Registry(
+    "learner",
+    "peo_bench.learners",
+    BUILTIN,
+    expected="a peo_bench.training.learners.Learner",
+    valid=_is_learner,
+)

@@ -11,6 +11,7 @@ from peo_bench.jobs.job import Handle
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
 from peo_bench.training.lengths import Lengths
 from peo_bench.training.rows import read_rows
+from peo_bench.training.settings import dpo_settings
 
 
 def shifted(dataset: Any, chosen: list[float], rejected: list[float]) -> Any:
@@ -48,6 +49,22 @@ def tokenised_pairs(tokenizer: Any, path: Path, max_length: int, signs: Sequence
         raise UsageError(f"{path}: every prompt is longer than max_length = {max_length} tokens")
     lengths = pair_lengths(dataset)
     return dataset.select(sorted(kept, key=lengths.__getitem__)).flatten_indices()
+
+
+def labelled_pairs(
+    params: Mapping[str, Any], inputs: Mapping[str, Handle], tokenizer: Any, signs: Sequence[str] = ()
+) -> tuple[Any, Lengths]:
+    """Return the pairs on which any learner trains, and what `max_length` did to them; see `tokenised_pairs`.
+
+    With `params["swapped"]`, what was chosen is rejected and the other way round; the order stays.
+    """
+    path, max_length = pairs_file(inputs, params["objective"]), dpo_settings(params).max_length
+    dataset = tokenised_pairs(tokenizer, path, max_length, signs)
+    lengths = pairs_lengths(dataset, path, max_length)
+    if params.get("swapped"):
+        names = {"chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids", "chosen": "rejected", "rejected": "chosen"}
+        dataset = dataset.rename_columns(names)
+    return dataset, lengths
 
 
 def pairs_lengths(dataset: Any, path: Path, max_length: int) -> Lengths:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from peo_bench.errors import UsageError
 from peo_bench.settings import Frozen
 from peo_bench.training.learners import LEARNERS
 
@@ -34,8 +35,10 @@ class DPOSettings(Frozen):
     @field_validator("learner")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in LEARNERS:
-            raise ValueError(f"known learners are {', '.join(LEARNERS)}")
+        try:
+            LEARNERS.get(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
         return name
 
     @model_validator(mode="after")
@@ -46,7 +49,9 @@ class DPOSettings(Frozen):
 
     def job_params(self) -> dict[str, Any]:
         """Return the settings as a job's parameters; plain DPO is not mentioned, so that its jobs keep their ids."""
-        return self.model_dump(mode="json", exclude={"learner"} if self.learner == "dpo" else None)
+        params = self.model_dump(mode="json", exclude={"learner"} if self.learner == "dpo" else None)
+        version = LEARNERS.get(self.learner).version
+        return params | ({"learner_version": version} if version > 1 else {})
 
 
 class RewardModelSettings(Frozen):

@@ -1,0 +1,44 @@
+"""Suite and task files: what one of them names and the other does not know is an error when they are read."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from peo_bench.errors import UsageError
+from peo_bench.suites import SUITES, TASKS
+from peo_bench.suites.suite import TaskConfig, load_suite, load_task, suite_task
+
+
+def test_the_suites_and_tasks_of_the_package_are_consistent():
+    for name in SUITES.names():
+        assert suite_task(load_suite(name)).objectives
+    for name in TASKS.names():
+        assert load_task(name).reference_point
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"data": {"kind": "pairs", "sources": [{"objective": "harmles", "path": "x.jsonl"}]}},
+            r"suite mine: unknown objective in data.sources for task peo_pairs 'harmles': did you mean harmless\?",
+        ),
+        (
+            {"selection_scorers": {"rewards": "sandbox-reward"}},
+            r"suite mine: unknown column in selection_scorers for task peo_pairs 'rewards': did you mean reward\?",
+        ),
+    ],
+)
+def test_names_that_the_task_does_not_know(tmp_path, changes, said):
+    suite = yaml.safe_load(SUITES.get("smollm2").read_text()) | {"name": "mine"} | changes
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite))
+    with pytest.raises(UsageError, match=said):
+        suite_task(load_suite(str(tmp_path / "mine.yaml")))
+
+
+@pytest.mark.parametrize("point", [{"reward": 0.0}, {"reward": 0.0, "cost": 1.0, "kost": 1.0}])
+def test_a_reference_point_has_every_column_and_no_other(point):
+    task = load_task("peo_pairs").model_dump(mode="json")
+    with pytest.raises(ValueError, match="reference_point needs the columns cost, reward, it has"):
+        TaskConfig.model_validate(task | {"reference_point": point})
