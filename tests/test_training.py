@@ -316,11 +316,17 @@ aspect.train_aspect.run(Job("aspect", {params!r}), inputs, work)
 """
 
 
-@pytest.mark.parametrize(("form", "learner"), [("lora", "dpo"), ("full", "dpo"), ("full", "bco")])
+@pytest.mark.parametrize(
+    ("form", "learner", "cut", "first"),
+    [("lora", "dpo", None, 10), ("full", "dpo", "optimizer.pt", 9), ("full", "bco", None, 10)],
+)
 def test_training_killed_and_run_again_gives_the_uninterrupted_weights(
-    form: str, learner: str, inputs: dict[str, Handle], tmp_path: Path
+    form: str, learner: str, cut: str | None, first: int, inputs: dict[str, Handle], tmp_path: Path
 ) -> None:
-    """BCO keeps a running mean, which goes on where it stopped."""
+    """BCO keeps a running mean, which goes on where it stopped; with its last checkpoint cut off, from the one before.
+
+    Checkpoints are written after every step, and the kill comes after the tenth, before its own is.
+    """
     paths = {role: str(value.path) for role, value in inputs.items()}
     script = CHILD.format(
         tests=str(Path(__file__).parent),
@@ -330,13 +336,16 @@ def test_training_killed_and_run_again_gives_the_uninterrupted_weights(
     )
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert child.returncode == -9, child.stderr
-    checkpoints = sorted((tmp_path / "killed" / "scratch" / "trainer").glob("checkpoint-*/complete"))
-    assert len(checkpoints) == 2
+    checkpoints = sorted((tmp_path / "killed" / "scratch" / "trainer").glob("checkpoint-*/complete.json"))
+    assert [path.parent.name for path in checkpoints] == ["checkpoint-8", "checkpoint-9"]
+    if cut:
+        path = checkpoints[-1].parent / cut
+        os.truncate(path, path.stat().st_size // 2)
     steps: list[str] = []
     work = workspace(tmp_path / "killed")
     work.progress = lambda fraction, note: steps.append(note)
     result = aspect.train_aspect.run(Job("aspect", params(form, epochs=2.0, learner=learner)), inputs, work)
-    assert steps == ["step 10/12", "step 11/12", "step 12/12"]
+    assert steps == [f"step {step}/12" for step in range(first, 13)]
     expected, weights = train(inputs, tmp_path / "whole", form=form, epochs=2.0, learner=learner)
     assert equal(load_file(work.dir / WEIGHTS[form]), weights)
     assert result == expected

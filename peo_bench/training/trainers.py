@@ -21,6 +21,7 @@ from peo_bench.errors import Diverged, UsageError
 from peo_bench.files.atomic import write_json
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.process import device
+from peo_bench.training.checkpoints import last_checkpoint, seal
 from peo_bench.training.settings import DPOSettings
 from peo_bench.training.tracker import tracked
 
@@ -29,7 +30,6 @@ CHECKPOINT_SECONDS = 60.0
 a minute, and short jobs write none. Saving consumes no random numbers, so *when* does not change the result."""
 
 POINTS_PER_CURVE = 25
-COMPLETE = "complete"
 MEMORY = "memory.json"
 
 
@@ -171,13 +171,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         control.should_save = due and state.global_step < state.max_steps
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint as complete: one without the mark is never resumed from."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        """Seal the checkpoint: one that is not sealed is never resumed from."""
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.saved = time.monotonic()
 
 
 def train(trainer: Any, work: Workspace, curve: dict[str, str]) -> list[dict[str, float]]:
-    """Train, from the last complete checkpoint if there is one; return the curve.
+    """Train, from the last whole checkpoint if there is one; return the curve.
 
     `curve` maps names of the result ("margin") to TRL's ("rewards/margins"). Raises `Diverged` if a loss or, at the
     end, a weight is not finite.
@@ -185,15 +185,10 @@ def train(trainer: Any, work: Workspace, curve: dict[str, str]) -> list[dict[str
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Watch(work))
     with tracked(trainer, work):
-        trainer.train(resume_from_checkpoint=_last_checkpoint(Path(trainer.args.output_dir)))
+        checkpoint = last_checkpoint(Path(trainer.args.output_dir))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad and not torch.isfinite(parameter).all():
             raise Diverged(f"weight {name} is not finite after training: lower the learning rate")
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     return [{"step": entry["step"]} | {ours: entry[theirs] for ours, theirs in curve.items()} for entry in logs]
-
-
-def _last_checkpoint(directory: Path) -> str | None:
-    found = [path.parent for path in directory.glob(f"checkpoint-*/{COMPLETE}")]
-    latest = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return None if latest is None else str(latest)
