@@ -50,6 +50,7 @@ data: {kind: sandbox}
         (["run", "--out", "/proc/none/x"], "choose another folder with --out"),
         (["list", "metods"], "methods, learners, suites, tasks"),
         (["steer", "nowhere", "hello"], "not a finished run folder"),
+        (["steer", "nowhere", "caf\udce9"], "a prompt is not UTF-8 text"),
         (["steer", "nowhere", "hello", "--helpful", "2"], "off the simplex"),
         (["export", "nowhere", "--to", "x"], "not a finished run folder"),
     ],

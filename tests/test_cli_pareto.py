@@ -54,6 +54,17 @@ def test_the_bound_can_be_named_and_left_out(peo_bench, points):
     assert "1 of 6 points are not better" in out
 
 
+def test_groups_that_differ_by_white_space_are_one_and_said_to_be(peo_bench, tmp_path):
+    (tmp_path / "points.csv").write_text("who,reward,cost\nx,1,5\nx ,2,4\nX,3,3\na  b,1,1\n")
+    code, out, err = peo_bench("pareto", "points.csv", *AXES, "--group", "who", "--json")
+    assert code == 0
+    assert {name: found["n_points"] for name, found in json.loads(out)["groups"].items()} == {"x": 2, "X": 1, "a b": 1}
+    assert err.splitlines() == [
+        "warning: points.csv: who 'x ' counts as 'x': white space tells no groups apart",
+        "warning: points.csv: who 'a  b' counts as 'a b': white space tells no groups apart",
+    ]
+
+
 @pytest.mark.skipif(not KNOWN.exists(), reason=f"published hypervolumes are absent: {KNOWN}")
 def test_published_hypervolumes(peo_bench, tmp_path):
     cases = [case for case in json.loads(KNOWN.read_text()) if case["points"]]

@@ -37,6 +37,11 @@ def winrate(peo_bench):
     return run
 
 
+@pytest.fixture
+def winrate_and_words(peo_bench, winrate):
+    return lambda file: (winrate(file), peo_bench("winrate", str(file))[2])
+
+
 def published(table: str, model: str) -> dict[str, float]:
     return pd.read_csv(ALPACA / "leaderboards" / f"{table}_leaderboard.csv", index_col=0).loc[model].to_dict()
 
@@ -205,6 +210,21 @@ def test_what_is_no_preference_is_left_out_and_counted(winrate, tmp_path):
     found = winrate(save(tmp_path / "a.json", [annotation(i, p) for i, p in enumerate([2, 1, 0, 7, -1, None])]))
     assert [found[key] for key in ("n_total", "n_missing", "n_invalid", "n_draws")] == [3, 1, 2, 1]
     assert found["win_rate"] == 50
+
+
+@pytest.mark.parametrize(
+    ("preferences", "said"),
+    [([0, 1, 1, 0, 1], "preference is 0 in 2 rows, 1 in 3"), ([0, 1, 2], None), ([1, 1], None), ([0, 1.2], None)],
+)
+def test_verdicts_of_0_and_1_alone_get_a_hint_at_their_codes(winrate_and_words, tmp_path, preferences, said):
+    """The field case: five verdicts in which 1 stood for a win, 20 % by alpaca_eval's rule and 60 % as meant."""
+    found, screen = winrate_and_words(save(tmp_path / "a.json", [annotation(i, p) for i, p in enumerate(preferences)]))
+    assert 0 <= found["ci_low"] <= found["win_rate"] <= found["ci_high"] <= 100
+    assert (found["warnings"] != []) == (said is not None)
+    if said:
+        assert found["win_rate"] == 20
+        assert said in found["warnings"][0]
+        assert f"warning: {said}" in screen
 
 
 def test_few_rows_give_null_with_a_reason(winrate, tmp_path):

@@ -165,6 +165,16 @@ def test_malformed_rows_are_counted_and_named_by_line(tmp_path):
         assert message.endswith("expected prompt, chosen, rejected")
 
 
+def test_half_characters_make_a_row_malformed(tmp_path):
+    """A traceback of the tokenizer's after training had started, before."""
+    rows = [ROWS[0] | {key: f"a {half}"} for key in ROWS[0] for half in ("\ud83d", "\udc00 b")]
+    jsonl(tmp_path / "p.jsonl", [ROWS[0], *rows, ROWS[1] | {"prompt": "\U0001f600"}])
+    loaded = load(tmp_path, "p.jsonl")
+    assert [pair.prompt for pair in loaded.items] == [ROWS[0]["prompt"], "\U0001f600"]
+    assert loaded.dropped == {"malformed": 6}
+    assert "prompt holds half a character (a lone surrogate)" in loaded.malformed[0]
+
+
 def test_short_and_long_csv_rows_are_malformed(tmp_path):
     (tmp_path / "p.csv").write_text("prompt,chosen,rejected\na,b,c\nd,e\nf,g,h,i\n")
     assert [text.split(";")[0] for text in load(tmp_path, "p.csv").malformed] == [

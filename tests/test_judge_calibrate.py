@@ -15,9 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from judge_server import FAST, Answer, says, serve, verdict  # noqa: F401 - serve is a fixture
 
 from peo_bench.judges.agreement import agreement, majority, recorded
-from peo_bench.judges.card import by_order, card, effective_wilson
+from peo_bench.judges.card import by_order, card
 from peo_bench.judges.judge import make_judge
 from peo_bench.judges.labelled import read_labelled
+from peo_bench.winrates.winrate import effective_wilson
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 LLMBAR, PANDALM = SHARED / "llmbar/LLMBar", SHARED / "pandalm"

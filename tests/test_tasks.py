@@ -162,6 +162,9 @@ def test_malformed_rows_are_counted_and_named(tmp_path):
     source = PromptSource(path="p.jsonl")
     with pytest.raises(UsageError, match=r"3 of 5 evaluation prompts are malformed, the first at p.jsonl:2: not JSON"):
         read_task_prompts(prompts_identity(source, tmp_path))
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a \\ud83d"}\n{"prompt": "b"}\n')
+    with pytest.raises(UsageError, match=r"1 of 2 .* at p.jsonl:1: prompt holds half a character"):
+        read_task_prompts(prompts_identity(source, tmp_path))
     (tmp_path / "p.jsonl").write_text('{"question": "a"}\n')
     with pytest.raises(UsageError, match="no column 'prompt'"):
         read_task_prompts(prompts_identity(source, tmp_path))

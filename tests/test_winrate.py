@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peo_bench.winrates import winrate
-from peo_bench.winrates.winrate import paired_difference, swapped, win_rate
+from peo_bench.winrates.winrate import graded, paired_difference, rate_interval, swapped, win_rate
 
 PREFERENCE = st.one_of(st.floats(1, 2), st.sampled_from([0.0, 1.0, 1.5, 2.0, float("nan")]))
 SHARED_FIELDS = ("win_rate", "standard_error", "discrete_win_rate", "n_wins", "n_wins_base", "n_draws", "n_total")
@@ -48,6 +48,30 @@ def test_a_difference_changes_sign_with_its_methods(pairs):
     assert one.n == other.n == np.isfinite(winrate.graded(a) - winrate.graded(b)).sum()
     assert [one.value, one.ci_low, one.ci_high] == pytest.approx(
         [-other.value, -other.ci_high, -other.ci_low], nan_ok=True
+    )
+
+
+@given(st.lists(PREFERENCE, min_size=1, max_size=40))
+def test_bounds_of_a_rate_and_of_a_difference_stay_where_such_values_can_be(preferences):
+    rate, other = rate_interval(graded(preferences)), rate_interval(graded(swapped(preferences)))
+    if rate.n > 1:
+        assert 0 <= rate.ci_low <= rate.value + 1e-9
+        assert rate.value - 1e-9 <= rate.ci_high <= 100
+        assert [other.ci_low, other.ci_high] == pytest.approx([100 - rate.ci_high, 100 - rate.ci_low], abs=1e-6)
+    gap = paired_difference(preferences, np.full(len(preferences), 1.0))
+    if gap.n > 1:
+        assert -100 <= gap.ci_low <= gap.ci_high <= 100
+
+
+def test_the_bounds_of_few_verdicts_by_hand():
+    """Four wins and a loss: p 0.8, Var(mean) 0.2 / 5, so the effective size is 0.16 / 0.04 = 4, and t(0.975, 4) 2.776.
+
+    Student's t gave 24.5 to 135.5.
+    """
+    found, t2 = rate_interval([1, 1, 1, 1, 0]), 2.7764451**2
+    middle, half = (0.8 + t2 / 8) / (1 + t2 / 4), 2.7764451 / (1 + t2 / 4) * np.sqrt(0.16 / 4 + t2 / 64)
+    assert [found.value, found.ci_low, found.ci_high] == pytest.approx(
+        [80, 100 * (middle - half), 100 * (middle + half)]
     )
 
 

@@ -82,6 +82,7 @@ def read_points(
 ) -> tuple[dict[str, FloatArray], dict[str, list[int]]]:
     """Return by group the points (n_points, n_objectives) and their rows' numbers, the first below the header being 1.
 
+    White space around and inside the names of groups does not matter; a warning says where it differs.
     Raises UsageError, in one line, for a file, column or cell that cannot be used.
     """
     if len(columns) < 2:
@@ -107,12 +108,19 @@ def read_points(
         raise UsageError(f"{path}: no points below the header")
     points: dict[str, list[list[float]]] = {}
     rows: dict[str, list[int]] = {}
+    respaced: dict[str, str] = {}
     for i, (number, cells) in enumerate(lines[1:], 1):
         if len(cells) != len(header):
             raise UsageError(f"{path}:{number}: has {len(cells)} cells, the header {len(header)}")
-        name = "all" if group is None else cells[header.index(group)]
+        name = "all" if group is None else " ".join(cells[header.index(group)].split())
+        if group is not None and name != cells[header.index(group)]:
+            respaced.setdefault(cells[header.index(group)], name)
         points.setdefault(name, []).append([_number(path, number, c, cells[header.index(c)]) for c in columns])
         rows.setdefault(name, []).append(i)
+    for written, name in respaced.items():
+        typer.echo(
+            f"warning: {path}: {group} {written!r} counts as {name!r}: white space tells no groups apart", err=True
+        )
     return {name: np.array(own) for name, own in points.items()}, rows
 
 

@@ -11,6 +11,7 @@ import typer
 
 from peo_bench.cli import Json, RunFolder, app
 from peo_bench.errors import UsageError
+from peo_bench.files.rows import is_whole
 
 MethodName = Annotated[str, typer.Option("--method", help="A method of the run.")]
 Helpful = Annotated[float, typer.Option("--helpful", help="Weight of helpfulness, 0 to 1; harmlessness gets the rest.")]
@@ -47,6 +48,8 @@ def steer(
     asked = preference(helpful)
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty: give a question to answer")
+    if not all(map(is_whole, prompts)):
+        raise UsageError("a prompt is not UTF-8 text: write it anew")
     from peo_bench.steering.families import answer
 
     answers = answer(run, method, asked, prompts, samples=samples, seed=seed)

@@ -78,7 +78,7 @@ def prompts_job(
     return Job("prompts", params | ({"own": own} if own else {}) | ({"benign": benign} if benign else {}))
 
 
-@job_kind("pairs", version=1)
+@job_kind("pairs", version=2)
 def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write `<objective>-policy.jsonl` and `<objective>-scorer.jsonl`.
 
@@ -102,7 +102,7 @@ def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     return {"pairs": kept, "prompts": prompts, "dropped": counts, "malformed": malformed}
 
 
-@job_kind("prompts", version=1)
+@job_kind("prompts", version=2)
 def build_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write `prompts.jsonl`: validation and test prompts, an equal share from the data of every objective.
 

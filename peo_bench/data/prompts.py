@@ -26,7 +26,7 @@ from peo_bench.data.schema import (
 )
 from peo_bench.data.sources import read_source, source_identity
 from peo_bench.errors import UsageError
-from peo_bench.files.rows import RowError
+from peo_bench.files.rows import RowError, whole_text
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ class PromptSource(DataSource):
                 raise RowError(f"column {name!r} is missing")
             if str(row[name]) != wanted:
                 raise DroppedError(f"{name} is not {wanted}")
+        whole_text(text, column)
         text = transcript_prompt(text, self) if self.layout == "transcripts" else text.strip()
         if not text.strip():
             raise RowError("the prompt is empty")

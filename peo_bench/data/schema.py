@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from peo_bench.files.rows import RowError
+from peo_bench.files.rows import RowError, whole_text
 from peo_bench.settings import Frozen
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
@@ -197,7 +197,7 @@ def _text(fields: Mapping[str, Any], field: str) -> str:
     value = fields[field]
     if not isinstance(value, str):
         raise RowError(f"{field} is {type(value).__name__}, expected text")
-    return value
+    return whole_text(value, field)
 
 
 def _from_pairs(fields: Mapping[str, Any], source: PairSource) -> Fields:
@@ -262,7 +262,7 @@ def category_of(row: Mapping[str, Any], source: DataSource) -> str | None:
     value = row.get(source.category) if source.category else None
     if isinstance(value, Mapping):
         value = "; ".join(str(name) for name, holds in value.items() if holds)
-    return str(value) if value not in (None, "") else None
+    return whole_text(str(value), "category") if value not in (None, "") else None
 
 
 _LAYOUTS: dict[str, Callable[[Mapping[str, Any], PairSource], Fields]] = {

@@ -22,6 +22,22 @@ Row = tuple[str, object]
 """Where a row stands ("file:line") and its content, a `RowError` where it could not be parsed."""
 
 
+def is_whole(text: str) -> bool:
+    r"""Tell whether a text has no half characters (lone surrogates), which JSON can hold and no file and no model can.
+
+    >>> is_whole("\U0001f600"), is_whole("\ud83d")
+    (True, False)
+    """
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def whole_text(text: str, name: str) -> str:
+    """Return `text`; raise `RowError` unless it `is_whole`."""
+    if not is_whole(text):
+        raise RowError(f"{name} holds half a character (a lone surrogate), expected text")
+    return text
+
+
 def file_rows(path: Path, name: str) -> Iterator[Row]:
     """Yield the rows of one file (JSON list, JSON lines, CSV or Parquet; gzip where usual), `name` in their places."""
     reader = READERS.get(file_format(path))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peo_bench.judges.card import by_order, effective_wilson
+from peo_bench.judges.card import by_order
 from peo_bench.judges.labelled import LabelledPair
 from peo_bench.judges.matchups import ORDERS
+from peo_bench.winrates.winrate import effective_wilson
 
 NAMES = {1.0: "a", 0.0: "b", 0.5: "tie"}
 

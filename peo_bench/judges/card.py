@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from peo_bench.files.digest import digest
 from peo_bench.judges.matchups import REFERENCE
 from peo_bench.pareto import crossed_interval
 from peo_bench.winrates.elo import elo
-from peo_bench.winrates.winrate import LEVEL, win_rate
+from peo_bench.winrates.winrate import effective_wilson, win_rate
 
 Floats = npt.NDArray[np.float64]
 
@@ -161,21 +160,3 @@ def interval(table: Floats) -> tuple[float, float]:
         return 100 * low, 100 * high
     crossed = crossed_interval(table)
     return max(0.0, 100 * crossed.ci_low), min(100.0, 100 * crossed.ci_high)
-
-
-def effective_wilson(values: Floats) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of `values` (n,) in [0, 1].
-
-    Wilson's score interval (1927) with the effective sample size p (1 - p) / Var(mean) in place of n, as survey
-    statistics does for clustered shares (Korn & Graubard 1998), and Student's quantile in place of the normal one. It
-    stays inside [0, 1] and does not shrink to a point when every prompt was won; where values do not vary, n is used.
-
-    >>> [round(bound, 3) for bound in effective_wilson(np.ones(50))]
-    [0.925, 1.0]
-    """
-    n, p, variance = len(values), float(np.mean(values)), float(np.var(values, ddof=1))
-    effective = n * p * (1 - p) / variance if variance > 1e-12 else float(n)
-    t = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    centre = (p + t**2 / (2 * effective)) / (1 + t**2 / effective)
-    half = t / (1 + t**2 / effective) * np.sqrt(p * (1 - p) / effective + t**2 / (4 * effective**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))

@@ -20,6 +20,7 @@ from typing import Any
 from peo_bench.core.decoding import Decoding
 from peo_bench.errors import PeoBenchError, UsageError
 from peo_bench.files.digest import digest
+from peo_bench.files.rows import is_whole
 from peo_bench.steering.families import load_family
 
 logger = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def _question(body: bytes) -> tuple[str, float]:
         raise UsageError('a question is JSON: {"prompt": "...", "helpful": 0.5}') from None
     if not isinstance(prompt, str) or not prompt.strip():
         raise UsageError("the prompt is empty: write a question")
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
+    if not is_whole(prompt):
         raise UsageError("the prompt holds half a character (a lone surrogate): write it anew")
     if isinstance(helpful, bool) or not isinstance(helpful, int | float) or not 0 <= helpful <= 1:
         raise UsageError(f"helpful {helpful!r}: give a weight between 0 and 1")

@@ -17,7 +17,7 @@ from peo_bench.winrates.length_controlled import (
     length_controlled,
     standardised_gap,
 )
-from peo_bench.winrates.winrate import FloatArray, graded, mean_interval, win_rate
+from peo_bench.winrates.winrate import FloatArray, graded, rate_interval, win_rate
 
 DOUBTFUL = 1.0
 """Points between a length-controlled value by position and one by instruction that call for a warning."""
@@ -32,7 +32,7 @@ def summarise(annotations: Annotations, files: tuple[DifficultyTable, Regularise
     value, `warnings` what makes one doubtful. `n_without_text` counts rows of which an answer's length is not known:
     they are in the plain rates and in no fit.
     """
-    rate, interval = win_rate(annotations.preference), mean_interval(graded(annotations.preference))
+    rate, interval = win_rate(annotations.preference), rate_interval(graded(annotations.preference))
     known = [text for text in annotations.instruction if text is not None]
     found: dict[str, Any] = {
         "model": annotations.model,
@@ -48,7 +48,20 @@ def summarise(annotations: Annotations, files: tuple[DifficultyTable, Regularise
         "avg_length": _mean(annotations.length_model),
         "avg_length_baseline": _mean(annotations.length_baseline),
     }
-    return found | _length_control(_with_lengths(annotations), files)
+    found |= _length_control(_with_lengths(annotations), files)
+    return found | {"warnings": [*_codes(annotations.preference), *found["warnings"]]}
+
+
+def _codes(preferences: FloatArray) -> list[str]:
+    """Return a hint where all verdicts are 0 and 1, which somebody may have meant as lost and won."""
+    given = preferences[np.isfinite(preferences)]
+    draws, losses = int((given == 0).sum()), int((given == 1).sum())
+    if not draws or draws + losses < len(given):
+        return []
+    return [
+        f"preference is 0 in {draws} rows, 1 in {losses} and nothing else: by alpaca_eval's rule 0 is a draw and 1 a "
+        "win of the baseline; if 1 stands for a win of the model here, write 2 for it and 1 for the baseline's"
+    ]
 
 
 def _length_control(annotations: Annotations, files: tuple[DifficultyTable, Regulariser] | None) -> dict[str, Any]:

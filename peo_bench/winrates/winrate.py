@@ -92,25 +92,46 @@ def swapped(preferences: ArrayLike) -> FloatArray:
     return 2 - graded(preferences)
 
 
-def mean_interval(shares: ArrayLike) -> Interval:
-    """Return 100 times the mean of per-prompt shares (n_prompts,), with Student's t interval over prompts.
+def rate_interval(shares: ArrayLike) -> Interval:
+    """Return 100 times the mean of per-prompt shares (n_prompts,) in [0, 1]; bounds by `effective_wilson`.
 
     A prompt is the unit: average orders, seeds and samples of one prompt first. NaN is left out.
+
+    >>> rate_interval([1, 1, 1]).ci_high
+    100.0
     """
     values = _vector(shares)
-    values = 100 * values[~np.isnan(values)]
+    values = values[~np.isnan(values)]
     n = len(values)
     if n < 2:
-        return Interval(float(values[0]) if n else np.nan, np.nan, np.nan, n)
-    mean, half = float(values.mean()), float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values))
-    return Interval(mean, mean - half, mean + half, n)
+        return Interval(100 * float(values[0]) if n else np.nan, np.nan, np.nan, n)
+    low, high = effective_wilson(values)
+    return Interval(100 * float(values.mean()), 100 * low, 100 * high, n)
+
+
+def effective_wilson(values: FloatArray) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of `values` (n,) in [0, 1].
+
+    Wilson's score interval (1927) with the effective sample size p (1 - p) / Var(mean) in place of n, as survey
+    statistics does for clustered shares (Korn & Graubard 1998), and Student's quantile in place of the normal one. It
+    stays inside [0, 1] and does not shrink to a point when every prompt was won; where values do not vary, n is used.
+
+    >>> [round(bound, 3) for bound in effective_wilson(np.ones(50))]
+    [0.925, 1.0]
+    """
+    n, p, variance = len(values), float(np.mean(values)), float(np.var(values, ddof=1))
+    effective = n * p * (1 - p) / variance if variance > 1e-12 else float(n)
+    t = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    centre = (p + t**2 / (2 * effective)) / (1 + t**2 / effective)
+    half = t / (1 + t**2 / effective) * np.sqrt(p * (1 - p) / effective + t**2 / (4 * effective**2))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def paired_difference(preferences_a: ArrayLike, preferences_b: ArrayLike) -> Interval:
     """Return win rate of A minus win rate of B against one baseline, over the prompts that both have a verdict on.
 
     Prompts are in the same order in both. The interval is Student's t over the prompts' differences, so what makes a
-    prompt easy for both cancels. It covers the choice of prompts, nothing about training.
+    prompt easy for both cancels, cut to -100 and 100. It covers the choice of prompts, nothing about training.
 
     >>> paired_difference([2, 2, 1, 1.5], [1, 2, 1, 1]).value
     37.5
@@ -118,7 +139,12 @@ def paired_difference(preferences_a: ArrayLike, preferences_b: ArrayLike) -> Int
     a, b = graded(preferences_a), graded(preferences_b)
     if a.shape != b.shape:
         raise ValueError(f"{len(a)} preferences of A and {len(b)} of B: give one per prompt, in the same order")
-    return mean_interval(a - b)
+    values = 100 * (a - b)[~np.isnan(a - b)]
+    n = len(values)
+    if n < 2:
+        return Interval(float(values[0]) if n else np.nan, np.nan, np.nan, n)
+    mean, half = float(values.mean()), float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values))
+    return Interval(mean, max(-100.0, mean - half), min(100.0, mean + half), n)
 
 
 def _vector(values: ArrayLike) -> FloatArray:
