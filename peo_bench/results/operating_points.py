@@ -13,6 +13,7 @@ import pandas as pd
 from peo_bench.core.method import Objective, World
 from peo_bench.core.space import Preference
 from peo_bench.core.spec import PolicySpec
+from peo_bench.jobs.job import Job
 from peo_bench.pareto import nondominated
 
 Floats = npt.NDArray[np.float64]
@@ -29,11 +30,15 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Offer:
-    """What a method offers for one asked preference; without one for single policies (reference, external)."""
+    """What a method offers for one asked preference; without one for single policies (reference, external).
+
+    `job` evaluates it on the prompts of `split`.
+    """
 
     method: str
     seed: int
     spec: PolicySpec
+    job: Job
     asked: Preference | None = None
     projected: Preference | None = None
     coefficients: tuple[float, ...] | None = None

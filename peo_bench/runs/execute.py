@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from peo_bench.core.method import World
+from peo_bench.core.method import PolicyFamily, World
 from peo_bench.core.rounds import Built, build_families
-from peo_bench.core.spec import policy
+from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.errors import JobFailed, Locked, UsageError
 from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.validation import utility_scores
@@ -55,17 +55,20 @@ from peo_bench.suites.suite import SandboxData, TaskConfig, suite_task
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class SeedRun:
-    """One training seed: its world, families and the jobs behind each offered policy."""
+    """One training seed: its world, its families, and what is evaluated of them."""
 
     world: World
     built: Built
-    deltas: dict[str, Job]
     beside: Companions
-    offers: list[Offer] = field(default_factory=list)
-    jobs: dict[int, Job] = field(default_factory=dict)
-    extras: Extras = field(default_factory=Extras)
+    offers: tuple[Offer, ...]
+    extras: Extras
+
+    @property
+    def families(self) -> dict[str, PolicyFamily]:
+        """The families by method."""
+        return {name: built.family for name, built in self.built.families.items()}
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,7 @@ def execute(
         with clock("build"):
             seeds = {seed: _build(runner, config, task, seed) for seed in config.seeds}
         with clock("evaluate"):
-            for run in seeds.values():
-                _offer(run, config, task)
-            runner.run([job for run in seeds.values() for job in (*run.jobs.values(), *run.extras.jobs)])
+            runner.run([job for run in seeds.values() for job in (*(o.job for o in run.offers), *run.extras.jobs)])
         with clock("fronts"):
             points, texts, missing = _collect(runner, seeds, config, task)
             handles = runner.outcome.handles
@@ -136,7 +137,8 @@ def execute(
             handles, {s: {n: b.jobs for n, b in run.built.families.items()} for s, run in seeds.items()}
         )
         write_text(out / "curves.csv", curves.to_csv(index=False))
-        notes = (*scorer_notes(list(scorers.values())), *_notes(seeds), *_extra_notes(config, seeds))
+        first = next(iter(seeds.values()))
+        notes = (*scorer_notes(list(scorers.values())), *_notes(first), *extra_notes(config, first.families))
         notes += tuple(job_notes(handles.values()))
         provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers)
         write_folder(out, config, task, measure, points, metrics, texts, costs, search, missing, provenance, judging)
@@ -214,30 +216,38 @@ def _build(runner: Runner, config: RunConfig, task: TaskConfig, seed: int) -> Se
         raise JobFailed(f"the reference policy could not be scored, so nothing can be compared: {reason}")
     deltas = {job_id: job for method in built.families.values() for job_id, job in method.jobs.items()}
     deltas |= {job.id: job for job in beside.externals.values()}
-    offers = [Offer(name, seed, policy(world.reference.id, [(job.id, 1.0)])) for name, job in beside.externals.items()]
-    return SeedRun(world, built, deltas, beside, offers)
+
+    def measured(spec: PolicySpec, split: str) -> Job:
+        n = world.validation_prompts if split == "validation" else scaled(config.suite.test_prompts, config.limit)
+        return responses_job(world, task, spec, deltas, split, n)
+
+    families = {name: built.family for name, built in built.families.items()}
+    offers = tuple(_offers(world, families, beside, measured))
+    return SeedRun(world, built, beside, offers, extra_jobs(config, task, world, offers, families, deltas))
 
 
-def _offer(run: SeedRun, config: RunConfig, task: TaskConfig) -> None:
-    """List what is to be evaluated: the reference on both splits, then every method at every preference."""
-    reference = policy(run.world.reference.id)
-    seed = run.world.seed
-    offers = [Offer("reference", seed, reference, split=split) for split in ("validation", "test")]
-    for name, built in run.built.families.items():
-        family = built.family
-        for asked in config.simplex:
+def _offers(
+    world: World,
+    families: Mapping[str, PolicyFamily],
+    beside: Companions,
+    measured: Callable[[PolicySpec, str], Job],
+) -> Iterator[Offer]:
+    """List what is to be evaluated: the reference on both splits, every method at every preference, then externals.
+
+    `measured(spec, split)` is the job that evaluates a policy.
+    """
+    reference = policy(world.reference.id)
+    for split in ("validation", "test"):
+        yield Offer("reference", world.seed, reference, measured(reference, split), split=split)
+    for name, family in families.items():
+        for asked in world.preferences:
             projected = family.space.project(asked)
             coefficients = family.coefficients(projected) if family.coefficients else None
-            offers.append(Offer(name, seed, family.resolve(asked), asked, projected, coefficients))
-    run.offers = offers + run.offers
-    sizes = {
-        "validation": run.world.validation_prompts,
-        "test": scaled(config.suite.test_prompts, config.limit),
-    }
-    for i, offer in enumerate(run.offers):
-        run.jobs[i] = responses_job(run.world, task, offer.spec, run.deltas, offer.split, sizes[offer.split])
-    families = {name: built.family for name, built in run.built.families.items()}
-    run.extras = extra_jobs(config, task, run.world, run.offers, families, run.deltas)
+            spec = family.resolve(asked)
+            yield Offer(name, world.seed, spec, measured(spec, "test"), asked, projected, coefficients)
+    for name, job in beside.externals.items():
+        spec = policy(world.reference.id, [(job.id, 1.0)])
+        yield Offer(name, world.seed, spec, measured(spec, "test"))
 
 
 def _collect(
@@ -252,11 +262,11 @@ def _collect(
         for name in (*config.methods, *config.controls):
             if name in run.built.lost:
                 missing.append({"what": f"{name}, seed {seed}, all preferences", "reason": run.built.lost[name]})
-        for i, offer in enumerate(run.offers):
-            handle = handles.get(run.jobs[i].id)
+        for offer in run.offers:
+            handle = handles.get(offer.job.id)
             if handle is None:
                 what = f"{offer.method}, seed {seed}, preference {offer.asked}"
-                missing.append({"what": what, "reason": failed[run.jobs[i].id]})
+                missing.append({"what": what, "reason": failed[offer.job.id]})
                 continue
             table = read_responses(handle)
             identity = {"task": config.suite.task, **offer.identity(run.world.objectives)}
@@ -279,20 +289,13 @@ def _oracle(runner: Runner, run: SeedRun, config: RunConfig) -> list[dict[str, A
 
 def _scorers(handles: Mapping[str, Handle], run: SeedRun, reference: pd.DataFrame) -> dict[str, Any]:
     """Return what is recorded of the scorers of one seed."""
-    done = [job for job in run.jobs.values() if job.id in handles]
+    done = [offer.job for offer in run.offers if offer.job.id in handles]
     return scorer_records(run.world, run.beside.units, done, handles, reference)
 
 
-def _extra_notes(config: RunConfig, seeds: Mapping[int, SeedRun]) -> list[str]:
-    return extra_notes(
-        config, {name: built.family for name, built in next(iter(seeds.values())).built.families.items()}
-    )
-
-
-def _notes(seeds: Mapping[int, SeedRun]) -> list[str]:
+def _notes(run: SeedRun) -> list[str]:
     """Say which methods offer the very same policies, with what validation chose for them."""
     notes = []
-    run = next(iter(seeds.values()))
     by_keys: dict[tuple[str, ...], str] = {}
     for name, built in run.built.families.items():
         keys = tuple(built.family.resolve(w).key for w in run.world.preferences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -35,16 +35,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Extras:
-    """Jobs of one seed: answers to benign prompts by offer, capabilities by policy, and the zero of the cost."""
+    """Jobs of one seed: answers to benign prompts, capabilities by policy, and the zero of the cost."""
 
-    benign: list[tuple[Offer, Job]] = field(default_factory=list)
-    capabilities: list[tuple[Measured, Job]] = field(default_factory=list)
-    zero: Job | None = None
+    benign: tuple[Offer, ...]
+    capabilities: tuple[tuple[Measured, Job], ...]
+    zero: Job | None
 
     @property
     def jobs(self) -> list[Job]:
         """Return all of them."""
-        several = [job for _, job in (*self.benign, *self.capabilities)]
+        several = [*(offer.job for offer in self.benign), *(job for _, job in self.capabilities)]
         return [*several, *([self.zero] if self.zero else [])]
 
 
@@ -68,9 +68,12 @@ def extra_jobs(
     def measure(policy: Measured, task: Mapping[str, Any]) -> Job:
         return capability_job(world.reference, policy.spec, deltas, task, settings.limit, precision)
 
+    def benign(offer: Offer) -> Offer:
+        return replace(offer, split="benign", job=responses_job(world, task, offer.spec, deltas, "benign", n))
+
     return Extras(
-        benign=[(offer, responses_job(world, task, offer.spec, deltas, "benign", n)) for offer in tested if n],
-        capabilities=[(policy, measure(policy, identity)) for identity in identities for policy in policies],
+        benign=tuple(benign(offer) for offer in tested if n),
+        capabilities=tuple((policy, measure(policy, identity)) for identity in identities for policy in policies),
         zero=zero_job(world, cost[0]) if cost and cost[1] not in by_column(task.scorers) else None,
     )
 
@@ -100,14 +103,13 @@ def _cost(world: World) -> tuple[str, str] | None:
 
 
 def benign_answers(extras: Extras, handles: Mapping[str, Handle]) -> list[tuple[Offer, pd.DataFrame]]:
-    """Return the answers to benign prompts as offers of the split "benign"."""
-    done = [(offer, job) for offer, job in extras.benign if job.id in handles]
-    return [(replace(offer, split="benign"), read_responses(handles[job.id])) for offer, job in done]
+    """Return the answers to benign prompts, with the offers of that split."""
+    return [(o, read_responses(handles[o.job.id])) for o in extras.benign if o.job.id in handles]
 
 
 def missing_extras(extras: Extras, seed: int, failed: Mapping[str, str]) -> list[dict[str, str]]:
     """Say which extra results are missing, with their reason."""
-    lost = [(f"benign prompts, {o.method}, seed {seed}, preference {o.asked}", job) for o, job in extras.benign]
+    lost = [(f"benign prompts, {o.method}, seed {seed}, preference {o.asked}", o.job) for o in extras.benign]
     for m, job in extras.capabilities:
         name = job.params["task"]["task"]
         lost.append((f"capability {name}, {m.method}, seed {seed}, preference {m.preference}", job))
