@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from training_fixtures import handle, pair_rows, save_pairs, save_policy, sentence, tiny_tokenizer, workspace
 
-from peo_bench.errors import Diverged, UsageError
+from peo_bench.errors import Diverged, JobFailed, UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.models.loading import load_policy, load_tokenizer
 from peo_bench.training import aspect, sft
@@ -357,6 +357,23 @@ def test_a_checkpoint_that_was_not_finished_is_not_resumed_from(inputs: dict[str
     torn.mkdir(parents=True)
     (torn / "trainer_state.json").write_text("{", encoding="utf-8")
     assert aspect.train_aspect.run(Job("aspect", params()), inputs, work)["pairs"] == 48
+
+
+@pytest.mark.parametrize("form", ["lora", "full"])
+def test_the_only_step_of_a_training_is_no_warm_up(form: str, inputs: dict[str, Handle], tmp_path: Path) -> None:
+    """48 pairs in one batch: Adam's first step moves a weight that has a gradient by the learning rate."""
+    whole = {"batch_size": 64, "micro_batch_size": 64, "learning_rate": 1e-3}
+    result, weights = train(inputs, tmp_path, form=form, **whole)
+    assert result["task_vector_norm"] > 0
+    if form == "lora":
+        moved = torch.cat([weight.flatten() for name, weight in weights.items() if "lora_B" in name])
+        assert moved.abs().max().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_training_that_moves_no_weight_is_a_failure(inputs: dict[str, Handle], tmp_path: Path) -> None:
+    """A step of 1e-30 is lost in the rounding of a weight of full size."""
+    with pytest.raises(JobFailed, match="no weight moved in 6 steps: raise the learning rate"):
+        train(inputs, tmp_path, form="full", learning_rate=1e-30)
 
 
 def test_job_kinds_are_importable_without_torch() -> None:

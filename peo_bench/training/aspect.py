@@ -38,7 +38,7 @@ def pairs_bound(job: Job, split: str = "policy") -> Cost:
     return Cost(pairs_trained=math.ceil(count * job.params.get("epochs", 1.0)))
 
 
-@job_kind("aspect", version=3, bound=pairs_bound)
+@job_kind("aspect", version=4, bound=pairs_bound)
 def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the DPO expert of `params["objective"]`; with `params["swapped"]` on pairs whose labels are swapped."""
     return train_dpo(job.params, inputs, work)
@@ -134,7 +134,7 @@ def trainer_arguments(params: Mapping[str, Any], work: Workspace, pairs: int) ->
         precision=settings.precision,
         **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_ratio,
+        warmup_ratio=settings.warmup_ratio,
         beta=settings.beta,
         max_length=settings.max_length,
         precompute_ref_log_probs=True,

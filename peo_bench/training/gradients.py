@@ -105,7 +105,7 @@ def _charged(pairs: int, m: int) -> int:
     return round(pairs * (1 + 2 * m) / 3)
 
 
-@job_kind("gradients", version=2, bound=_bound)
+@job_kind("gradients", version=3, bound=_bound)
 def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train one policy at `params["weights"]` (in the order of `params["objectives"]`) with `params["combiner"]`.
 

@@ -71,7 +71,7 @@ def _bound(job: Job) -> Cost:
     return trained + Cost(scorer_calls=2 * trained.pairs_trained)
 
 
-@job_kind("modpo", version=2, bound=_bound)
+@job_kind("modpo", version=3, bound=_bound)
 def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the policy that weighs `params["objective"]` by `params["weight"]`, the margin's objective by the rest."""
     from peo_bench.models.quiet import quiet

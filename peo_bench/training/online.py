@@ -156,7 +156,7 @@ def _cost(job: Job, answers: int, tokens: int) -> Cost:
     return Cost(examples_trained=answers, responses=answers, tokens_generated=tokens, scorer_calls=calls)
 
 
-@job_kind("online", version=2, bound=_bound)
+@job_kind("online", version=3, bound=_bound)
 def train_online(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train one policy; the result's curves hold reward, KL per answer (nats), length and every objective's utility."""
     from peo_bench.training import trainers
@@ -235,7 +235,7 @@ def _config(params: Mapping[str, Any], work: Workspace, steps: int) -> Any:
         precision=settings.precision,
         **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_ratio,
+        warmup_ratio=settings.warmup_ratio,
         beta=settings.beta,
         num_generations=params["generations"],
         max_completion_length=params["decoding"]["max_new_tokens"],

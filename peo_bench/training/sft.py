@@ -29,7 +29,7 @@ def examples(job: Job) -> Cost:
     return Cost(examples_trained=settings.steps * settings.batch_size)
 
 
-@job_kind("sft", version=1, bound=examples)
+@job_kind("sft", version=2, bound=examples)
 def train_sft(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the model in the corpus job's `init/` on its `corpus.jsonl`; write `model/`."""
     from peo_bench.models.quiet import quiet
@@ -69,7 +69,7 @@ def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> A
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         adam_beta2=0.99,
-        warmup_steps=settings.warmup_ratio,
+        warmup_ratio=settings.warmup_ratio,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )

@@ -17,7 +17,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from peo_bench.errors import Diverged, UsageError
+from peo_bench.errors import Diverged, JobFailed, UsageError
 from peo_bench.files.atomic import write_json
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.process import device
@@ -31,6 +31,7 @@ a minute, and short jobs write none. Saving consumes no random numbers, so *when
 
 POINTS_PER_CURVE = 25
 MEMORY = "memory.json"
+BEGINNING = 4096
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -39,12 +40,15 @@ MEMORY = "memory.json"
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 
-def base_config(work: Workspace, *, seed: int, steps: int, precision: str, **settings: Any) -> dict[str, Any]:
+def base_config(
+    work: Workspace, *, seed: int, steps: int, precision: str, warmup_ratio: float = 0.0, **settings: Any
+) -> dict[str, Any]:
     """Return the keyword arguments shared by every TRL config: AdamW, cosine decay, gradient norm clipped at 1.
 
     TRL's defaults (bf16, gradient checkpointing, trackers, tqdm) are meant for large models on GPUs and are turned off;
     `--tracker` turns one tracker on, see `training.tracker`.
-    Rows are taken as they lie in the dataset, once: see `training_order`.
+    Rows are taken as they lie in the dataset, once: see `training_order`. The rate of the first step of a warm-up is 0,
+    so a training of one step has none.
     """
     return {
         "output_dir": str(work.scratch / "trainer"),
@@ -55,6 +59,7 @@ def base_config(work: Workspace, *, seed: int, steps: int, precision: str, **set
         "bf16": precision == "bfloat16",
         "gradient_checkpointing": False,
         "lr_scheduler_type": "cosine",
+        "warmup_steps": warmup_ratio if steps > 1 else 0,
         "report_to": [],
         "disable_tqdm": True,
         "logging_steps": max(1, steps // POINTS_PER_CURVE),
@@ -180,15 +185,26 @@ def train(trainer: Any, work: Workspace, curve: dict[str, str]) -> list[dict[str
     """Train, from the last whole checkpoint if there is one; return the curve.
 
     `curve` maps names of the result ("margin") to TRL's ("rewards/margins"). Raises `Diverged` if a loss or, at the
-    end, a weight is not finite.
+    end, a weight is not finite, and `JobFailed` if no weight has moved.
     """
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Watch(work))
+    before = _beginnings(trainer.model)
     with tracked(trainer, work):
         checkpoint = last_checkpoint(Path(trainer.args.output_dir))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad and not torch.isfinite(parameter).all():
             raise Diverged(f"weight {name} is not finite after training: lower the learning rate")
+    if all(torch.equal(values, before[name]) for name, values in _beginnings(trainer.model).items()):
+        raise JobFailed(
+            f"no weight moved in {trainer.state.global_step} steps: raise the learning rate, or train on more pairs"
+        )
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     return [{"step": entry["step"]} | {ours: entry[theirs] for ours, theirs in curve.items()} for entry in logs]
+
+
+def _beginnings(model: Any) -> dict[str, torch.Tensor]:
+    """Return the first values of every weight that is trained: enough to see a step of Adam, cheap for any model."""
+    trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return {name: parameter.detach().flatten()[:BEGINNING].cpu().clone() for name, parameter in trained}
