@@ -50,10 +50,11 @@ def train_dpo(
     work: Workspace,
     weight: float = 1.0,
     shift: Shift | None = None,
+    loss: Loss | None = None,
 ) -> dict[str, Any]:
     """Train by DPO at beta / `weight` against the reference policy, its log-probabilities shifted by `shift`.
 
-    Writes `adapter/` (LoRA) or `model/` (full) and returns the job's result.
+    `loss` takes the place of the learner's. Writes `adapter/` (LoRA) or `model/` (full) and returns the job's result.
     """
     from peo_bench.models.quiet import quiet
     from peo_bench.training import trainers
@@ -65,8 +66,8 @@ def train_dpo(
 
             trainer, curve, rows_per_pair = kto.build_trainer(params, inputs, work), kto.CURVE, 2
         else:
-            loss = LEARNERS.get(settings.learner).loss
-            trainer = build_trainer(params, inputs, work, partial(trainer_class, shift, loss=loss), weight)
+            own = loss or LEARNERS.get(settings.learner).loss
+            trainer = build_trainer(params, inputs, work, partial(trainer_class, shift, loss=own), weight)
             curve, rows_per_pair = CURVE, 1
         curves = trainers.train(trainer, work, curve)
         norm = save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
