@@ -6,17 +6,17 @@ import csv
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench import pareto as fronts
 from peo_bench.cli import Json, app, console
 from peo_bench.errors import UsageError, unknown
-from peo_bench.pareto.checks import FloatArray
+
+if TYPE_CHECKING:
+    from peo_bench.pareto.checks import FloatArray
 
 
 @app.command()
@@ -38,6 +38,8 @@ def pareto(
     as_json: Json = False,
 ) -> None:
     """Say how good the fronts of a CSV file's groups are; --json also lists the non-dominated rows."""
+    from peo_bench.pareto import coverage
+
     columns = [*maximize, *minimize]
     directions = [True] * len(maximize) + [False] * len(minimize)
     groups, rows = read_points(file, columns, group)
@@ -52,9 +54,7 @@ def pareto(
         "objectives": [{"column": c, "maximise": up} for c, up in zip(columns, directions, strict=True)],
         "reference": None if bound is None else dict(zip(columns, bound, strict=True)),
         "groups": analysed,
-        "coverage": {
-            a: {b: fronts.coverage(groups[a], groups[b], directions) for b in groups if b != a} for a in groups
-        },
+        "coverage": {a: {b: coverage(groups[a], groups[b], directions) for b in groups if b != a} for a in groups},
     }
     if plot is not None:
         from peo_bench.report.paper import fronts_figure, write_figure
@@ -85,6 +85,8 @@ def read_points(
     White space around and inside the names of groups does not matter; a warning says where it differs.
     Raises UsageError, in one line, for a file, column or cell that cannot be used.
     """
+    import numpy as np
+
     if len(columns) < 2:
         raise UsageError("give at least two objectives, as in --maximize reward --minimize cost")
     if len(set(columns)) < len(columns):
@@ -160,6 +162,10 @@ def _number(path: Path, line: int, column: str, text: str) -> float:
 def _indicators(
     name: str, groups: dict[str, FloatArray], rows: list[int], directions: list[bool], bound: list[float] | None
 ) -> dict[str, Any]:
+    import numpy as np
+
+    from peo_bench import pareto as fronts
+
     points = groups[name]
     mask = fronts.nondominated(points, directions)
     found: dict[str, Any] = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 from rich.markup import escape
@@ -20,8 +20,10 @@ from rich.table import Table
 from peo_bench.cli import Json, app, cache_dir, console, writable_cache
 from peo_bench.cli.progress import RunProgress
 from peo_bench.errors import UsageError
-from peo_bench.runs.config import RunConfig, resolve_config
 from peo_bench.runs.request import MaxUsd, RunRequest
+
+if TYPE_CHECKING:
+    from peo_bench.runs.config import RunConfig
 
 P = ParamSpec("P")
 
@@ -195,6 +197,8 @@ def _interval(estimate: dict[str, float]) -> str:
 
 
 def _config(request: RunRequest) -> RunConfig:
+    from peo_bench.runs.config import resolve_config
+
     folder = request.data_dir
     if folder is not None:
         if not folder.is_dir():

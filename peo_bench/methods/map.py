@@ -18,7 +18,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.stats import qmc
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Preference, Space
@@ -78,6 +77,8 @@ class MAP(Method):
 
 def box_sample(m: int, n: int, seed: int) -> Floats:
     """Return `n` points of the unit box (n, m): as many of its corners as fit, then a scrambled Sobol sequence."""
+    from scipy.stats import qmc
+
     corners = np.array(list(itertools.product((0.0, 1.0), repeat=m)))[: n // 2]
     inner = qmc.Sobol(m, seed=seed).random_base2(int(np.ceil(np.log2(max(2, n)))))[: n - len(corners)]
     return np.vstack([corners, inner])

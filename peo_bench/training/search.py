@@ -12,7 +12,6 @@ from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.preprocessing import PolynomialFeatures
 
 Floats = npt.NDArray[np.float64]
 Search = Generator[Floats, Floats, None]
@@ -80,6 +79,8 @@ def fit_quadratic(points: Floats, values: Floats) -> Callable[[Floats], Floats]:
 
     Raises ValueError with fewer than (m + 1)(m + 2) / 2 points, which do not determine a quadratic.
     """
+    from sklearn.preprocessing import PolynomialFeatures
+
     if len(points) < (points.shape[1] + 1) * (points.shape[1] + 2) // 2:
         raise ValueError(f"{len(points)} points do not determine a quadratic of {points.shape[1]} variables")
     features = PolynomialFeatures(degree=2)
