@@ -19,12 +19,15 @@ from typing import Generic, TypeVar, cast
 from peo_bench.errors import UsageError, unknown
 
 T = TypeVar("T")
-NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def check_name(what: str, name: str) -> str:
-    """Return `name` if it is safe as a file and registry name, else raise `UsageError`."""
-    if not NAME.match(name):
+    """Return `name` if it is safe as a file and registry name, else raise `UsageError`.
+
+    Names are checked where they are given and, since a folder may come from somebody else, where they are read.
+    """
+    if not NAME.fullmatch(name):
         raise UsageError(f"{what} {name!r} is not a valid name: use a-z, 0-9, '.', '_' and '-', at most 64 characters")
     return name
 

@@ -226,9 +226,10 @@ def test_unknown_names_get_a_suggestion():
 
 
 def test_collisions_and_bad_names_are_errors():
-    registry: Registry[object] = Registry("thing", "peo_bench.things")
+    registry: Registry[object] = Registry("thing", "peo_bench.things", expected="anything", valid=lambda it: True)
     registry.add("one", object())
     with pytest.raises(UsageError, match="twice"):
         registry.add("one", object())
-    with pytest.raises(UsageError, match="not a valid name"):
-        registry.add("../evil", object())
+    for name in ("../evil", "mine\n", "", "a/b", "x" * 65):
+        with pytest.raises(UsageError, match="not a valid name"):
+            registry.add(name, object())

@@ -211,6 +211,35 @@ def test_what_does_not_belong_is_refused(peo_bench, board, tmp_path):
     )
 
 
+def renamed(folder: Path, old: str, new: str) -> None:
+    """Give a method another name in every file of a run folder."""
+    for name in ("run.json", "metrics.json", "costs.json", "points.csv"):
+        path = folder / name
+        path.write_text(path.read_text().replace(old, new))
+    texts = pd.read_parquet(folder / "generations.parquet")
+    texts.assign(method=texts["method"].replace(old, new)).to_parquet(folder / "generations.parquet")
+
+
+def test_names_in_a_received_folder_lead_nowhere(peo_bench, board, tmp_path):
+    """Neither a method, nor a task, nor a link makes a board write outside its folder."""
+    before = {path for path in tmp_path.rglob("*") if "received" not in path.parts}
+    for old, new in (("modpo", "../../../x"), ("modpo", "mine\\n"), ("sandbox", "../../x")):
+        received = write_run_folder(tmp_path / "received")
+        renamed(received, old, new)
+        code, out, err = peo_bench("leaderboard", "add", "received")
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert "is not a valid name" in err
+    write_run_folder(tmp_path / "received", noise_seed=3)
+    (received / "config.yaml").write_text("third: yes")
+    (board / "scores").rename(tmp_path / "received" / "away")
+    (board / "scores").symlink_to(tmp_path / "received" / "away")
+    code, _, err = peo_bench("leaderboard", "add", "received")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "lead nowhere else" in err
+    after = {path for path in tmp_path.rglob("*") if "received" not in path.parts}
+    assert {path for path in after ^ before if "scores" not in path.parts} == set()
+
+
 def test_published_figures_name_their_sources():
     tables = published()
     assert all(table.source.startswith("arXiv ") for table in tables)

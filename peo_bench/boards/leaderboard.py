@@ -22,6 +22,8 @@ from peo_bench.boards.compare import Finished, read_finished, side_by_side
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import finite, replacing, write_json
 from peo_bench.files.digest import digest
+from peo_bench.files.inside import inside
+from peo_bench.registry import check_name
 from peo_bench.results.folder import RunFolder
 from peo_bench.results.measure import Measure, identity_of
 from peo_bench.results.operating_points import point_row, point_table
@@ -51,7 +53,7 @@ class Board:
 
     def scores(self, row: Mapping[str, Any]) -> pd.DataFrame:
         """Return the scores by prompt behind a row."""
-        return pd.read_parquet(self.folder / _scores_file(row["id"]))
+        return pd.read_parquet(_scores_file(self.folder, row["id"]))
 
 
 def boards(root: Path) -> list[Board]:
@@ -74,7 +76,8 @@ def add_run(root: Path, run_folder: Path, methods: Iterable[str] | None) -> tupl
     for method in wanted:
         if method not in run.methods:
             raise unknown(f"complete method in {run_folder}", method, run.methods)
-    folder = root / run.measure.name
+        check_name(f"{run_folder}: method", method)
+    folder = inside(root, run.measure.name)
     if (folder / "board.json").exists():
         board = _read(folder)
     else:
@@ -115,11 +118,11 @@ def verify(root: Path) -> list[str]:
 
 
 def _row_problems(board: Board, row: Mapping[str, Any]) -> list[str]:
-    path = board.folder / _scores_file(row["id"])
+    path = _scores_file(board.folder, row["id"])
     if not path.exists():
-        return [f"{_scores_file(row['id'])} is missing"]
+        return [f"scores/{path.name} is missing"]
     if _sha256(path) != row["scores_sha256"]:
-        return [f"{_scores_file(row['id'])} was changed (SHA-256)"]
+        return [f"scores/{path.name} was changed (SHA-256)"]
     scores = pd.read_parquet(path)
     measure = board.measure.to_json()
     expected = len(row["seeds"]) * len(measure["preferences"]) * measure["prompts"]["n"]
@@ -205,7 +208,7 @@ def _row(board: Board, run: Finished, method: str) -> dict[str, Any]:
     if "kl_bound" in own and own["kl_bound"].notna().any():
         columns.append("kl_bound")
     scores = own[columns].merge(keys, on=["seed", "preference"], validate="many_to_one")
-    path = board.folder / _scores_file(row["id"])
+    path = _scores_file(board.folder, row["id"])
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as scratch:
         scores.to_parquet(scratch, index=False, compression="zstd")
@@ -240,8 +243,8 @@ def _points(measure: Measure, answers: pd.DataFrame) -> pd.DataFrame:
     return point_table(rows, measure.objectives)
 
 
-def _scores_file(row_id: str) -> str:
-    return f"scores/{row_id}.parquet"
+def _scores_file(folder: Path, row_id: str) -> Path:
+    return inside(inside(folder, "scores"), f"{row_id}.parquet")
 
 
 def _row_sha256(row: Mapping[str, Any]) -> str:

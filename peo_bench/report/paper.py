@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from peo_bench import pareto
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import replacing, write_text
+from peo_bench.files.inside import inside
 from peo_bench.pareto.checks import FloatArray
 from peo_bench.report import contents, figures
 from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table
@@ -59,10 +60,10 @@ def write_run_figures(run: Path, out: Path, formats: Iterable[str]) -> list[Path
         _make(out)
         for name, figure in pictures.items():
             for suffix in (f for f in wanted if f in FIGURE_FORMATS):
-                written.append(write_figure(figure, out / f"{name}.{suffix}"))
+                written.append(write_figure(figure, inside(out, f"{name}.{suffix}")))
     for name, table in tables.items():
         for suffix in (f for f in wanted if f in TABLE_FORMATS):
-            path = out / f"{name}.{suffix}"
+            path = inside(out, f"{name}.{suffix}")
             write_text(path, TABLE_FORMATS[suffix](_frame(table)))
             written.append(path)
     return written

@@ -10,6 +10,7 @@ from typing import Any
 from peo_bench.core.method import Objective
 from peo_bench.core.space import Preference
 from peo_bench.files.digest import digest
+from peo_bench.registry import check_name
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Measure:
         return cls(
             **known
             | {
+                "task": check_name("task", value["task"]),
                 "objectives": tuple(Objective(*item) for item in value["objectives"]),
                 "preferences": tuple(tuple(w) for w in value["preferences"]),
             }
