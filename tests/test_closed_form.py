@@ -7,6 +7,7 @@ Z. The methods under test are the real ones; only the executors of jobs are repl
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from peo_bench.core.method import Objective, World
 from peo_bench.core.spec import spec_from_json
 from peo_bench.evaluation.validation import utility_scores
 from peo_bench.jobs.job import Cost, Handle, Job, closure
-from peo_bench.methods import make_method
+from peo_bench.methods import METHODS, make_method
 from peo_bench.training.extrapolation import steering_map
 from peo_bench.training.modpo import modpo_loss
 from peo_bench.training.search import STRATEGIES, drive
@@ -314,3 +315,16 @@ def test_a_second_method_trains_nothing_new(tabular):
     trained = set(tabular.deltas)
     tabular.build("mod")
     assert set(tabular.deltas) == trained
+
+
+SEARCHES = [name for name in METHODS.names() if "evaluation" in METHODS.get(name).costs]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_searches_evaluate_as_often_as_their_documentation_says(name):
+    """At the five preferences of `world`; a wrapper's number is on top of what it wraps."""
+    first = next(make_method(f"{name}.soup" if METHODS.get(name).wraps else name, {}).build(world()))
+    now = sum(job.bound.evaluations for job in first.jobs if job.kind == "candidates")
+    said = re.search(r"(\d+) evaluation", METHODS.get(name).costs)
+    assert said is not None
+    assert now + first.later.evaluations == int(said[1])

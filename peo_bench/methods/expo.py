@@ -22,7 +22,8 @@ from peo_bench.jobs.job import Handle, Job, closure
 class ExPOSettings(MethodSettings):
     """`alphas` are the strengths to choose from; by default as many, evenly spaced from 0 to 2, as `budget` allows.
 
-    Every alpha costs one validation evaluation per preference. The default budget is what PEO spends (11 + 25).
+    Every alpha costs one validation evaluation per preference. The default budget is what PEO spends on policies
+    of its own (11 + 25); at five preferences it allows seven alphas.
     """
 
     alphas: tuple[float, ...] | None = Field(None, min_length=1)

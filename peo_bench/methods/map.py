@@ -43,7 +43,7 @@ class MAP(Method):
     name = "map"
     reference = "Li et al. 2024, arXiv 2406.12845"
     trains = "one expert per objective"
-    costs = "2 U, 36 evaluations"
+    costs = "2 U, 37 evaluations"
     exact = "quadratic fits and NSGA-III with the published settings"
     ours = "box, sample, preference by highest fitted utility"
     Settings = MAPSettings

@@ -42,7 +42,7 @@ class PEO(Method):
     name = "peo"
     reference = "PEO, arXiv 2503.01233"
     trains = "one expert per objective"
-    costs = "2 U, 36 evaluations"
+    costs = "2 U, 38 evaluations"
     exact = "plane arithmetic in fp32"
     ours = "interpolation weights, search and steering map (the paper's are not published)"
     Settings = PEOSettings

@@ -28,7 +28,7 @@ class PEOBonesoup(Method):
     name = "peo-bonesoup"
     reference = "PEO, arXiv 2503.01233, after Bone Soups, arXiv 2502.10762"
     trains = "one expert per objective"
-    costs = "2 U, 36 evaluations"
+    costs = "2 U, 37 evaluations"
     exact = "blend of strengthened experts"
     ours = "the grid of strengths"
     Settings = PEOBonesoupSettings

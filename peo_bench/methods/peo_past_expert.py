@@ -31,7 +31,7 @@ class PEOPastExpert(Method):
     name = "peo-past-expert"
     reference = "PEO, arXiv 2503.01233, a reading"
     trains = "one expert per objective"
-    costs = "2 U, 36 evaluations"
+    costs = "2 U, 37 evaluations"
     exact = "the line through both experts"
     ours = "how far past them, and the steering map"
     Settings = PEOPastExpertSettings
