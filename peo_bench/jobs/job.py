@@ -118,7 +118,7 @@ def job_kind(
 ) -> Callable[[Callable[[Job, Mapping[str, Handle], Workspace], dict[str, Any]]], JobKind]:
     """Turn a function `run(job, inputs, work) -> result` into the `JobKind` called `name`.
 
-    The kind becomes known by an entry in `peo_bench.registry` or by the entry-point group "peo_bench.job_kinds".
+    The kind becomes known by an entry in `peo_bench.jobs.kinds` or by the entry-point group "peo_bench.job_kinds".
     """
     return lambda run: JobKind(name, version, run, bound)
 
