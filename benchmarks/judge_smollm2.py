@@ -19,7 +19,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from peo_bench.data.checkpoint import smollm2_job
+from peo_bench.data.given_checkpoint import smollm2_job
 from peo_bench.jobs.store import Store
 from peo_bench.judges.agreement import labelled_table
 from peo_bench.judges.card import card

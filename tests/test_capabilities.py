@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from peo_bench.core.spec import policy
-from peo_bench.data.checkpoint import checkpoint_job
+from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.data.sources import LOCATIONS
 from peo_bench.engine.engine import Engine
 from peo_bench.errors import UsageError

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from models import edit_config, llama, tokenizer
 
-from peo_bench.data import checkpoint
-from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
+from peo_bench.data import given_checkpoint as checkpoint
+from peo_bench.data.given_checkpoint import checkpoint_job, smollm2_job
 from peo_bench.data.sources import LOCATIONS
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job

@@ -10,7 +10,7 @@ from models import edit_config, llama, qwen2, save_base, tokenizer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config
 
-from peo_bench.data.checkpoint import checkpoint_job
+from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
 from peo_bench.models.kinship import HARMLESS, compare

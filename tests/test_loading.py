@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import peo_bench
-from peo_bench.data.checkpoint import checkpoint_job
+from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.engine.row_lora import load_adapter
 from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedToken
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import policy
-from peo_bench.data.checkpoint import checkpoint_job
+from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.engine.engine import Engine, Request
 from peo_bench.errors import UsageError
 from peo_bench.models import rendering

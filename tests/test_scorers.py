@@ -24,9 +24,9 @@ from peo_bench.errors import UsageError
 from peo_bench.evaluation.generation import score
 from peo_bench.jobs.store import Store
 from peo_bench.scorers import load_scorer, open_scorer
-from peo_bench.scorers.checks import TOLERANCE, batch_gap
 from peo_bench.scorers.columns import Label, count_scorers
 from peo_bench.scorers.kinds import scorer_job, scorer_jobs
+from peo_bench.scorers.self_test import TOLERANCE, batch_gap
 from peo_bench.scorers.settings import ScorerConfig
 from peo_bench.settings import check
 from peo_bench.suites.suite import TaskConfig

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from peo_bench.cli import Json, app, cache_dir, console, writable_cache
-from peo_bench.cli.progress import RunProgress
+from peo_bench.cli.bars import RunProgress
 from peo_bench.errors import UsageError
 from peo_bench.runs.request import MaxUsd, RunRequest
 

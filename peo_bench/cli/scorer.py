@@ -56,11 +56,11 @@ def naming(model: str) -> Iterator[None]:
 def _check(model: str, layout: str, template: str | None, dtype: str, prompt: str, response: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from peo_bench.data.checkpoint import take_over
+    from peo_bench.data.given_checkpoint import take_over
     from peo_bench.scorers import LAYOUTS, open_scorer
     from peo_bench.scorers.anchors import ANCHORS
-    from peo_bench.scorers.checks import TOLERANCE, check_batch, signs
     from peo_bench.scorers.kinds import scorer_identity
+    from peo_bench.scorers.self_test import TOLERANCE, check_batch, signs
     from peo_bench.scorers.settings import ScorerConfig
     from peo_bench.settings import check as checked
 

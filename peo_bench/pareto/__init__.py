@@ -42,7 +42,7 @@ from peo_bench.pareto.indicators import (
     staircase,
     steered_utility,
 )
-from peo_bench.pareto.steering import Steerability, steerability
+from peo_bench.pareto.steerability import Steerability, steerability
 
 __all__ = [
     "RESAMPLES",

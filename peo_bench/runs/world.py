@@ -8,7 +8,7 @@ from typing import Any
 
 from peo_bench.core.method import Method, Objective, World
 from peo_bench.core.spec import PolicySpec, policy
-from peo_bench.data.checkpoint import checkpoint_job, smollm2_job
+from peo_bench.data.given_checkpoint import checkpoint_job, smollm2_job
 from peo_bench.data.pairs import pairs_job, prompts_job
 from peo_bench.data.prompts import prompts_identity
 from peo_bench.errors import UsageError, unknown

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peo_bench.data.checkpoint import tensor_shapes
+from peo_bench.data.given_checkpoint import tensor_shapes
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, load_config, read_model
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms

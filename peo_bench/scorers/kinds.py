@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from peo_bench.core.method import Objective
-from peo_bench.data.checkpoint import checkpoint_identity, licence_of, take_over
+from peo_bench.data.given_checkpoint import checkpoint_identity, licence_of, take_over
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_json
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers import DESCRIPTION, open_scorer
-from peo_bench.scorers.checks import check_batch, check_sign
+from peo_bench.scorers.self_test import check_batch, check_sign
 from peo_bench.scorers.settings import ScorerConfig
 from peo_bench.scorers.trained import check_artefact
 
