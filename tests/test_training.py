@@ -20,6 +20,7 @@ from peo_bench.errors import Diverged, JobFailed, UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.models.loading import load_policy, load_tokenizer
 from peo_bench.training import aspect, sft
+from peo_bench.training.foresight import foreseen_lengths
 from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
 from peo_bench.training.rows import training_order
 from peo_bench.training.saving import full_norm
@@ -232,6 +233,11 @@ def test_pairs_whole_cut_and_dropped_are_told_as_the_trainer_sees_them(
     lengths = trainer.lengths
     assert lengths.cut == sum(fit and sum(size) > 14 for fit, size in zip(fits, sizes, strict=True)) > 0
     assert (lengths.whole + lengths.cut, lengths.dropped, lengths.limit) == (sum(fits), 48 - sum(fits), 14)
+    needs = {"reference": Job("checkpoint", {}), "pairs": Job("pairs", {})}
+    assert foreseen_lengths(Job("aspect", params(max_length=14), needs), inputs) == lengths, (
+        "known before it is trained"
+    )
+    assert foreseen_lengths(Job("aspect", params(max_length=14), needs), {"pairs": inputs["pairs"]}) is None
     # a cut answer is one that has lost its end in the batches that are trained on
     ended: list[int] = []
     for batch in trainer.get_train_dataloader():

@@ -13,6 +13,8 @@ from training_fixtures import handle, pair_rows, save_pairs, save_policy, tiny_t
 from peo_bench.errors import Diverged, UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.training import reward_model
+from peo_bench.training.foresight import foreseen_lengths
+from peo_bench.training.lengths import Lengths
 from peo_bench.training.reward_model import RewardModelScorer
 
 SETTINGS = {"seed": 1, "form": "full", "batch_size": 16, "learning_rate": 2e-3, "epochs": 3.0, "lora_rank": 4}
@@ -50,6 +52,19 @@ def test_a_reward_is_higher_for_what_is_preferred(trained: tuple[Path, dict[str,
     assert result["pairs_held_out"] == 12
     assert result["lengths"] == {"whole": 108, "cut": 0, "dropped": 0, "limit": 512}
     json.dumps(result, allow_nan=False)
+
+
+def test_what_a_limit_drops_is_told_and_known_before(inputs: dict[str, Handle], tmp_path: Path) -> None:
+    """By hand: <s>, <user>, <assistant> around the prompt's words, </s> behind the answer's."""
+    rows, _ = reward_model.scorer_pairs(inputs, "helpful")
+    sizes = [4 + len(row["prompt"].split()) + len(row["rejected"].split()) for row in rows]  # the longer ones
+    found = {"objective": "helpful", "direction": "reward"} | SETTINGS | {"max_length": 20}
+    trainer = reward_model.build_trainer(found, inputs["reference"].path / "model", rows, workspace(tmp_path))
+    whole = sum(size <= 20 for size in sizes)
+    assert trainer.lengths == Lengths(whole, cut=0, dropped=108 - whole, limit=20)
+    assert 0 < whole < 108
+    needs = {"reference": Job("checkpoint", {}), "pairs": Job("pairs", {})}
+    assert foreseen_lengths(Job("reward-model", found, needs), inputs) == trainer.lengths
 
 
 @pytest.mark.parametrize("form", ["full", "lora"])

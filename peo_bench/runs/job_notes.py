@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from peo_bench.jobs.job import Handle
+from peo_bench.jobs.job import Handle, Job
+from peo_bench.jobs.store import Store
 
 ALARM = 0.05
 """Share of a training's rows that are cut or dropped, above which a limit is too low."""
@@ -15,19 +16,36 @@ SETTINGS = {"reward-model": "reward_model.max_length"}
 
 def job_notes(handles: Iterable[Handle]) -> list[str]:
     """Return the remarks of finished jobs, equal ones once."""
-    notes = [note for handle in handles for note in (*_lengths(handle), *_checkpoint(handle))]
+    notes = [
+        note
+        for handle in handles
+        for note in (
+            *_lengths(handle.id.rpartition("-")[0], handle.result.get("objective"), handle.result.get("lengths")),
+            *_checkpoint(handle),
+            *_malformed(handle),
+        )
+    ]
     return list(dict.fromkeys(notes))
 
 
-def _lengths(handle: Handle) -> list[str]:
+def foreseen_notes(job: Job, store: Store) -> list[str]:
+    """Return what a training will report of its lengths, where its pairs and its reference policy are there."""
+    if not any(role.partition(":")[0] == "pairs" for role in job.needs):
+        return []
+    from peo_bench.training.foresight import foreseen_lengths
+
+    done = {role: handle for role, need in job.needs.items() if (handle := store.get(need.id))}
+    lengths = foreseen_lengths(job, done)
+    return _lengths(job.kind, job.params.get("objective"), lengths.to_json() if lengths else None)
+
+
+def _lengths(kind: str, objective: str | None, lengths: Mapping[str, int] | None) -> list[str]:
     """Say how many rows of a training its limit cut and dropped, if any, and from `ALARM` on what to do."""
-    lengths = handle.result.get("lengths")
     if not lengths or not lengths["cut"] + lengths["dropped"]:
         return []
-    kind = handle.id.rpartition("-")[0]
     total = lengths["whole"] + lengths["cut"] + lengths["dropped"]
     lost = (lengths["cut"] + lengths["dropped"]) / total
-    what = " ".join(filter(None, (kind, handle.result.get("objective"))))
+    what = " ".join(filter(None, (kind, objective)))
     note = (
         f"{what}: of {total} rows, {lengths['cut']} lost the end of an answer and {lengths['dropped']} were left out, "
         f"being longer than {lengths['limit']} tokens"
@@ -35,6 +53,15 @@ def _lengths(handle: Handle) -> list[str]:
     if lost <= ALARM:
         return [f"{note}."]
     return [f"{note}: {lost:.0%} is too many, raise it with --set {SETTINGS.get(kind, 'training.max_length')}=..."]
+
+
+def _malformed(handle: Handle) -> list[str]:
+    """Say how many rows of the data were malformed, and name the first."""
+    named: list[str] = handle.result.get("malformed", [])
+    dropped: Mapping[str, Mapping[str, int]] = handle.result.get("dropped", {})
+    count = sum(reasons.get("malformed", 0) for reasons in dropped.values())
+    rows = "1 row of the data is" if count == 1 else f"{count} rows of the data are"
+    return [f"{rows} malformed and left out, the first at {named[0]}."] if named else []
 
 
 def _checkpoint(handle: Handle) -> list[str]:

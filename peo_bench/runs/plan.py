@@ -11,7 +11,7 @@ from peo_bench.jobs.job import Cost, Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.judges.judge import make_judges
 from peo_bench.runs.config import RunConfig
-from peo_bench.runs.job_notes import job_notes
+from peo_bench.runs.job_notes import foreseen_notes, job_notes
 from peo_bench.runs.judging import judge_plan
 from peo_bench.runs.world import build_world, companions, make_methods, responses_job, scaled
 from peo_bench.suites.suite import suite_task
@@ -20,7 +20,8 @@ from peo_bench.suites.suite import suite_task
 def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
     """Return the stages in order, each with jobs, cached and the cost bound of what is left to do.
 
-    A stage carries the `notes` of its finished jobs, if any, such as limits that cut too much.
+    A stage carries the `notes` on its jobs, if any, such as limits that cut too much: on finished ones, and on
+    trainings whose pairs and reference policy are there.
     Rounds that depend on results not yet there appear as "later rounds of <method>" with their declared bound.
     """
     store, task = Store(cache), suite_task(config.suite)
@@ -71,8 +72,9 @@ def _by_kind(jobs: list[Job], store: Store) -> list[dict[str, Any]]:
         done = store.get(job.id)
         if done:
             stage["cached"] += 1
-            notes = list(dict.fromkeys([*stage.get("notes", ()), *job_notes([done])]))
-            stage |= {"notes": notes} if notes else {}
         else:
             stage["cost"] = stage["cost"] + job.bound
+        found = job_notes([done]) if done else foreseen_notes(job, store)
+        notes = list(dict.fromkeys([*stage.get("notes", ()), *found]))
+        stage |= {"notes": notes} if notes else {}
     return [stage | {"cost": stage["cost"].to_json()} for stage in stages.values()]

@@ -7,6 +7,8 @@ c <- c + 2 / (t + 2) (e_i - c). The first step therefore goes to an expert, and 
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +20,7 @@ from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.loading import load_tokenizer
 from peo_bench.models.quiet import quiet
-from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.pair_rows import pairs_file, pairs_lengths, tokenised_pairs
 from peo_bench.training.settings import dpo_settings
 
 Floats = npt.NDArray[np.float64]
@@ -41,11 +43,12 @@ def _bound(job: Job) -> Cost:
     return Cost(pairs_trained=params["iterations"] * params["pairs"] * len(params["objectives"]))
 
 
-@job_kind("frank-wolfe", version=1, bound=_bound)
+@job_kind("frank-wolfe", version=2, bound=_bound)
 def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Find the coefficients for `params["weights"]` with `params["iterations"]` gradients on `params["pairs"]` pairs.
 
-    The pairs are spread over every objective's training pairs, ordered by length; the result holds `coefficients`.
+    The pairs are spread over every objective's training pairs, ordered by length; the result holds `coefficients` and,
+    of all training pairs, `lengths`.
     """
     from peo_bench.engine.engine import Engine
 
@@ -55,10 +58,12 @@ def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
     base = inputs["reference"].id
     experts = [inputs[f"delta:{i}"].id for i in range(len(params["objectives"]))]
     tokenizer = load_tokenizer(inputs["reference"].path / "model")
-    data = []
+    data, lengths = [], []
     for name in params["objectives"]:
+        path = pairs_file(inputs, name)
         with quiet():
-            dataset = tokenised_pairs(tokenizer, pairs_file(inputs, name), settings.max_length)
+            dataset = tokenised_pairs(tokenizer, path, settings.max_length)
+        lengths.append(pairs_lengths(dataset, path, settings.max_length))
         spread = np.linspace(0, len(dataset) - 1, min(params["pairs"], len(dataset)))
         data.append(dataset.select(spread.round().astype(int)))
     references = [log_ratios(models.merged(Weights(base)), tokenizer, part, settings) for part in data]
@@ -75,7 +80,11 @@ def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
         return np.array([sum(float((gradients[n] * d[n]).sum()) for n in d.keys() & gradients.keys()) for d in deltas])
 
     iterates = frank_wolfe(slope, len(experts), params["iterations"])
-    return {"coefficients": iterates[-1].tolist(), "path": [c.tolist() for c in iterates]}
+    return {
+        "coefficients": iterates[-1].tolist(),
+        "path": [c.tolist() for c in iterates],
+        "lengths": functools.reduce(operator.add, lengths).to_json(),
+    }
 
 
 def log_ratios(model: Any, tokenizer: Any, pairs: Any, settings: Any) -> list[float]:

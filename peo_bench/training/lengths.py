@@ -29,6 +29,10 @@ class Lengths:
         cut = sum(length > limit for length in longest)
         return Lengths(len(longest) - cut, cut, dropped, limit)
 
+    def __add__(self, other: Lengths) -> Lengths:
+        """Return the counts of both trainings together; their limits are the same."""
+        return Lengths(self.whole + other.whole, self.cut + other.cut, self.dropped + other.dropped, self.limit)
+
     def to_json(self) -> dict[str, int]:
         """Return the counts by name."""
         return asdict(self)

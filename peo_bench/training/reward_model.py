@@ -36,13 +36,11 @@ def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
     """
     from peo_bench.models.quiet import quiet
     from peo_bench.training import trainers
-    from peo_bench.training.rows import read_rows
 
     objective, direction = job.params["objective"], job.params["direction"]
     if direction not in ("reward", "cost"):
         raise UsageError(f"reward-model: direction {direction!r} is unknown: use reward or cost")
-    path = inputs["pairs"].path / f"{objective}-scorer.jsonl"
-    training, held_out = split_by_prompt(read_rows(path, ("prompt_id", "prompt", "chosen", "rejected")))
+    training, held_out = scorer_pairs(inputs, objective)
     with quiet():
         reference = inputs["reference"].path / "model"
         trainer = build_trainer(job.params, reference, training, work)
@@ -70,6 +68,14 @@ def settings_of(params: Mapping[str, Any]) -> RewardModelSettings:
     """Return the reward-model settings among a job's parameters."""
     known = {name: params[name] for name in RewardModelSettings.model_fields if name in params}
     return RewardModelSettings(**known)
+
+
+def scorer_pairs(inputs: Mapping[str, Handle], objective: str) -> tuple[list[Row], list[Row]]:
+    """Return the pairs for scorers of `objective` to train on, and those held out."""
+    from peo_bench.training.rows import read_rows
+
+    path = inputs["pairs"].path / f"{objective}-scorer.jsonl"
+    return split_by_prompt(read_rows(path, ("prompt_id", "prompt", "chosen", "rejected")))
 
 
 def split_by_prompt(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
