@@ -112,7 +112,7 @@ def pickled(folder):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (pickled, r"pytorch_model\.bin is a pickle, .*save_pretrained"),
+        (pickled, r"pytorch_model\.bin is a pickle, .*peo-bench convert FOLDER --to DIR"),
         (remove("model.safetensors"), r"training_args\.bin is a pickle"),
         (remove("config.json"), "neither config.json nor adapter_config.json"),
         (without_tokenizer, "no tokenizer"),

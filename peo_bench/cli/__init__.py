@@ -79,6 +79,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     from peo_bench.cli import (  # noqa: F401 - they register
         compare,
+        convert,
         export,
         figures,
         inspect,

