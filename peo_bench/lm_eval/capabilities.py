@@ -24,6 +24,7 @@ from peo_bench.files.atomic import finite
 from peo_bench.jobs.job import Cost, Job, JobKind, never_alone
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.workspace import Progress, Workspace
+from peo_bench.lm_eval.trust import sandboxed_templates
 from peo_bench.settings import load_yaml
 
 SUFFIXES = (".yaml", ".yml")
@@ -87,7 +88,7 @@ def measure_together(store: Store, jobs: list[Job], progress: Progress) -> None:
     first = jobs[0]
     engine = make_engine(store.__getitem__, first.needs["reference"].id, first.params["precision"], seed=0)
     settings = {"limit": first.params["limit"], "bootstrap_iters": 100, "log_samples": False}
-    with _quiet():
+    with _quiet(), sandboxed_templates():
         tasks = _load(first.params["task"])
         names = _asked(first.params["task"]["task"], tasks)
         for i, job in enumerate(jobs):

@@ -12,6 +12,7 @@ from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
 from peo_bench.judges.judge import make_judges
 from peo_bench.lm_eval.capabilities import capability_identity
+from peo_bench.lm_eval.trust import require_trust
 from peo_bench.methods import METHODS, make_method
 from peo_bench.registry import check_name
 from peo_bench.runs.request import RunRequest
@@ -151,6 +152,7 @@ def resolve_config(request: RunRequest) -> RunConfig:
     capabilities = _names(request.capabilities)
     for name in capabilities:
         capability_identity(name)
+        require_trust(name, request.trust_task_code)
     if request.limit is not None and request.limit < 2:
         raise UsageError(f"--limit {request.limit}: give a number of at least 2")
     suite = with_settings(config, suite_settings)

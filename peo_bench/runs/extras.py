@@ -15,6 +15,7 @@ from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.safety import safety_rows, zero_job
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.lm_eval.capabilities import capability_identity, capability_job
+from peo_bench.lm_eval.trust import trust_notes
 from peo_bench.results.operating_points import Offer
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.world import responses_job, scaled
@@ -90,11 +91,15 @@ def has_likelihood(spec: PolicySpec) -> bool:
 
 
 def extra_notes(config: RunConfig, families: Mapping[str, PolicyFamily]) -> list[str]:
-    """Name the methods whose capabilities cannot be measured."""
+    """Name the methods whose capabilities cannot be measured, and the tasks that run code of their own."""
+    trusted = trust_notes(config.capabilities)
     searching = [name for name, family in families.items() if not has_likelihood(family.resolve((0.5, 0.5)))]
     if not config.capabilities or not searching:
-        return []
-    return [f"Capabilities of {', '.join(searching)} are not measured: a search while decoding has no likelihoods."]
+        return trusted
+    return [
+        *trusted,
+        f"Capabilities of {', '.join(searching)} are not measured: a search while decoding has no likelihoods.",
+    ]
 
 
 def _cost(world: World) -> tuple[str, str] | None:

@@ -41,6 +41,9 @@ class RunRequest:
     )
     capabilities: Annotated[str, Option(help="lm-eval tasks: names or YAML files, by commas.")] = ""
     judge: Judges = field(default_factory=list)
+    trust_task_code: Annotated[
+        bool, Option("--trust-task-code", help="Let task files given to --capabilities run code of their own.")
+    ] = False
 
     @property
     def training_seeds(self) -> tuple[int, ...]:

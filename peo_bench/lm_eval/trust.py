@@ -1,0 +1,106 @@
+"""What a task file of somebody else may do on this machine: nothing but read data, unless it is trusted.
+
+lm-eval imports Python files that a YAML file names (`!function`), loads metrics from the hub (`hf_evaluate`), and
+renders templates without a sandbox. Files that need the first two are refused unless trusted; templates always run in
+Jinja's sandbox. Tasks of installed packages, ours and lm-eval's, are trusted as the packages are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from peo_bench.data.sources import file_digest
+from peo_bench.errors import UsageError
+from peo_bench.resources import resource_dir
+
+PLAIN = {tag for tag in yaml.SafeLoader.yaml_constructors if tag} | {"tag:yaml.org,2002:merge"}
+"""The tags of plain YAML values."""
+
+
+def require_trust(name: str, trusted: bool) -> None:
+    """Raise `UsageError` if the task file `name` runs code of its own and is not trusted."""
+    code = task_code(Path(name))
+    if code and not trusted:
+        raise UsageError(
+            f"--capabilities {name}: {code}, code that is not peo-bench's: read it, then repeat with --trust-task-code"
+        )
+
+
+def trust_notes(names: tuple[str, ...]) -> list[str]:
+    """Return a remark on every task that runs code of its own, with the digest of its file."""
+    found = [(name, task_code(Path(name))) for name in names]
+    return [
+        f"Capability {name}: {code}, trusted with --trust-task-code (SHA-256 of the file {file_digest(Path(name))})."
+        for name, code in found
+        if code
+    ]
+
+
+def task_code(path: Path) -> str | None:
+    """Say where a task's YAML file, or one it includes, runs code of its own; None if nowhere, or for a task's name."""
+    return _code(path.resolve(), set()) if path.suffix in (".yaml", ".yml") else None
+
+
+def _code(path: Path, seen: set[Path]) -> str | None:
+    if path in seen or any(path.is_relative_to(home) for home in _homes()):
+        return None
+    seen.add(path)
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from None
+    for key, node in _nodes(root):
+        if node.tag not in PLAIN:
+            return f"{path.name} runs {node.tag} {node.value if isinstance(node.value, str) else ''}".rstrip()
+        if key == "hf_evaluate" and node.value != "false":
+            return f"{path.name} loads a metric from the hub (hf_evaluate)"
+        if key == "include":
+            texts = [item.value for _, item in _nodes(node) if isinstance(item, yaml.ScalarNode)]
+            found = next(filter(None, (_code((path.parent / text).resolve(), seen) for text in texts)), None)
+            if found:
+                return found
+    return None
+
+
+def _nodes(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every node of a YAML document with the key that it stands under."""
+    if node is None:
+        return
+    yield key, node
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            yield from _nodes(name)
+            yield from _nodes(value, str(name.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _nodes(value)
+
+
+def _homes() -> list[Path]:
+    package = importlib.util.find_spec("lm_eval")
+    theirs = [Path(place).resolve() for place in (package.submodule_search_locations or [])] if package else []
+    return [resource_dir("tasks").resolve(), *theirs]
+
+
+@contextmanager
+def sandboxed_templates() -> Iterator[None]:
+    """Let lm-eval render templates in Jinja's sandbox inside."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from lm_eval import utils
+
+    open_ = utils.env
+    closed = ImmutableSandboxedEnvironment(
+        loader=open_.loader, undefined=open_.undefined, keep_trailing_newline=open_.keep_trailing_newline
+    )
+    closed.filters.update(open_.filters)
+    utils.env = closed
+    try:
+        yield
+    finally:
+        utils.env = open_

@@ -1,0 +1,83 @@
+"""Task files of others run no code unless they are trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peo_bench.lm_eval.trust import sandboxed_templates, task_code, trust_notes
+from peo_bench.resources import resource_dir
+
+PLAIN = "task: t\ndataset_path: json\ndoc_to_text: '{{question}}'\nmetric_list: [{metric: acc, hf_evaluate: false}]\n"
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Path:
+    """A folder with code that leaves a proof when it is imported, and task files that lead to it."""
+    (tmp_path / "views.py").write_text(
+        f"open({str(tmp_path / 'proof')!r}, 'w')\ndef views(doc, results): return {{}}\n"
+    )
+    files = {
+        "plain": PLAIN,
+        "function": PLAIN + "process_results: !function views.views\n",
+        "deep": PLAIN + "a: {b: [1, {c: !function views.views}]}\n",
+        "included": "include: function.yaml\n" + PLAIN,
+        "circle": "include: [circle.yaml, included.yaml]\n" + PLAIN,
+        "metric": PLAIN.replace("false", "true"),
+        "object": PLAIN + "x: !!python/object/apply:os.system [true]\n",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("plain", None),
+        ("function", "function.yaml runs !function views.views"),
+        ("deep", "deep.yaml runs !function views.views"),
+        ("included", "function.yaml runs !function views.views"),
+        ("circle", "function.yaml runs !function views.views"),
+        ("metric", "metric.yaml loads a metric from the hub (hf_evaluate)"),
+        ("object", "object.yaml runs tag:yaml.org,2002:python/object/apply:os.system"),
+    ],
+)
+def test_code_in_a_task_file_is_found(evil: Path, name: str, code: str | None) -> None:
+    assert task_code(evil / f"{name}.yaml") == code
+    assert not (evil / "proof").exists()
+
+
+def test_installed_tasks_are_trusted_as_their_package_is() -> None:
+    ours = list(resource_dir("tasks").rglob("*.yaml"))
+    assert any("!function" in path.read_text() for path in ours)
+    assert {task_code(path) for path in ours} == {None}
+    assert task_code(Path("arc_easy")) is None
+
+
+def test_code_is_refused_in_one_line_unless_trusted(peo_bench, evil: Path) -> None:
+    """`plan` resolves the same configuration as `run` and executes nothing."""
+    asked = ("plan", "--methods", "soup", "--capabilities", "function.yaml")
+    code, out, err = peo_bench(*asked)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "function.yaml runs !function views.views" in err
+    assert "--trust-task-code" in err
+    assert peo_bench(*asked, "--trust-task-code")[0] == 0
+    (note,) = trust_notes(("function.yaml", "plain.yaml", "arc_easy"))
+    assert "SHA-256" in note
+    assert not (evil / "proof").exists()
+
+
+def test_templates_run_in_a_sandbox() -> None:
+    """lm-eval's own environment gives a template every attribute of every object."""
+    from jinja2.exceptions import SecurityError
+    from lm_eval import utils
+
+    attack = "{{ question.__class__.__mro__[1].__subclasses__() | length }}"
+    assert int(utils.apply_template(attack, {"question": "why"})) > 0
+    with sandboxed_templates():
+        assert utils.apply_template("{{question | regex_replace('w', 'W')}}?", {"question": "why"}) == "Why?"
+        with pytest.raises(SecurityError):
+            utils.apply_template(attack, {"question": "why"})
+    assert int(utils.apply_template(attack, {"question": "why"})) > 0
