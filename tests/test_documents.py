@@ -1,0 +1,64 @@
+"""Documents that describe the code are compared with it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "peo_bench"
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"]
+
+
+def floors() -> list[set[str]]:
+    """The rooms of each floor in the picture, from the top."""
+    picture = re.search(r"## Floors\n\n```text\n(.*?)```", ARCHITECTURE, flags=re.S)
+    assert picture is not None
+    return [set(line.split(" | ")) for line in picture[1].splitlines()]
+
+
+def test_the_picture_of_the_floors_is_the_import_contract():
+    (layers,) = (contract["layers"] for contract in LINTER["contracts"] if contract["type"] == "layers")
+    assert floors() == [set(layer.replace("peo_bench.", "").split(" | ")) for layer in layers]
+
+
+def test_every_room_has_a_floor_and_a_purpose():
+    modules = {file.stem for file in PACKAGE.glob("*.py") if not file.stem.startswith("__")}
+    rooms = {folder.parent.name for folder in PACKAGE.glob("*/__init__.py")}
+    assert set().union(*floors()) == rooms | modules
+    table = ARCHITECTURE.split("| room |", 1)[1].split("\n\n", 1)[0]
+    described = [cell for row in table.splitlines()[2:] for cell in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(described) == sorted(rooms | modules)
+
+
+def test_the_walk_of_a_preference_goes_down_and_enters_no_room_twice():
+    walk = ARCHITECTURE.split("## The walk of one preference", 1)[1].split("\n## ", 1)[0]
+    rooms = re.findall(r"^\d+\. \*\*(\w+)\*\*", walk, flags=re.M)
+    number = {room: i for i, floor in enumerate(floors()) for room in floor}
+    heights = [number[room] for room in rooms]
+    assert len(rooms) >= 10
+    assert heights == sorted(set(heights))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_name_files_and_modules_that_exist(document: Path):
+    text = document.read_text(encoding="utf-8")
+    groups = {"peo_bench.job_kinds", "peo_bench.learners", "peo_bench.tasks"}
+    for place in set(re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|md|yaml))`", text)):
+        assert any((base / place).exists() for base in (ROOT, PACKAGE, document.parent)), place
+    for name in set(re.findall(r"\bpeo_bench(?:\.[a-z]\w*)+", text)) - groups:
+        parts = name.split(".")[:3]
+        path = ROOT.joinpath(*parts)
+        known = path.is_dir() or path.with_suffix(".py").exists() or name_in(path.parent, parts[-1])
+        assert known, name
+
+
+def name_in(module: Path, name: str) -> bool:
+    """Whether the module's (or package's) source has the name."""
+    source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+    return source.exists() and re.search(rf"\b{name}\b", source.read_text(encoding="utf-8")) is not None
