@@ -40,12 +40,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server sends; `hang` seconds first."""
+    """What the server sends; `hang` seconds first, and as long again after every byte if it is to `drip`."""
 
     body: bytes
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     hang: float = 0.0
+    drip: bool = False
 
 
 def says(text: str | None, *, finish: str = "stop", usage: bool = True) -> Answer:
@@ -112,7 +113,9 @@ class JudgeServer:
                         self.send_header(name, value)
                     self.send_header("Content-Length", str(len(answer.body)))
                     self.end_headers()
-                    self.wfile.write(answer.body)
+                    for part in [bytes([byte]) for byte in answer.body] if answer.drip else [answer.body]:
+                        self.wfile.write(part)
+                        owner.released.wait(answer.hang if answer.drip else 0.0)
 
             def log_message(self, *args: Any) -> None: ...
 

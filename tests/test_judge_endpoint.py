@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -46,6 +48,12 @@ FAULTS = {
     "empty choices": Answer(b'{"choices": []}'),
     "null choices": Answer(b'{"choices": null}'),
     "content of the wrong type": Answer(b'{"choices": [{"message": {"content": {"a": 1}}}]}'),
+    "a byte now and then": Answer(b" " * 400, hang=0.1, drip=True),
+    "a byte now and then, with an error": Answer(b" " * 400, 500, hang=0.1, drip=True),
+    "a body without end": Answer(b" " * (5 * 2**20)),
+    "an error without end": Answer(b"x" * (5 * 2**20), 400),
+    "compressed without being asked": Answer(gzip.compress(b"{}"), headers=(("Content-Encoding", "gzip"),)),
+    "nested without end": Answer(b'{"choices":' + b"[" * 200_000),
     "no content": says(None),
     "blank content": says("  \n"),
 }
@@ -132,6 +140,21 @@ def test_a_reply_cut_before_its_first_word_is_a_reply(ask):
     reply, _, calls = ask(says("", finish="length"))
     assert reply.text == ""
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("count", [-100_000, 0, 10**12, 1.5, "7", None, True, [1]])
+def test_a_number_of_tokens_that_cannot_be_true_is_not_believed(ask, count):
+    """The caller then estimates it from the texts, so that nothing is paid back by the endpoint's arithmetic."""
+    body = json.loads(says("Verdict: A").body) | {"usage": {"prompt_tokens": count, "completion_tokens": 20}}
+    reply, waits, _ = ask(Answer(json.dumps(body).encode()))
+    assert (reply.input_tokens, reply.output_tokens, waits) == (None, 20, [])
+
+
+@pytest.mark.parametrize("usage", [[], "free", 3, None, {}])
+def test_usage_of_another_form_costs_no_reply(ask, usage):
+    body = json.loads(says("Verdict: A").body) | {"usage": usage}
+    reply, waits, _ = ask(Answer(json.dumps(body).encode()))
+    assert (reply.text, reply.input_tokens, waits) == ("Verdict: A", None, [])
 
 
 def test_nobody_listens():

@@ -1,9 +1,9 @@
 """Call an OpenAI-compatible chat endpoint: one question, one reply, with bounded retries.
 
-Retried: 408, 409, 425, 429 (honouring Retry-After), 5xx, timeouts, broken connections, bodies that are no completion
-and empty replies. Not retried: other client errors, which would come again; those that concern every call (wrong key,
-no such model) and a wait that is too long are `fatal`: the judge is given up. The API key is read from the environment
-at the last moment and cut out of every message.
+Retried: 408, 409, 425, 429 (honouring Retry-After), 5xx, answers without an end, broken connections, bodies that are no
+completion and empty replies. Not retried: other client errors, which would come again; those that concern every call
+(wrong key, no such model) and a wait that is too long are `fatal`: the judge is given up. The API key is read from the
+environment at the last moment and cut out of every message.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ RETRIED = {408, 409, 425, 429}
 FATAL = {401, 402, 403, 404}
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second attempt and at most, with exponential growth and jitter between."""
+MOST_TOKENS = 10_000_000
+"""A call of more tokens is a mistake in counting: no model takes them."""
 LONGEST_RETRY_AFTER = 300.0
 """Seconds; an endpoint that asks for a longer wait (a daily quota, say) is unavailable for now."""
 
@@ -70,19 +72,14 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-
-
 class _Completion(BaseModel):
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The text of a reply, and its tokens where the endpoint counted them."""
+    """The text of a reply, and its tokens where the endpoint counted them and the counts can be true."""
 
     text: str
     input_tokens: int | None = None
@@ -104,12 +101,20 @@ class Endpoint:
         from openai import OpenAI
         from tenacity import sleep_using_event
 
+        from peo_bench.judges.transport import bounded_client
+
         self.model = model
         self.settings = settings
         self._stop = stop
         self._sleep = sleep or sleep_using_event(stop)
         self._key = os.environ.get(settings.api_key_env, "")
-        self._client = OpenAI(api_key=self._key or "none", base_url=base_url, max_retries=0, timeout=settings.timeout_s)
+        self._client = OpenAI(
+            api_key=self._key or "none",
+            base_url=base_url,
+            max_retries=0,
+            timeout=settings.timeout_s,
+            http_client=bounded_client(settings.timeout_s),
+        )
 
     def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
         """Return the reply; raise `NoAnswer` when all attempts have failed or none can succeed."""
@@ -140,7 +145,8 @@ class Endpoint:
         except openai.APIStatusError as error:
             raise self._refused(error) from None
         except openai.APIConnectionError as error:
-            raise _Transient(f"connection failed: {type(error.__cause__ or error).__name__}") from None
+            cause = error.__cause__ or error
+            raise _Transient(f"connection failed: {str(cause) or type(cause).__name__}") from None
         return _read(body)
 
     def _refused(self, error: Any) -> Exception:
@@ -206,10 +212,15 @@ def _read(body: str) -> Reply:
     try:
         completion = _Completion.model_validate(json.loads(body))
         choice = completion.choices[0]
-    except (ValueError, ValidationError, IndexError):
+    except (ValueError, ValidationError, IndexError, RecursionError):
         raise _Transient(f"the body is no chat completion: {' '.join(body.split())!r}") from None
     text = valid_text(choice.message.content or choice.message.refusal or "")
     if not text.strip() and choice.finish_reason not in ("length", "content_filter"):
         raise _Transient("the reply is empty")
-    usage = completion.usage
-    return Reply(text, usage.prompt_tokens, usage.completion_tokens) if usage else Reply(text)
+    usage = completion.usage if isinstance(completion.usage, dict) else {}
+    return Reply(text, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+
+
+def _count(value: object) -> int | None:
+    """Return a number of tokens; None for what cannot be one, so that it is estimated from the texts."""
+    return value if type(value) is int and 0 < value <= MOST_TOKENS else None

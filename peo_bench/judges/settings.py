@@ -22,8 +22,8 @@ class JudgeSettings(Frozen):
     """How judges are asked. `prompts` is the number of test prompts that are judged, a fixed sample by hash.
 
     `temperature`, `max_tokens` and `seed` change answers and are part of what identifies one; `concurrency`,
-    `timeout_s` and `attempts` do not. `prices` by model id are needed for `--max-usd`. `api_key_env` names the
-    environment variable that holds the key; the key itself is never stored.
+    `timeout_s` (for a whole answer) and `attempts` do not. `prices` by model id are needed for `--max-usd`.
+    `api_key_env` names the environment variable that holds the key; the key itself is never stored.
     """
 
     prompts: int = Field(50, gt=0)
