@@ -27,6 +27,10 @@ class JobFailed(PeoBenchError):
     exit_code = 3
 
 
+class DiskFull(PeoBenchError):
+    """A file could not be written for lack of room: what was finished is kept, nothing else can be."""
+
+
 class Diverged(JobFailed):
     """A loss, weight or score stopped being finite."""
 

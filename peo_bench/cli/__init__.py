@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from peo_bench import __version__
-from peo_bench.errors import PeoBenchError, UsageError
+from peo_bench.errors import DiskFull, PeoBenchError, UsageError
+from peo_bench.files.room import disk_full, is_disk_full
 
 app = typer.Typer(
     name="peo-bench",
@@ -101,5 +102,9 @@ def main() -> None:
     except OSError as error:
         if logging.getLogger("peo_bench").isEnabledFor(logging.INFO):
             raise
+        path = Path(str(error.filename or "."))
+        if is_disk_full(error, path):
+            typer.echo(f"error: {disk_full(path, 'this file')}", err=True)
+            sys.exit(DiskFull.exit_code)
         typer.echo(f"error: {error} (with --verbose: where this happened)", err=True)
         sys.exit(1)

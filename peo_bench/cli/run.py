@@ -20,6 +20,7 @@ from rich.table import Table
 from peo_bench.cli import Json, app, cache_dir, console, writable_cache
 from peo_bench.cli.bars import RunProgress
 from peo_bench.errors import UsageError
+from peo_bench.process import Terminated, heeding_sigterm
 from peo_bench.runs.request import MaxUsd, RunRequest
 
 if TYPE_CHECKING:
@@ -77,13 +78,14 @@ def run(
     screen = console()
     n = workers or default_workers()
     try:
-        with tracking(tracker, folder / "tracker"), RunProgress(screen) as progress:
+        with heeding_sigterm(), tracking(tracker, folder / "tracker"), RunProgress(screen) as progress:
             result = execute(
                 config, folder, writable_cache(), workers=n, command=_command(), observe=progress, max_usd=max_usd
             )
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; finished work is kept: type `{_command()}` again to continue", err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as end:
+        what, code = ("terminated", 143) if isinstance(end, Terminated) else ("interrupted", 130)
+        typer.echo(f"{what}; finished work is kept: type `{_command()}` again to continue", err=True)
+        raise typer.Exit(code) from None
     report = build_report(folder)
     screen.print(result_table(result.metrics, config.methods))
     if result.judging.metrics:

@@ -2,7 +2,7 @@
 
 Methods advance in rounds, side by side: the jobs that all of them can name now are done, every method is sent the
 handles, and so on until each has returned its family. A job that fails takes down the methods that need it and no
-others.
+others; so does one whose process is killed, twice. A full disk ends the run.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import JobFailed, PeoBenchError
+from peo_bench.files.room import disk_full, is_disk_full
 from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.store import Store
 
 logger = logging.getLogger(__name__)
+
+KILLED = (
+    "its process was killed, twice, probably for lack of memory: try --workers 1 or a smaller micro_batch_size "
+    "(--set training.micro_batch_size=1)"
+)
 
 Observer = Callable[[str, str, float, str], None]
 """Called with (event, job id, fraction, note); events: "queued", "start", "progress", "done", "reused",
@@ -42,6 +48,8 @@ class Outcome:
 
 class Runner:
     """Does jobs in `workers` processes (1: in this one) over the store at `root`."""
+
+    start_method = "spawn"
 
     def __init__(self, root: Path, workers: int = 1, observe: Observer = lambda *event: None) -> None:
         """Start nothing yet; use `with` or `close` to end the worker processes."""
@@ -105,9 +113,13 @@ class Runner:
     def _submit(self, task: list[Job]) -> Future[list[str]]:
         names = task[0].label if len(task) == 1 else f"{len(task)} x {task[0].kind}"
         self.observe("start", task[0].id, 0.0, names)
-        if self.workers > 1:
-            return self._processes().submit(_work, self.store.root, task)
         future: Future[list[str]] = Future()
+        if self.workers > 1:
+            try:
+                return self._processes().submit(_work, self.store.root, task)
+            except BrokenProcessPool as error:
+                future.set_exception(error)
+                return future
         try:
             future.set_result(_do(self.store, task, lambda fraction, note: self._progress(task, fraction, note)))
         except JobFailed as error:
@@ -116,7 +128,11 @@ class Runner:
 
     def _collect_finished(self, running: dict[Future[list[str]], list[Job]], timeout: float | None) -> None:
         """Take in what has finished, waiting for at least one task unless `timeout` says otherwise (seconds)."""
-        for future in wait(running, timeout, return_when=FIRST_COMPLETED).done:
+        broken: list[list[Job]] = []
+        finished = wait(running, timeout, return_when=FIRST_COMPLETED).done
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in finished):
+            finished = wait(running).done  # the others break with it, or have just been done
+        for future in finished:
             task = running.pop(future)
             try:
                 for job_id in future.result():
@@ -124,11 +140,26 @@ class Runner:
             except JobFailed as error:
                 for job in task:
                     self._fail(job.id, str(error))
-            except BrokenProcessPool:
-                raise PeoBenchError(
-                    f"a process was killed during {task[0].label}, probably for lack of memory: try --workers 1 or a "
-                    "smaller micro_batch_size (--set training.micro_batch_size=1); finished work is kept"
-                ) from None
+            except BrokenProcessPool:  # nobody knows by which of the tasks: each is tried again with none beside it
+                broken.append(task)
+        for task in broken:
+            self._again(task)
+
+    def _again(self, task: list[Job]) -> None:
+        """Do a task whose process pool broke once more, alone; then its jobs one by one; fail those that break it."""
+        if self._pool:
+            self._pool.shutdown(wait=False)
+            self._pool = None
+        again = {self._submit(task): task}
+        future = next(iter(again))
+        wait([future])
+        if not isinstance(future.exception(), BrokenProcessPool):
+            self._collect_finished(again, timeout=None)
+        elif len(task) > 1:
+            for job in task:
+                self._again([job])
+        else:
+            self._fail(task[0].id, KILLED)
 
     def _done(self, handle: Handle, reused: bool = False) -> None:
         self.outcome.handles[handle.id] = handle
@@ -145,7 +176,7 @@ class Runner:
 
     def _processes(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
+            context = multiprocessing.get_context(self.start_method)
             self._events = context.SimpleQueue()
             threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
             self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, (self._events, threads))
@@ -185,6 +216,8 @@ def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -
     except PeoBenchError:
         raise
     except Exception as error:
+        if is_disk_full(error, store.root):
+            raise disk_full(store.root, task[0].label) from None
         logger.warning("%s failed", task[0].id, exc_info=True)
         raise JobFailed(f"{type(error).__name__}: {error}") from None
     return [job.id for job in task]

@@ -1,0 +1,153 @@
+"""What the runner does when a process dies, the disk is full, or the run is asked to end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from peo_bench.errors import DiskFull
+from peo_bench.files.room import is_disk_full
+from peo_bench.jobs import runner as runners
+from peo_bench.jobs.job import Cost, Job, JobKind, job_kind, never_alone
+from peo_bench.jobs.kinds import JOB_KINDS
+from peo_bench.jobs.runner import Runner
+from peo_bench.jobs.store import Store
+from peo_bench.process import Terminated, heeding_sigterm
+from tests.test_core import value  # registers the job kind
+
+
+@job_kind("test-dying", version=1)
+def die(job, inputs, work):
+    """Kill this process as the kernel does when memory is short: always, or until `times` marks are there."""
+    marks = work.dir.parents[1] / "marks"
+    marks.mkdir(exist_ok=True)
+    if len(list(marks.iterdir())) < job.params["times"]:
+        (marks / f"{len(list(marks.iterdir()))}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def die_together(store, jobs, progress):
+    for job in jobs:
+        if job.params["dies"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        store.adopt(job, lambda work: {}, 0.0)
+
+
+@job_kind("test-full", version=1)
+def fill(job, inputs, work):
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    except OSError as error:
+        raise RuntimeError("some library's words") from error
+
+
+TOGETHER = JobKind("test-dying-together", 1, never_alone, lambda job: Cost(), die_together)
+for kind in (die, fill, TOGETHER):
+    JOB_KINDS.add(kind.name, kind)
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Workers that are forked, so that they know the kinds above; they prepare nothing."""
+
+    import transformers.utils.logging  # noqa: F401 - once, instead of in every worker
+
+    def start(events, threads):
+        runners._worker_events = events
+
+    monkeypatch.setattr(Runner, "start_method", "fork")
+    monkeypatch.setattr(runners, "_start_worker", start)
+
+
+def test_a_killed_process_fails_its_job_and_no_other(forked, tmp_path):
+    """Those that ran beside it, and those that come after it, are done."""
+    dying, after = Job("test-dying", {"times": 99}), value(5, a=value(4))
+    with Runner(tmp_path, workers=2) as runner:
+        runner.run([dying, value(1), value(2), value(3), after, Job("test-value", {"value": 9}, {"a": dying})])
+    assert set(runner.outcome.failed) == {dying.id, value(9, a=dying).id}
+    assert "was killed, twice, probably for lack of memory" in runner.outcome.failed[dying.id]
+    assert {value(n).id for n in (1, 2, 3, 4)} | {after.id} == set(runner.outcome.handles)
+    assert len(list((tmp_path / "marks").iterdir())) == 2, "tried once more, alone"
+
+
+def test_a_process_killed_once_costs_nothing(forked, tmp_path):
+    once = Job("test-dying", {"times": 1})
+    with Runner(tmp_path, workers=2) as runner:
+        runner.run([once, value(1)])
+    assert runner.outcome.failed == {}
+    assert set(runner.outcome.handles) == {once.id, value(1).id}
+
+
+def test_of_jobs_done_together_only_the_one_that_kills_fails(forked, tmp_path):
+    jobs = [Job("test-dying-together", {"n": n, "dies": n == 2}) for n in range(5)]
+    with Runner(tmp_path, workers=2) as runner:
+        runner.run(jobs)
+    assert set(runner.outcome.failed) == {jobs[2].id}
+    assert set(runner.outcome.handles) == {job.id for job in jobs} - {jobs[2].id}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_ends_the_run_with_one_line(forked, tmp_path, workers):
+    """Nothing that follows could be kept, so it is no failure of one job."""
+    with pytest.raises(DiskFull) as stopped, Runner(tmp_path, workers) as runner:
+        runner.run([Job("test-full")])
+    said = str(stopped.value)
+    assert said.startswith(f"{tmp_path}: no room to write test-full (")
+    assert "make room and type the same command again" in said
+    assert "\n" not in said
+    assert Store(tmp_path).get(Job("test-full").id) is None
+
+
+def test_a_full_disk_is_known_from_what_libraries_say(tmp_path):
+    assert is_disk_full(OSError("I/O error: No space left on device (os error 28)"), tmp_path)
+    assert not is_disk_full(OSError(errno.EACCES, "Permission denied"), tmp_path)
+    assert not is_disk_full(RuntimeError("PytorchStreamWriter failed writing file data/1"), tmp_path), "there is room"
+
+
+def test_sigterm_ends_what_is_inside_and_a_second_one_does_not_disturb(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work():
+        with heeding_sigterm():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                (tmp_path / "cleaned").touch()
+
+    with pytest.raises(Terminated):
+        work()
+    assert (tmp_path / "cleaned").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_terminated_run_exits_143_with_the_line_that_resumes_it(peo_bench, tmp_path, monkeypatch):
+    from peo_bench.runs import execute
+
+    def terminated(out: Path) -> None:
+        assert (out / ".owner").exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(execute, "_same_configuration", lambda out, config: terminated(out))
+    code, _, err = peo_bench("run", "--methods", "soup", "--out", "out")
+    assert code == 143
+    assert err == "terminated; finished work is kept: type `peo-bench run --methods soup --out out` again to continue\n"
+    assert not list((tmp_path / "out").glob(".owner"))
+
+
+def test_a_full_disk_outside_jobs_is_one_line_too(peo_bench, tmp_path, monkeypatch):
+    from peo_bench.runs import execute
+
+    def full(out, config):
+        raise OSError(errno.ENOSPC, "No space left on device", str(out / "points.csv"))
+
+    monkeypatch.setattr(execute, "_same_configuration", full)
+    code, _, err = peo_bench("run", "--methods", "soup", "--out", "out")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "points.csv: no room to write" in err
+    assert not (tmp_path / "out" / "run.json").exists()
