@@ -110,5 +110,5 @@ def _confusion(most: np.ndarray, given: np.ndarray) -> dict[str, dict[str, int]]
     return table
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Sequence[float] | np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else float("nan")

@@ -17,12 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from peo_bench.errors import UsageError, unknown
+from peo_bench.files.json_types import JsonObject
 from peo_bench.process import environment
 
-Json = dict[str, Any]
 NO_DOTENV = "PYTHON_DOTENV_DISABLED"
 
 
@@ -36,7 +35,7 @@ def package() -> ModuleType:
         return alpaca_eval  # type: ignore[no-any-return]
 
 
-def winrate(annotations: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def winrate(annotations: Sequence[Mapping[str, object]]) -> dict[str, float]:
     """Return what `alpaca_eval.metrics.get_winrate` says of annotations."""
     upstream = package()
     with _quiet():
@@ -49,7 +48,9 @@ def annotator_names() -> list[str]:
     return sorted(path.parent.name for path in folder.glob("*/configs.yaml"))
 
 
-def annotate(outputs: Sequence[Json], reference: Sequence[Json], annotator: str) -> list[Json]:
+def annotate(
+    outputs: Sequence[Mapping[str, object]], reference: Sequence[Mapping[str, object]], annotator: str
+) -> list[JsonObject]:
     """Return upstream's annotations of `outputs` against `reference` (its model outputs) by a named configuration.
 
     `annotator` is one of `annotator_names()` or a folder with a configs.yaml. Upstream asks the API its configuration
@@ -69,7 +70,7 @@ def annotate(outputs: Sequence[Json], reference: Sequence[Json], annotator: str)
     with _quiet():
         judge = upstream.annotators.PairwiseAnnotator(annotators_config=annotator, caching_path=None)
         try:
-            rows: list[Json] = judge.annotate_head2head(outputs_1=list(reference), outputs_2=list(outputs))
+            rows: list[JsonObject] = judge.annotate_head2head(outputs_1=list(reference), outputs_2=list(outputs))
         except openai.OpenAIError as error:
             raise UsageError(f"alpaca_eval's {annotator}: {' '.join(str(error).split())}") from None
     return rows

@@ -14,22 +14,21 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.digest import digest
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.judges.alpaca_eval import annotate
 from peo_bench.judges.endpoint import valid_text
-from peo_bench.judges.judge import Desk, Judge, Judged, verdict_table
-from peo_bench.judges.matchups import IDENTITY, ORDERS
+from peo_bench.judges.judge import Bound, Desk, Judge, Judged, verdict_table
+from peo_bench.judges.matchups import IDENTITY, ORDERS, Comparison, Row, comparisons
 from peo_bench.judges.parsing import UNPARSEABLE, swapped
 from peo_bench.judges.replies import Replies
 from peo_bench.judges.settings import JudgeSettings
 from peo_bench.winrates.winrate import graded
 
-Json = dict[str, Any]
 OBJECTIVE = "helpful"
 LOST = "lost"
 UNPRICED = math.nan
@@ -50,7 +49,7 @@ class AlpacaEvalJudge(Judge):
         self.id = f"alpaca_eval-{Path(argument).name}"
         own = f" {digest(file.read_text(encoding='utf-8'))[:8]}" if file.is_file() else ""
         address = os.environ.get("OPENAI_BASE_URL", "")
-        self._told = {"alpaca_eval": argument, "configuration": own, "base_url": address}
+        self._told: JsonObject = {"alpaca_eval": argument, "configuration": own, "base_url": address}
         self.description = f"alpaca_eval {argument}{own} at {address or 'its own address'}, {settings.prompts} prompts"
 
     @property
@@ -58,18 +57,18 @@ class AlpacaEvalJudge(Judge):
         """Whether a budget can be kept: no."""
         return False
 
-    def identity(self) -> Json:
+    def identity(self) -> JsonObject:
         """Return the configuration and where it calls."""
         return self._told
 
-    def estimate(self, n_calls: int, answer_tokens: int) -> Json:
+    def estimate(self, n_calls: int, answer_tokens: int) -> Bound:
         """Bound the calls: one objective of the two."""
         return {"judge_calls": n_calls // 2}
 
     def judge(self, pairs: pd.DataFrame, desk: Desk) -> Judged:
         """Annotate match by match in both orders; after a failure of the API the rest is missing."""
         replies, failure, n_new = Replies(desk.replies), "", 0
-        rows: list[Json] = []
+        rows: list[Row] = []
         batches = list(_batches(pairs[pairs["objective"] == OBJECTIVE]))
         for done, (order, part) in enumerate(batches, start=1):
             try:
@@ -77,7 +76,7 @@ class AlpacaEvalJudge(Judge):
             except UsageError as error:
                 key = os.environ.get("OPENAI_API_KEY")
                 failure = str(error).replace(key, "***") if key else str(error)
-            rows += [self._row(row, order, replies, failure) for row in part.itertuples()]
+            rows += [self._row(pair, order, replies, failure) for pair in comparisons(part)]
             desk.progress(done / len(batches), f"judge {self.id}: {done} of {len(batches)} matches")
         table = verdict_table(rows, "key")
         lost = table["key"].eq(LOST).to_numpy(dtype=bool)
@@ -88,31 +87,31 @@ class AlpacaEvalJudge(Judge):
     def _ask(self, part: pd.DataFrame, order: str, replies: Replies) -> int:
         """Annotate the comparisons of one match that have no reply yet; return how many those were."""
         different = part[part["answer_a"] != part["answer_b"]]
-        requests = [self._request(row, order) for row in different.itertuples()]
+        requests = [self._request(pair, order) for pair in comparisons(different)]
         new = [request for request in requests if replies.get(request) is None]
         for request, reply in zip(new, _annotated(new, self.config), strict=True):
             replies.put(request, reply)
         return len(new)
 
-    def _row(self, row: Any, order: str, replies: Replies, failure: str) -> Json:
+    def _row(self, pair: Comparison, order: str, replies: Replies, failure: str) -> Row:
         """Return the row of one comparison; its `key` is that of its call, or `LOST`."""
-        head = {key: getattr(row, key) for key in IDENTITY}
-        head |= {"order": order, "verdict": 0.5, "raw": "", "usd": 0.0, "asked": False, "key": ""}
-        if row.answer_a == row.answer_b:
+        head = pair.identity() | {"order": order, "verdict": 0.5, "raw": "", "usd": 0.0, "asked": False, "key": ""}
+        if pair.answer_a == pair.answer_b:
             return head | {"reason": "equal answers"}
-        request = self._request(row, order)
+        request = self._request(pair, order)
         reply = replies.get(request)
         if reply is None:
             return head | {"reason": failure, "key": LOST}
-        share = UNPARSEABLE if reply["preference"] is None else float(graded([reply["preference"]])[0])
+        preference = _number(reply["preference"])
+        share = UNPARSEABLE if preference is None else float(graded([preference])[0])
         verdict = share if order == "ab" else swapped(share)
         said = {"verdict": verdict, "reason": "", "raw": reply["raw"], "usd": UNPRICED}
         return head | said | {"asked": True, "key": digest(request)}
 
-    def _request(self, row: Any, order: str) -> Json:
+    def _request(self, pair: Comparison, order: str) -> JsonObject:
         """Return what decides the reply; in order "ab" a is upstream's model and b its baseline."""
-        model, baseline = (row.answer_a, row.answer_b) if order == "ab" else (row.answer_b, row.answer_a)
-        return self._told | {"instruction": row.prompt, "model": model, "baseline": baseline}
+        model, baseline = (pair.answer_a, pair.answer_b) if order == "ab" else (pair.answer_b, pair.answer_a)
+        return self._told | {"instruction": pair.prompt, "model": model, "baseline": baseline}
 
 
 def _batches(pairs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -123,7 +122,7 @@ def _batches(pairs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield order, part
 
 
-def _annotated(requests: Sequence[Json], config: str) -> list[Json]:
+def _annotated(requests: Sequence[JsonObject], config: str) -> list[JsonObject]:
     """Return upstream's reply to each request."""
     if not requests:
         return []
@@ -135,8 +134,11 @@ def _annotated(requests: Sequence[Json], config: str) -> list[Json]:
     return [_reply(found[request["instruction"]]) for request in requests]
 
 
-def _reply(row: Json) -> Json:
+def _reply(row: JsonObject) -> JsonObject:
     """Keep the preference (1 baseline, 2 model; None: unparseable) and what the annotator said."""
-    preference = row.get("preference")
-    kept = None if preference is None or math.isnan(preference) else float(preference)
-    return {"preference": kept, "raw": valid_text(str(row.get("raw_completion") or ""))}
+    return {"preference": _number(row.get("preference")), "raw": valid_text(str(row.get("raw_completion") or ""))}
+
+
+def _number(preference: Json) -> float | None:
+    """Return a preference as a float; None where it is absent or NaN."""
+    return float(preference) if isinstance(preference, int | float) and not math.isnan(preference) else None

@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.workspace import Progress
 from peo_bench.judges import JUDGES
 from peo_bench.judges.budget import Budget
@@ -21,6 +22,13 @@ from peo_bench.judges.settings import JudgeSettings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Bound(TypedDict, total=False):
+    """The most that a judge can take: calls and, where it is priced, USD."""
+
+    judge_calls: int
+    usd: float
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Judged:
     priced: bool
 
 
-def verdict_table(rows: Sequence[Mapping[str, Any]], *more: str) -> pd.DataFrame:
+def verdict_table(rows: Sequence[Mapping[str, object]], *more: str) -> pd.DataFrame:
     """Return rows as `Judged.rows` has them (and the columns `more`), typed even where there are none."""
     import pandas as pd
 
@@ -73,12 +81,12 @@ class Judge(ABC):
     def judge(self, pairs: pd.DataFrame, desk: Desk) -> Judged:
         """Compare the rows of a table as `peo_bench.judges.matchups` describes it, each in both orders."""
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Return what its verdicts on a text depend on: calibrations belong to it."""
         return {"judge": self.id}
 
-    def estimate(self, n_calls: int, answer_tokens: int) -> dict[str, Any]:
-        """Bound what `n_calls` cost, for answers of at most so many tokens: `judge_calls`, and `usd` if priced."""
+    def estimate(self, n_calls: int, answer_tokens: int) -> Bound:
+        """Bound what `n_calls` cost, for answers of at most so many tokens."""
         return {"judge_calls": n_calls}
 
     @property

@@ -31,7 +31,7 @@ from peo_bench.settings import Frozen
 
 Label = Literal["a", "b", "tie"]
 Order = Literal["ab", "ba"]
-VALUES: dict[Any, float] = {"a": A_BETTER, "b": B_BETTER, "tie": TIE, None: UNPARSEABLE}
+VALUES: dict[str | None, float] = {"a": A_BETTER, "b": B_BETTER, "tie": TIE, None: UNPARSEABLE}
 Row = Mapping[str, Any]
 
 
@@ -61,7 +61,7 @@ class _Ours(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_label(cls, value: Any) -> Any:
+    def _one_label(cls, value: object) -> object:
         if isinstance(value, dict) and "label" in value:
             rest = {key: item for key, item in value.items() if key != "label"}
             return {"labels": [value["label"]]} | rest
@@ -84,7 +84,7 @@ def read_labelled(path: Path, layout: str = "ours", verdicts: Path | None = None
     return pairs
 
 
-def _ours(path: Path, beside: Mapping[Any, Row]) -> Iterator[LabelledPair]:
+def _ours(path: Path, beside: Mapping[object, Row]) -> Iterator[LabelledPair]:
     for where, row in _rows(path, set()):
         try:
             item = _Ours.model_validate({key: value for key, value in row.items() if value is not None})
@@ -100,7 +100,7 @@ def _ours(path: Path, beside: Mapping[Any, Row]) -> Iterator[LabelledPair]:
         yield LabelledPair(prompt, a, b, labels, item.objective, said)
 
 
-def _pandalm(path: Path, beside: Mapping[Any, Row]) -> Iterator[LabelledPair]:
+def _pandalm(path: Path, beside: Mapping[object, Row]) -> Iterator[LabelledPair]:
     """PandaLM's test set: annotator1..3 and, beside it, a judge's `*_result` in one order: 1, 2 or 0 (tie).
 
     Results are compared with labels as they are written, which is the rule behind the published agreement; 38 results
@@ -119,7 +119,7 @@ def _pandalm(path: Path, beside: Mapping[Any, Row]) -> Iterator[LabelledPair]:
         yield LabelledPair(prompt, row["response1"], row["response2"], tuple(values[v] for v in given), verdicts=said)
 
 
-def _llmbar(path: Path, beside: Mapping[Any, Row]) -> Iterator[LabelledPair]:
+def _llmbar(path: Path, beside: Mapping[object, Row]) -> Iterator[LabelledPair]:
     """LLMBar's pairs (`label` 1 or 2) and, in result files, a judge's raw replies in both orders (`results`).
 
     Rating judges have scores and no reply; their recorded winner is taken.
@@ -167,7 +167,7 @@ def _rows(path: Path, keys: set[str]) -> Iterator[tuple[str, Row]]:
         yield where, row
 
 
-LAYOUTS: dict[str, Callable[[Path, Mapping[Any, Row]], Iterator[LabelledPair]]] = {
+LAYOUTS: dict[str, Callable[[Path, Mapping[object, Row]], Iterator[LabelledPair]]] = {
     "ours": _ours,
     "pandalm": _pandalm,
     "llmbar": _llmbar,

@@ -8,6 +8,7 @@ single policies), method_a, method_b, spec_key_a, spec_key_b, prompt_id, prompt,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -19,6 +20,37 @@ from peo_bench.files.digest import digest
 REFERENCE = "reference"
 IDENTITY = ["objective", "seed", "preference", "method_a", "method_b", "spec_key_a", "spec_key_b", "prompt_id"]
 ORDERS = ("ab", "ba")
+
+
+Row = dict[str, object]
+"""A row of `judgements.parquet` in the making."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of such a table, without scores."""
+
+    objective: str
+    seed: int
+    preference: float
+    method_a: str
+    method_b: str
+    spec_key_a: str
+    spec_key_b: str
+    prompt_id: str
+    prompt: str
+    answer_a: str
+    answer_b: str
+
+    def identity(self) -> Row:
+        """Return the columns `IDENTITY`."""
+        return {key: getattr(self, key) for key in IDENTITY}
+
+
+def comparisons(pairs: pd.DataFrame) -> Iterator[Comparison]:
+    """Yield the rows of a table of comparisons."""
+    for row in pairs[[*IDENTITY, "prompt", "answer_a", "answer_b"]].itertuples(index=False):
+        yield Comparison(*row)
 
 
 def n_matches(n_methods: int, n_policies: int, n_preferences: int) -> int:

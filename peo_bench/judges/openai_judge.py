@@ -7,20 +7,21 @@ import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
 
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
+from peo_bench.files.json_types import JsonObject
 from peo_bench.judges.endpoint import Endpoint, NoAnswer, Reply
-from peo_bench.judges.judge import Desk, Judge, Judged, verdict_table
-from peo_bench.judges.matchups import IDENTITY, ORDERS
+from peo_bench.judges.judge import Bound, Desk, Judge, Judged, verdict_table
+from peo_bench.judges.matchups import IDENTITY, ORDERS, Comparison, Row, comparisons
 from peo_bench.judges.parsing import TIE, Verdict, parse_reply, swapped
 from peo_bench.judges.replies import Replies
 from peo_bench.judges.rubrics import RUBRICS, messages, prompt_hash
 from peo_bench.judges.settings import JudgeSettings
+from peo_bench.settings import Frozen
 
 FORM = re.compile(r"(?P<model>\S+)@(?P<url>https?://\S+)")
 GIVE_UP_AFTER = 10
@@ -61,25 +62,24 @@ class OpenAIJudge(Judge):
         """Whether the suite file names this model's price."""
         return self.price is not None
 
-    def estimate(self, n_calls: int, answer_tokens: int) -> dict[str, Any]:
+    def estimate(self, n_calls: int, answer_tokens: int) -> Bound:
         """Bound the calls; price them with the longest answers and replies and prompts of `PROMPT_TOKENS` tokens."""
-        bound: dict[str, Any] = {"judge_calls": n_calls}
         if self.price is None:
-            return bound
+            return {"judge_calls": n_calls}
         text = max(len(messages(objective, "", "", "")[0]["content"]) for objective in RUBRICS)
         asked = text / BYTES_PER_TOKEN + PROMPT_TOKENS + 2 * answer_tokens
-        return bound | {"usd": round(n_calls * self.price.usd(asked, self.settings.max_tokens), 4)}
+        return {"judge_calls": n_calls, "usd": round(n_calls * self.price.usd(asked, self.settings.max_tokens), 4)}
 
     def judge(self, pairs: pd.DataFrame, desk: Desk) -> Judged:
         """Ask what is not known yet, then read all replies; see `Judge.judge`."""
         if unknown := set(pairs["objective"]) - set(RUBRICS):
             raise UsageError(f"judge {self.id} has no rubric for {sorted(unknown)[0]!r}; it has {', '.join(RUBRICS)}")
-        comparisons = [self._comparison(row, order) for row in pairs.itertuples(index=False) for order in ORDERS]
-        requests = {c.key: c.request for c in comparisons if c.request is not None}
+        questions = [self._question(pair, order) for pair in comparisons(pairs) for order in ORDERS]
+        requests = {q.key: q.request for q in questions if q.request is not None}
         answers = Session(self, desk).answers(requests)
-        return self._judged(comparisons, answers.known, answers.missing, answers.n_new)
+        return self._judged(questions, answers.known, answers.missing, answers.n_new)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Return the part of a request that is the same for all texts.
 
         The address belongs to it, since a model of the same name elsewhere may have other weights.
@@ -87,48 +87,47 @@ class OpenAIJudge(Judge):
         settings = self.settings.model_dump(include={"temperature", "max_tokens", "seed"})
         return {"base_url": self.base_url, "model": self.model, "prompts": prompt_hash(), **settings}
 
-    def request(self, objective: str, prompt: str, first: str, second: str) -> dict[str, Any]:
-        """Return everything that decides the reply: the key of the reply cache."""
-        return self.identity() | {"messages": messages(objective, prompt, first, second)}
+    def request(self, objective: str, prompt: str, first: str, second: str) -> Request:
+        """Return the question which of two answers is better."""
+        return Request(self.identity(), messages(objective, prompt, first, second))
 
-    def usd(self, reply: Mapping[str, Any]) -> float:
-        """Return the price of a stored reply; 0 where prices are unknown."""
-        return 0.0 if self.price is None else self.price.usd(reply["input_tokens"], reply["output_tokens"])
+    def usd(self, reply: KeptReply) -> float:
+        """Return the price of a kept reply; 0 where prices are unknown."""
+        return 0.0 if self.price is None else self.price.usd(reply.input_tokens, reply.output_tokens)
 
-    def most_usd(self, request: Mapping[str, Any]) -> float:
+    def most_usd(self, request: Request) -> float:
         """Return the most that a call can cost: no tokeniser makes more tokens than bytes (and 64 for the frame)."""
         if self.price is None:
             return 0.0
-        size = sum(len(message["content"].encode()) for message in request["messages"])
-        return self.price.usd(size + 64, self.settings.max_tokens)
+        return self.price.usd(request.size + 64, self.settings.max_tokens)
 
-    def _comparison(self, row: Any, order: str) -> _Comparison:
-        identity = {key: getattr(row, key) for key in IDENTITY} | {"order": order}
-        if row.answer_a == row.answer_b:
-            same = "the same policy" if row.spec_key_a == row.spec_key_b else "equal answers"
-            return _Comparison(identity, None, "", same)
-        shown = (row.answer_a, row.answer_b) if order == "ab" else (row.answer_b, row.answer_a)
-        request = self.request(row.objective, row.prompt, *shown)
-        return _Comparison(identity, request, digest(request), "")
+    def _question(self, pair: Comparison, order: str) -> _Question:
+        identity = pair.identity() | {"order": order}
+        if pair.answer_a == pair.answer_b:
+            same = "the same policy" if pair.spec_key_a == pair.spec_key_b else "equal answers"
+            return _Question(identity, None, "", same)
+        shown = (pair.answer_a, pair.answer_b) if order == "ab" else (pair.answer_b, pair.answer_a)
+        request = self.request(pair.objective, pair.prompt, *shown)
+        return _Question(identity, request, digest(request.to_json()), "")
 
     def _judged(
         self,
-        comparisons: Iterable[_Comparison],
-        known: Mapping[str, Mapping[str, Any]],
+        questions: Iterable[_Question],
+        known: Mapping[str, KeptReply],
         missing: Mapping[str, str],
         n_new: int,
     ) -> Judged:
         rows, lost, priced = [], [], set()
-        for item in comparisons:
+        for item in questions:
             if item.request is None:
                 rows.append(item.row(Verdict(TIE, item.tie), "", 0.0, asked=False))
             elif item.key in known:
                 reply = known[item.key]
                 usd = 0.0 if item.key in priced else self.usd(reply)  # a call that serves two pairs is paid once
                 priced.add(item.key)
-                rows.append(item.row(parse_reply(reply["text"]), reply["text"], usd, asked=True))
+                rows.append(item.row(parse_reply(reply.text), reply.text, usd, asked=True))
             else:
-                lost.append(dict(item.identity) | {"reason": missing[item.key]})
+                lost.append(item.identity | {"reason": missing[item.key]})
         named = [*IDENTITY, "order"]
         return Judged(
             verdict_table(rows), pd.DataFrame(lost, columns=[*named, "reason"]), len(known), n_new, self.can_be_priced
@@ -136,18 +135,43 @@ class OpenAIJudge(Judge):
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class Request:
+    """Everything that decides a reply: what is the same for all texts, and the messages."""
+
+    identity: JsonObject
+    messages: list[dict[str, str]]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the messages."""
+        return sum(len(message["content"].encode()) for message in self.messages)
+
+    def to_json(self) -> JsonObject:
+        """Return the key of the reply cache."""
+        return {**self.identity, "messages": self.messages}
+
+
+class KeptReply(Frozen):
+    """A reply as the cache keeps it."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class _Question:
     """One comparison in one order; without a request it is a tie because both answers are equal."""
 
-    identity: Mapping[str, Any]
-    request: dict[str, Any] | None
+    identity: Row
+    request: Request | None
     key: str
     tie: str
 
-    def row(self, verdict: Verdict, raw: str, usd: float, *, asked: bool) -> dict[str, Any]:
+    def row(self, verdict: Verdict, raw: str, usd: float, *, asked: bool) -> Row:
         value = verdict.value if self.identity["order"] == "ab" else swapped(verdict.value)
         said = {"verdict": value, "reason": verdict.reason, "raw": raw, "usd": usd, "asked": asked}
-        return dict(self.identity) | said
+        return self.identity | said
 
 
 class Session:
@@ -157,7 +181,7 @@ class Session:
         """Connect to nothing yet."""
         self.judge, self.desk = judge, desk
         self.replies = Replies(desk.replies)
-        self.known: dict[str, Mapping[str, Any]] = {}
+        self.known: dict[str, KeptReply] = {}
         self.missing: dict[str, str] = {}
         self.n_new = 0
         self._stop = threading.Event()
@@ -165,10 +189,10 @@ class Session:
         self._failures = 0
         self._lock = threading.Lock()
 
-    def answers(self, requests: Mapping[str, dict[str, Any]]) -> Session:
+    def answers(self, requests: Mapping[str, Request]) -> Session:
         """Fill `known` (replies by key) and `missing` (reasons by key); together they cover `requests`."""
-        found = {key: self.replies.get(request) for key, request in requests.items()}
-        self.known = {key: reply for key, reply in found.items() if reply is not None}
+        found = {key: self.replies.get(request.to_json()) for key, request in requests.items()}
+        self.known = {key: KeptReply.model_validate(reply) for key, reply in found.items() if reply is not None}
         todo = [key for key in requests if key not in self.known]
         if not todo:
             return self
@@ -190,7 +214,7 @@ class Session:
         self.known = {key: self.known[key] for key in requests if key in self.known}
         return self
 
-    def _answer(self, endpoint: Endpoint, request: dict[str, Any]) -> dict[str, Any] | str:
+    def _answer(self, endpoint: Endpoint, request: Request) -> KeptReply | str:
         """Return the reply, kept on disk, or the reason why there is none."""
         if self._reason:
             return self._reason
@@ -199,9 +223,9 @@ class Session:
             return f"the budget of {self.desk.budget.limit:g} USD is reached (--max-usd)"
         spent = 0.0
         try:
-            reply = _counted(endpoint.ask(request["messages"]), request)
+            reply = _counted(endpoint.ask(request.messages), request)
             spent = self.judge.usd(reply)
-            self.replies.put(request, reply)
+            self.replies.put(request.to_json(), reply.model_dump())
         except NoAnswer as error:
             self._failed(error)
             return str(error)
@@ -219,12 +243,11 @@ class Session:
                 self._stop.set()
 
 
-def _counted(reply: Reply, request: Mapping[str, Any]) -> dict[str, Any]:
+def _counted(reply: Reply, request: Request) -> KeptReply:
     """Return the reply as it is kept; tokens that the endpoint did not count are estimated from the texts' sizes."""
-    asked = sum(len(message["content"].encode()) for message in request["messages"])
-    guess = (asked // BYTES_PER_TOKEN, len(reply.text.encode()) // BYTES_PER_TOKEN)
+    guess = (request.size // BYTES_PER_TOKEN, len(reply.text.encode()) // BYTES_PER_TOKEN)
     counts = [g if n is None else n for n, g in zip((reply.input_tokens, reply.output_tokens), guess, strict=True)]
-    return {"text": reply.text, "input_tokens": counts[0], "output_tokens": counts[1]}
+    return KeptReply(text=reply.text, input_tokens=counts[0], output_tokens=counts[1])
 
 
 def _harmless(argument: str) -> str:

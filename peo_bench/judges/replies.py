@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from peo_bench.files.atomic import write_json
 from peo_bench.files.digest import digest
+from peo_bench.files.json_types import JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +25,12 @@ class Replies:
         """Use `root`, created on first write."""
         self.root = root
 
-    def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    def get(self, request: JsonObject) -> JsonObject | None:
         """Return the reply to `request`, or None if there is none or it is damaged."""
         path = self._path(request)
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            reply: dict[str, Any] = record["reply"]
+            reply: JsonObject = record["reply"]
             if record["request"] == request and record["sum"] == digest(reply):
                 return reply
         except FileNotFoundError:
@@ -41,12 +40,12 @@ class Replies:
         logger.warning("%s is damaged: its call is made again", path)
         return None
 
-    def put(self, request: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+    def put(self, request: JsonObject, reply: JsonObject) -> None:
         """Keep `reply`; returns once it is on disk."""
         path = self._path(request)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"request": dict(request), "reply": dict(reply), "sum": digest(dict(reply))})
+        write_json(path, {"request": request, "reply": reply, "sum": digest(reply)})
 
-    def _path(self, request: Mapping[str, Any]) -> Path:
-        key = digest(dict(request))
+    def _path(self, request: JsonObject) -> Path:
+        key = digest(request)
         return self.root / key[:2] / f"{key}.json"

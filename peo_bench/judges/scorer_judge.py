@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from peo_bench.errors import UsageError
-from peo_bench.judges.judge import Desk, Judge, Judged
+from peo_bench.judges.judge import Bound, Desk, Judge, Judged
 from peo_bench.judges.matchups import IDENTITY, ORDERS
 from peo_bench.judges.settings import JudgeSettings
 
@@ -33,6 +33,6 @@ class ScorerJudge(Judge):
         rows = pd.concat([plain.assign(order=order) for order in ORDERS], ignore_index=True)
         return Judged(rows, rows.head(0)[[*IDENTITY, "order", "reason"]], 0, 0, priced=True)
 
-    def estimate(self, n_calls: int, answer_tokens: int) -> dict[str, object]:
+    def estimate(self, n_calls: int, answer_tokens: int) -> Bound:
         """No calls."""
         return {"judge_calls": 0, "usd": 0.0}

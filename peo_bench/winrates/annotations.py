@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat, TypedDict
 
 import numpy as np
 
@@ -25,11 +25,21 @@ from peo_bench.files.atomic import replacing
 from peo_bench.files.rows import RowError, file_rows
 from peo_bench.winrates.winrate import FloatArray
 
-Json = dict[str, Any]
+Row = dict[str, object]
+"""A row of a file as it was read: nothing is known of its values."""
 JUDGEMENT = ("judge", "objective", "preference", "method_a", "method_b", "prompt_id", "verdict")
 """Columns of `judgements.parquet` that are read here."""
 ABSENT = frozenset({"", "nan", "none", "null", "na"})
 """Texts that stand for no value in a cell of a CSV file."""
+
+
+class ModelOutput(TypedDict):
+    """One answer, as alpaca_eval reads it."""
+
+    dataset: str
+    instruction: str
+    output: str
+    generator: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def read_annotations(
     )
 
 
-def read_model_outputs(path: Path) -> list[Json]:
+def read_model_outputs(path: Path) -> list[Row]:
     """Return the model outputs of a file; every row must have an instruction and an output, all the same generator."""
     rows = read_rows(path, "model outputs (.json, .json.gz)")
     for number, row in enumerate(rows, 1):
@@ -93,7 +103,7 @@ def read_model_outputs(path: Path) -> list[Json]:
     return rows
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write model outputs or annotations as alpaca_eval does: one JSON list; compressed if the name ends in .gz."""
     check_target(path)
     content = (json.dumps(list(rows), indent=2, allow_nan=False) + "\n").encode()
@@ -109,20 +119,20 @@ def check_target(path: Path) -> None:
         raise UsageError(f"{path.parent}: no such folder: make it first")
 
 
-def model_outputs(generations: Iterable[Mapping[str, Any]], generator: str) -> list[Json]:
+def model_outputs(generations: Iterable[Mapping[str, object]], generator: str) -> list[ModelOutput]:
     """Return rows of `generations.parquet` as alpaca_eval's model outputs; `dataset` is the prompt's category."""
     return [
         {
             "dataset": _text(row, "category") or "peo-bench",
-            "instruction": row["prompt"],
-            "output": row["response"],
+            "instruction": str(row["prompt"]),
+            "output": str(row["response"]),
             "generator": generator,
         }
         for row in generations
     ]
 
 
-def from_judgements(path: Path, rows: Iterable[Mapping[str, Any]], model: str | None) -> list[Json]:
+def from_judgements(path: Path, rows: Iterable[Mapping[str, object]], model: str | None) -> list[Row]:
     """Return one annotation per prompt and pair of methods from rows of `judgements.parquet`.
 
     A prompt's preference is the mean over the orders and seeds that have a verdict. `method_a` is the model unless
@@ -136,7 +146,7 @@ def from_judgements(path: Path, rows: Iterable[Mapping[str, Any]], model: str | 
         values = {str(row.get(column)) for row in calls}
         if len(values) > 1:
             raise _several(path, f"values of {column}", values, f"--only {column}=")
-    verdicts: dict[tuple[Any, ...], list[float]] = {}
+    verdicts: dict[tuple[object, ...], list[float]] = {}
     for number, row in enumerate(calls, 1):
         pair = row.get("method_a"), row.get("method_b")
         verdict = _number(path, number, row, "verdict")
@@ -149,7 +159,7 @@ def from_judgements(path: Path, rows: Iterable[Mapping[str, Any]], model: str | 
     ]
 
 
-def read_rows(path: Path, what: str = "annotations (.json, .json.gz, .csv.gz, .parquet)") -> list[Json]:
+def read_rows(path: Path, what: str = "annotations (.json, .json.gz, .csv.gz, .parquet)") -> list[Row]:
     """Return the rows of a file of `what`; `UsageError` in one line if there is none or one is no object."""
     if not path.is_file():
         raise UsageError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}: give a file with {what}")
@@ -168,33 +178,33 @@ def read_rows(path: Path, what: str = "annotations (.json, .json.gz, .csv.gz, .p
 # --- parts of a row ---------------------------------------------------------------------------------------------------
 
 
-def _model(row: Mapping[str, Any]) -> str | None:
+def _model(row: Mapping[str, object]) -> str | None:
     return _text(row, "generator_2" if "generator_2" in row else "model")
 
 
-def _text(row: Mapping[str, Any], key: str) -> str | None:
+def _text(row: Mapping[str, object], key: str) -> str | None:
     value = row.get(key)
     return None if value is None or value != value else str(value)
 
 
-def _number(path: Path, number: int, row: Mapping[str, Any], key: str) -> float:
+def _number(path: Path, number: int, row: Mapping[str, object], key: str) -> float:
     value = row.get(key)
     if value is None or (isinstance(value, str) and value.strip().lower() in ABSENT):
         return math.nan
     try:
-        return float(value) if not isinstance(value, bool) else float(str(value))
+        return float(value if isinstance(value, SupportsFloat) and not isinstance(value, bool) else str(value))
     except (TypeError, ValueError):
         raise UsageError(
             f"{path}: row {number}: {key} is {str(value)[:40]!r}: expected a number, or null where there is none"
         ) from None
 
 
-def _length(path: Path, number: int, row: Mapping[str, Any], side: int) -> float:
+def _length(path: Path, number: int, row: Mapping[str, object], side: int) -> float:
     text = row.get(f"output_{side}")
     return float(len(text)) if isinstance(text, str) else _number(path, number, row, f"len_output_{side}")
 
 
-def _position(path: Path, counted: int, row: Mapping[str, Any]) -> int:
+def _position(path: Path, counted: int, row: Mapping[str, object]) -> int:
     given = _number(path, counted + 1, row, "row")
     if given != given:
         return counted
@@ -211,7 +221,7 @@ def _mean(values: Sequence[float]) -> float | None:
 # --- choosing ---------------------------------------------------------------------------------------------------------
 
 
-def _kept(path: Path, rows: list[Json], column: str, value: str) -> list[Json]:
+def _kept(path: Path, rows: list[Row], column: str, value: str) -> list[Row]:
     if not any(column in row for row in rows):
         raise unknown(f"column in {path}", column, {key for row in rows for key in row})
     kept = [row for row in rows if str(row.get(column)) == value]
@@ -221,8 +231,8 @@ def _kept(path: Path, rows: list[Json], column: str, value: str) -> list[Json]:
 
 
 def _choose(
-    path: Path, rows: list[Json], what: str, name: Callable[[Mapping[str, Any]], str | None], asked: str | None
-) -> tuple[list[Json], str | None]:
+    path: Path, rows: list[Row], what: str, name: Callable[[Mapping[str, object]], str | None], asked: str | None
+) -> tuple[list[Row], str | None]:
     """Return the rows of the name asked for, or of the only one there is; rows without a name go with it."""
     found = {own for row in rows if (own := name(row)) is not None}
     if asked is not None and asked not in found:
@@ -233,7 +243,7 @@ def _choose(
     return [row for row in rows if name(row) in (None, chosen)], chosen
 
 
-def _several(path: Path, what: str, found: set[Any], option: str) -> UsageError:
+def _several(path: Path, what: str, found: Iterable[object], option: str) -> UsageError:
     names = sorted(str(name) for name in found)
     listed = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
     return UsageError(f"{path}: holds {len(names)} {what}: {listed}; choose one with `{option}{shlex.quote(names[0])}`")

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -99,9 +99,10 @@ def instruction_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _finite(path: Path, number: int, row: Mapping[str, Any], key: str) -> float:
+def _finite(path: Path, number: int, row: Mapping[str, object], key: str) -> float:
     try:
-        value = float(row[key])
+        given = row[key]
+        value = float(given if isinstance(given, SupportsFloat) else str(given))
     except KeyError:
         raise UsageError(f"{path}: no column {key!r} (columns: {', '.join(row)})") from None
     except (TypeError, ValueError):

@@ -17,7 +17,7 @@ published values: see docs/winrate.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +25,9 @@ from scipy import stats
 from scipy.special import expit
 
 from peo_bench.winrates.winrate import FloatArray, graded
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 STRENGTHS = np.logspace(-4, 4, 10)
 """Values of C (inverse penalty) that cross-validation chooses from."""
@@ -166,7 +169,7 @@ def _fit(features: FloatArray, share: FloatArray, weight: FloatArray) -> tuple[l
     return model.coef_[0].tolist(), float(model.C_)
 
 
-def _held_out(model: Any, x: FloatArray, outcome: Any, sample_weight: FloatArray) -> float:
+def _held_out(model: LogisticRegression, x: FloatArray, outcome: FloatArray, sample_weight: FloatArray) -> float:
     """Return the mean weighted log likelihood (nats) of held-out rows; higher is better."""
     p = np.clip(model.predict_proba(x)[:, 1], 1e-15, 1 - 1e-15)
     return float(np.mean(sample_weight * np.log(np.where(outcome == 1, p, 1 - p))))

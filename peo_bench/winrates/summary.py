@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
+from typing import TypedDict
 
 import numpy as np
 
@@ -23,22 +23,73 @@ DOUBTFUL = 1.0
 """Points between a length-controlled value by position and one by instruction that call for a warning."""
 
 
-def summarise(annotations: Annotations, files: tuple[DifficultyTable, Regulariser] | None = None) -> dict[str, Any]:
-    """Return the numbers of `peo-bench winrate --json`; values that cannot be had are None or NaN.
+class LengthControl(TypedDict):
+    """Win rates at equal lengths, in percent.
 
-    With `files`, `length_controlled_winrate` follows upstream; `length_controlled_by_instruction` is there where rows
-    are missing and every instruction's own difficulty gives another value. `length_adjusted_winrate` is our own fit
-    without difficulty, for any prompts. `length_controlled_reason` and `length_adjusted_reason` say why there is no
-    value, `warnings` what makes one doubtful. `n_without_text` counts rows of which an answer's length is not known:
-    they are in the plain rates and in no fit.
+    `length_controlled_winrate` follows upstream; `length_controlled_by_instruction` is there where rows are missing and
+    every instruction's own difficulty gives another value. `length_adjusted_winrate` is our own fit without difficulty,
+    for any prompts. The reasons say why there is no value, `warnings` what makes one doubtful.
+    """
+
+    length_controlled_winrate: float | None
+    lc_standard_error: float | None
+    length_controlled_by_instruction: float | None
+    length_controlled_reason: str | None
+    length_adjusted_winrate: float | None
+    length_adjusted_reason: str | None
+    warnings: list[str]
+
+
+class Summary(LengthControl):
+    """The numbers of `peo-bench winrate --json`: rates in percent, their interval, counts of rows, lengths.
+
+    `n_without_text` counts rows of which an answer's length is not known: they are in the plain rates and in no fit.
+    """
+
+    model: str | None
+    baseline: str | None
+    annotator: str | None
+    win_rate: float
+    standard_error: float
+    discrete_win_rate: float
+    n_wins: int
+    n_wins_base: int
+    n_draws: int
+    n_total: int
+    n_missing: int
+    n_invalid: int
+    ci_low: float
+    ci_high: float
+    n_rows: int
+    n_absent: int | None
+    n_duplicates: int
+    n_without_text: int
+    avg_length: float | None
+    avg_length_baseline: float | None
+
+
+def summarise(annotations: Annotations, files: tuple[DifficultyTable, Regulariser] | None = None) -> Summary:
+    """Return all that is said of `annotations`; values that cannot be had are None or NaN.
+
+    `files` are what AlpacaEval's length control needs.
     """
     rate, interval = win_rate(annotations.preference), rate_interval(graded(annotations.preference))
     known = [text for text in annotations.instruction if text is not None]
-    found: dict[str, Any] = {
+    control = _length_control(_with_lengths(annotations), files)
+    control["warnings"] = [*_codes(annotations.preference), *control["warnings"]]
+    return {
         "model": annotations.model,
         "baseline": annotations.baseline,
         "annotator": annotations.annotator,
-        **asdict(rate),
+        "win_rate": rate.win_rate,
+        "standard_error": rate.standard_error,
+        "discrete_win_rate": rate.discrete_win_rate,
+        "n_wins": rate.n_wins,
+        "n_wins_base": rate.n_wins_base,
+        "n_draws": rate.n_draws,
+        "n_total": rate.n_total,
+        "n_missing": rate.n_missing,
+        "n_invalid": rate.n_invalid,
         "ci_low": interval.ci_low,
         "ci_high": interval.ci_high,
         "n_rows": len(annotations.preference),
@@ -47,9 +98,8 @@ def summarise(annotations: Annotations, files: tuple[DifficultyTable, Regularise
         "n_without_text": int(np.isnan(annotations.length_baseline + annotations.length_model).sum()),
         "avg_length": _mean(annotations.length_model),
         "avg_length_baseline": _mean(annotations.length_baseline),
+        **control,
     }
-    found |= _length_control(_with_lengths(annotations), files)
-    return found | {"warnings": [*_codes(annotations.preference), *found["warnings"]]}
 
 
 def _codes(preferences: FloatArray) -> list[str]:
@@ -64,8 +114,8 @@ def _codes(preferences: FloatArray) -> list[str]:
     ]
 
 
-def _length_control(annotations: Annotations, files: tuple[DifficultyTable, Regulariser] | None) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _length_control(annotations: Annotations, files: tuple[DifficultyTable, Regulariser] | None) -> LengthControl:
+    found: LengthControl = {
         "length_controlled_winrate": None,
         "lc_standard_error": None,
         "length_controlled_by_instruction": None,
@@ -76,7 +126,7 @@ def _length_control(annotations: Annotations, files: tuple[DifficultyTable, Regu
     }
     if not annotations.row:
         reason = "the rows have neither texts nor lengths"
-        return found | {"length_controlled_reason": reason, "length_adjusted_reason": reason}
+        return {**found, "length_controlled_reason": reason, "length_adjusted_reason": reason}
     z = standardised_gap(annotations.length_baseline, annotations.length_model)
     itself = _is_itself(annotations)
     try:
@@ -84,26 +134,27 @@ def _length_control(annotations: Annotations, files: tuple[DifficultyTable, Regu
     except ValueError as reason:
         found["length_adjusted_reason"] = str(reason)
     if files is None:
-        return found | {"length_controlled_reason": "needs --difficulty FILE and --gamed FILE"}
+        return {**found, "length_controlled_reason": "needs --difficulty FILE and --gamed FILE"}
     try:
-        return found | (_controlled_values(ITSELF, None) if itself else _controlled(annotations, z, *files))
+        return _with_values(found, ITSELF, None) if itself else _controlled(found, annotations, z, *files)
     except ValueError as reason:
-        return found | {"length_controlled_reason": str(reason)}
+        return {**found, "length_controlled_reason": str(reason)}
 
 
 def _controlled(
-    annotations: Annotations, z: FloatArray, table: DifficultyTable, regulariser: Regulariser
-) -> dict[str, Any]:
-    """Return the controlled values, and as `warnings` where positions make the first one doubtful."""
+    found: LengthControl, annotations: Annotations, z: FloatArray, table: DifficultyTable, regulariser: Regulariser
+) -> LengthControl:
+    """Return `found` with the controlled values, and as `warnings` where positions make the first one doubtful."""
     place = located(annotations, table)
     published = length_controlled(annotations.preference, z, place.published, regulariser)
     own = None if place.own is None else length_controlled(annotations.preference, z, place.own, regulariser)
     doubts = _doubts(len(table.values) - len(annotations.row), len(table.values), published, own)
-    return _controlled_values(published, own) | {"warnings": doubts}
+    return {**_with_values(found, published, own), "warnings": doubts}
 
 
-def _controlled_values(published: LengthControlled, own: LengthControlled | None) -> dict[str, Any]:
+def _with_values(found: LengthControl, published: LengthControlled, own: LengthControlled | None) -> LengthControl:
     return {
+        **found,
         "length_controlled_winrate": published.win_rate,
         "lc_standard_error": published.standard_error,
         "length_controlled_by_instruction": None if own is None else own.win_rate,
