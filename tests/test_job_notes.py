@@ -47,6 +47,7 @@ def test_malformed_rows_are_counted_and_the_first_is_named():
     dropped = {"helpful": {"malformed": 2, "duplicate": 1}, "harmless": {"malformed": 1}}
     pairs = handle("pairs-2", dropped=dropped, malformed=["h.jsonl:7: not JSON", "h.jsonl:9: prompt is int"])
     assert job_notes([pairs]) == ["3 rows of the data are malformed and left out, the first at h.jsonl:7: not JSON."]
+    assert job_notes([handle("sandbox-pairs-2", dropped={"policy": 3})]) == []  # other counts under the same name
     assert job_notes([handle("pairs-2", dropped={"helpful": {"duplicate": 1}}, malformed=[])]) == []
 
 

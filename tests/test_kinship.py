@@ -163,6 +163,23 @@ def test_tokenizers_of_another_kind_are_refused_and_small_changes_are_told(plain
     ]
 
 
+def test_the_tokenizer_beside_an_adapter_is_compared_too(plain, tmp_path, monkeypatch):
+    from models import WORDS, save_lora
+
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    store = Store(tmp_path / "store")
+    reference = checkpoint_job(str(plain), "base")
+    store.run(reference)
+    folder = save_lora(tmp_path, "lora", llama(), seed=1).path / "adapter"
+    other = tokenizer(template="{{ messages[0]['content'] }}")
+    other.save_pretrained(folder)
+    told = store.run(checkpoint_job(str(folder), "delta", reference)).result["warnings"]
+    assert told == ["its chat template is not that of the base, which is used"]
+    tokenizer(words=[WORDS[1], WORDS[0], *WORDS[2:]]).save_pretrained(folder)
+    with pytest.raises(UsageError, match="its tokenizer is another: 2 tokens have other ids"):
+        store.run(checkpoint_job(str(folder), "delta", reference))
+
+
 def test_a_run_refuses_an_expert_of_another_function_and_tells_what_is_harmless(plain, tmp_path, monkeypatch):
     monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
     store = Store(tmp_path / "store")

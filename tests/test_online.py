@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import edit_config
 from safetensors.torch import load_file
 from training_fixtures import WORDS, handle, save_policy, workspace
 
@@ -131,6 +132,20 @@ def test_the_advantage_is_rloos_formula(
     ids = prompt_tokens(trainer.processing_class, ["w0 w1"])[0]
     row = batch["prompt_ids"][0][batch["prompt_mask"][0].bool()].tolist()
     assert row == ids, "the prompt is tokenised as for generation, with one BOS"
+
+
+@pytest.mark.parametrize("generation", [{"eos_token_id": [2, 7]}, {"bos_token_id": 1}, None])
+def test_answers_end_at_every_declared_end(
+    generation: dict[str, Any] | None, inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    """By generation_config.json; by config.json where that names none or is absent."""
+    folder = inputs["reference"].path / "model"
+    edit_config(folder, eos_token_id=2 if generation == {"eos_token_id": [2, 7]} else [2, 7])
+    (folder / "generation_config.json").unlink()
+    if generation:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    trainer = online.build_trainer(Job("online", params()), inputs, workspace(tmp_path / "job"))
+    assert trainer.eos_token_ids == trainer.generation_config.eos_token_id == [2, 7]
 
 
 @pytest.mark.parametrize("combiner", ["gdpo", "mo-grpo"])

@@ -22,6 +22,7 @@ from transformers import (
 from peo_bench.core.method import Objective
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.generation import score
+from peo_bench.jobs.job import Job
 from peo_bench.jobs.store import Store
 from peo_bench.scorers import load_scorer, open_scorer
 from peo_bench.scorers.columns import Label, count_scorers
@@ -119,6 +120,11 @@ def test_a_template_and_the_chat_template(tmp_path: Path, deberta: Path) -> None
     form.template = "chat"
     (ids,) = (text["input_ids"] for text in form.encode(["hello"], ["no"]))
     assert form.tokenizer.convert_ids_to_tokens(ids) == ["<s>", "hello", "<s>", "no"]
+    assert form.remarks() == []
+    form.tokenizer.chat_template += "{{ strftime_now('%d %b %Y') }}"
+    assert form.remarks() == ["its chat template writes the date, which is 2024-07-26 here whatever the day"]
+    (ids,) = (text["input_ids"] for text in form.encode(["hello"], ["no"]))
+    assert form.tokenizer("26 Jul 2024", add_special_tokens=False)["input_ids"] == ids[4:]
 
 
 @pytest.mark.parametrize("layout", ["beaver", "hh-gpt2", "sequence-classification"])
@@ -343,6 +349,20 @@ def test_labels_are_named_or_refused(tmp_path: Path, deberta: Path) -> None:
 
 
 # --- identity and declaration -----------------------------------------------------------------------------------------
+
+
+def test_the_day_of_prompts_is_part_of_what_a_scorer_with_a_chat_template_is(
+    deberta: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peo_bench.scorers import kinds
+
+    def job(template: str | None) -> Job:
+        return scorer_job("reward", declared("sequence-classification", deberta, template=template), [HELPFUL])
+
+    chat, pair = job("chat"), job(None)
+    assert (chat.params["prompt_date"], "prompt_date" in pair.params) == ("2024-07-26", False)
+    monkeypatch.setattr(kinds, "PROMPT_DATE", "2026-01-01")
+    assert (job("chat").id == chat.id, job(None).id == pair.id) == (False, True)
 
 
 def test_identity_is_content_layout_template_dtype_and_direction(tmp_path: Path, deberta: Path) -> None:

@@ -140,7 +140,7 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-@job_kind("checkpoint", version=2)
+@job_kind("checkpoint", version=3)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     params = job.params
@@ -242,23 +242,24 @@ def _compare(
     form: str, shapes: Mapping[str, tuple[int, ...]], target: Path, reference: Handle, where: Path
 ) -> list[str]:
     """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
-    from peo_bench.models.kinship import compare as kinship
+    from peo_bench.models.kinship import Kinship, compare, compare_tokenizers
 
     known = tensor_shapes(reference.path / "model", reference.path)
     problem = _adapter_problem(target, shapes, known) if form == "lora" else _model_problem(shapes, known)
-    warnings: list[str] = []
-    if form != "lora" and not problem:
-        kin = kinship(target, reference.path / "model")
-        problem, warnings = kin.problem, kin.warnings
-    if problem:
-        raise UsageError(f"{where}: does not fit the reference policy ({problem}): use the model it was trained from")
+    kin = Kinship(problem)
+    if not problem:
+        kin = (compare_tokenizers if form == "lora" else compare)(target, reference.path / "model")
+    if kin.problem:
+        raise UsageError(
+            f"{where}: does not fit the reference policy ({kin.problem}): use the model it was trained from"
+        )
     if form != "lora":
-        return warnings
+        return kin.warnings
     config = _read_json(target / "adapter_config.json")
     stated, name = config.get("base_model_name_or_path"), reference.result.get("name")
     if stated and name and Path(stated).name != Path(name).name:
-        return [f"the adapter was trained on {stated!r} and is used on {name!r}"]
-    return []
+        return [*kin.warnings, f"the adapter was trained on {stated!r} and is used on {name!r}"]
+    return kin.warnings
 
 
 def _model_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -47,7 +47,16 @@ def compare(folder: Path, base: Path) -> Kinship:
     """Compare the model folder of a full fine-tune with that of its base; a missing tokenizer is the base's."""
     found = Kinship()
     _compare_configs(found, load_config(folder).to_dict(), load_config(base).to_dict())
-    if found.problem is None and any(folder.glob("tokenizer*")):
+    if found.problem is None:
+        texts = compare_tokenizers(folder, base)
+        found = Kinship(texts.problem, found.warnings + texts.warnings)
+    return found
+
+
+def compare_tokenizers(folder: Path, base: Path) -> Kinship:
+    """Compare the tokenizer beside a fine-tune or an adapter, if there is one, with that of its base."""
+    found = Kinship()
+    if any(folder.glob("tokenizer*")):
         _compare_tokenizers(found, read_tokenizer(folder), read_tokenizer(base))
     return found
 

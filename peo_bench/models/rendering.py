@@ -68,10 +68,15 @@ def remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     end = answer_end(tokenizer)
     if end != (tokenizer.eos_token_id,):
         found.append(f"answers are trained to end with {tokenizer.decode(end)!r}, as its chat template writes them")
-    if writes_date(tokenizer):
-        found.append(f"its chat template writes the date, which is {PROMPT_DATE} here whatever the day")
     render(tokenizer, _PROMPT)
-    return found
+    return found + date_remarks(tokenizer)
+
+
+def date_remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return that the chat template writes the date, and which one, where it does."""
+    if not writes_date(tokenizer):
+        return []
+    return [f"its chat template writes the date, which is {PROMPT_DATE} here whatever the day"]
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:

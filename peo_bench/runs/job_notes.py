@@ -58,12 +58,14 @@ def _lengths(kind: str, objective: str | None, lengths: Mapping[str, int] | None
 def _malformed(handle: Handle) -> list[str]:
     """Say how many rows of the data were malformed, and name the first."""
     named: list[str] = handle.result.get("malformed", [])
-    dropped: Mapping[str, Mapping[str, int]] = handle.result.get("dropped", {})
+    if not named:
+        return []
+    dropped: Mapping[str, Mapping[str, int]] = handle.result["dropped"]
     count = sum(reasons.get("malformed", 0) for reasons in dropped.values())
     rows = "1 row of the data is" if count == 1 else f"{count} rows of the data are"
-    return [f"{rows} malformed and left out, the first at {named[0]}."] if named else []
+    return [f"{rows} malformed and left out, the first at {named[0]}."]
 
 
 def _checkpoint(handle: Handle) -> list[str]:
     found = [*handle.result.get("warnings", ()), *handle.result.get("remarks", ())]
-    return [f"{handle.result.get('name') or handle.id}: {text}." for text in found]
+    return [f"{handle.result.get('name') or handle.result.get('source') or handle.id}: {text}." for text in found]

@@ -12,9 +12,10 @@ from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_json
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.rendering import PROMPT_DATE
 from peo_bench.scorers import DESCRIPTION, open_scorer
 from peo_bench.scorers.self_test import check_batch, check_sign
-from peo_bench.scorers.settings import ScorerConfig
+from peo_bench.scorers.settings import CHAT, ScorerConfig
 from peo_bench.scorers.trained import check_artefact
 
 
@@ -33,9 +34,11 @@ def scorer_job(key: str, scorer: ScorerConfig, objectives: Sequence[Objective]) 
     columns: dict[str, int | None] = {**scorer.columns} or {key: None}
     known = {o.column: [o.name, o.maximise] for o in objectives if o.column in columns}
     identity = scorer_identity(scorer)
+    dated = {"prompt_date": PROMPT_DATE} if scorer.template == CHAT or scorer.layout == "trained" else {}
     return Job(
         "scorer",
         {
+            **dated,
             **{name: value for name, value in identity.items() if name != "form"},
             **scorer.model_dump(mode="json", include={"layout", "template", "dtype", "anchors"}),
             "columns": columns,
@@ -57,7 +60,7 @@ def source_of(params: Mapping[str, Any]) -> str:
     return f"{params['hub']}@{params['revision']}" if "hub" in params else f"sha256:{params['sha256'][:16]}"
 
 
-@job_kind("scorer", version=1)
+@job_kind("scorer", version=2)
 def import_scorer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy the checkpoint into `model/` and check it: its head, its labels, its batches, its signs."""
     params = job.params
@@ -82,6 +85,7 @@ def import_scorer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> di
         "batch_gap": gap,
         "signs": signs,
         "directions": params["directions"],
+        "remarks": scorer.remarks(),
     }
 
 

@@ -87,6 +87,10 @@ class ModelScorer(ABC):
         """Return the scores (n_texts, n_labels) of a padded batch."""
         return self.model(**batch, use_cache=False).logits
 
+    def remarks(self) -> list[str]:
+        """Return what a reader should know of the texts that the model reads, if it is unusual."""
+        return []
+
     @property
     def n_labels(self) -> int:
         """The number of scores per text."""

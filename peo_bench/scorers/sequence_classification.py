@@ -11,7 +11,7 @@ from typing import Any
 
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, read_model
-from peo_bench.models.rendering import chat_text, names_special
+from peo_bench.models.rendering import chat_text, date_remarks, names_special
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, encoded
 from peo_bench.scorers.settings import CHAT
 
@@ -40,6 +40,10 @@ class SequenceClassifier(ModelScorer):
         if getattr(self.model.config, "pad_token_id", None) is None:
             self.model.config.pad_token_id = tokenizer.pad_token_id
         return tokenizer
+
+    def remarks(self) -> list[str]:
+        """Return that on the date in its chat template, where that is used."""
+        return date_remarks(self.tokenizer) if self.template == CHAT else []
 
     def end_scores(self, batch: Mapping[str, Any]) -> Any:
         """Return the logits (n_texts, n_labels)."""

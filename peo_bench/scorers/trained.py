@@ -12,7 +12,7 @@ from typing import Any
 
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, load_tokenizer, read_model
-from peo_bench.models.rendering import answer_end, answer_tokens, prompt_tokens
+from peo_bench.models.rendering import answer_end, answer_tokens, prompt_tokens, remarks
 from peo_bench.scorers.model import Encoded, ModelScorer
 
 
@@ -34,6 +34,10 @@ class RewardModelScorer(ModelScorer):
     def context(self) -> int:
         """Return the number of the model's positions."""
         return int(self.model.config.max_position_embeddings)
+
+    def remarks(self) -> list[str]:
+        """Return those on its chat template."""
+        return remarks(self.tokenizer)
 
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
         """Return prompt, answer and its end, cut behind."""

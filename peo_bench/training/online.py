@@ -27,6 +27,7 @@ from peo_bench.evaluation.validation import Validator
 from peo_bench.files.jsonl import read_jsonl
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.ends import stop_ids
 from peo_bench.models.loading import load_causal, load_tokenizer
 from peo_bench.models.quiet import quiet
 from peo_bench.models.rendering import prompt_tokens
@@ -204,8 +205,11 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> An
     make = _trainer_class(params, combiner, scores, score_answers, anchors)
     lora = settings.form == "lora"
     prompts = ordered(tokenizer, texts, 2 * params["units"] * pairs, params)
+    model = load_causal(reference, settings.precision if lora else "float32")
+    if model.generation_config.eos_token_id is None:  # TRL ends answers by this and the tokenizer's own
+        model.generation_config.eos_token_id = list(stop_ids(tokenizer, reference))
     trainer = make(
-        model=load_causal(reference, settings.precision if lora else "float32"),
+        model=model,
         args=_config(params, work, steps=len(prompts) * params["generations"] // settings.batch_size),
         reward_funcs=[_placeholder] * (len(params["objectives"]) if params["combiner"] in GROUPED else 1),
         train_dataset=Dataset.from_dict({"prompt": prompts}),
