@@ -17,6 +17,7 @@ from rich.table import Table
 
 from peo_bench.cli import Json, app, cache_dir, console
 from peo_bench.errors import UsageError
+from peo_bench.kill_points import KILL_POINTS, VARIABLE
 
 
 @app.command("list")
@@ -77,8 +78,19 @@ def _method(method: Any) -> dict[str, Any]:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    as_json: Json = False,
+    kill_points: Annotated[
+        bool, typer.Option("--kill-points", help=f"List what {VARIABLE} can name: where a run kills itself.")
+    ] = False,
+) -> None:
     """Check versions, devices, extras, data and model access; says what to type for each problem."""
+    if kill_points:
+        table = Table("kill point", "when")
+        for name, when in KILL_POINTS.items():
+            table.add_row(name, when)
+        typer.echo(json.dumps(KILL_POINTS, indent=2)) if as_json else console().print(table)
+        return
     findings = [*_packages(), *_devices(), *_extras(), *_access()]
     if as_json:
         typer.echo(json.dumps(findings, indent=2))

@@ -20,6 +20,7 @@ from rich.table import Table
 from peo_bench.cli import Json, app, cache_dir, console, writable_cache
 from peo_bench.cli.bars import RunProgress
 from peo_bench.errors import UsageError
+from peo_bench.kill_points import check_kill_point
 from peo_bench.process import Terminated, heeding_sigterm
 from peo_bench.runs.request import MaxUsd, RunRequest
 
@@ -69,6 +70,7 @@ def run(
     ] = None,
 ) -> None:
     """Train, evaluate and compare methods; type the same command again to continue or to see the result."""
+    check_kill_point()
     config = _config(request)
     from peo_bench.report.build import build_report
     from peo_bench.runs.execute import execute

@@ -11,6 +11,7 @@ from peo_bench.files.journal import Journal
 from peo_bench.files.jsonl import read_jsonl
 from peo_bench.jobs.job import Cost, Handle
 from peo_bench.jobs.workspace import Progress
+from peo_bench.kill_points import kill_point
 from peo_bench.scorers.columns import Columns, Precision, Scores, score_texts
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ def generate(
     decoding: Decoding,
     journal: Journal | None = None,
     progress: Progress = lambda fraction, note: None,
+    point: str = "",
 ) -> tuple[list[Request], list[Response]]:
     """Answer every prompt with every policy, specs outermost; batches already in `journal` are not made again.
 
-    The journal holds the candidates of selections, by their index among all distinct drafts.
+    The journal holds the candidates of selections, by their index among all distinct drafts. `point` names the kill
+    point after the first batch.
     """
     from peo_bench.engine.engine import Request, Response
     from peo_bench.engine.selection import distinct_drafts
@@ -50,6 +53,7 @@ def generate(
         done.update(batch)
         if journal:
             journal.append([[i, list(r.tokens), r.text, r.truncated] for i, r in batch])
+            kill_point(point)
         progress(len(done) / len(drafts), f"{len(done)}/{len(drafts)} answers")
 
     engine.generate([drafts[i] for i in todo], decoding, on_batch=finished)

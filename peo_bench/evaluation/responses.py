@@ -23,6 +23,7 @@ from peo_bench.files.journal import Journal
 from peo_bench.jobs.job import Cost, Handle, Job, JobKind, never_alone
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.workspace import Progress, Workspace
+from peo_bench.kill_points import kill_point
 from peo_bench.scorers import registered_scorer
 from peo_bench.scorers.columns import DIGITS, Columns, Scores, count_scorers, scorer_columns
 
@@ -47,9 +48,12 @@ def _evaluate(store: Store, jobs: list[Job], scratch: Path, progress: Progress) 
     prompts = read_prompts(store[first.needs["prompts"].id], first.params["split"], first.params["n_prompts"])
 
     journal = Journal(scratch / f"{digest([job.id for job in jobs])}-answers.jsonl")
-    requests, responses = generate(engine, specs, prompts, Decoding.model_validate(decoding), journal, progress)
+    requests, responses = generate(
+        engine, specs, prompts, Decoding.model_validate(decoding), journal, progress, "generation"
+    )
     scorers = _scorers(first, store, precision)
     scores = score(scorers, requests, responses)
+    kill_point("scoring")
     own = [slice(i * len(prompts), (i + 1) * len(prompts)) for i in range(len(jobs))]
     reference = policy(first.needs["reference"].id)
     # Policy by policy: the last digits vary with the batch, and would with what else is evaluated in this run.

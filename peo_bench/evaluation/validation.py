@@ -13,6 +13,7 @@ from peo_bench.core.method import Objective, World
 from peo_bench.core.space import Preference
 from peo_bench.core.spec import PolicySpec, Utility, policy, spec_from_json
 from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts, score
+from peo_bench.files.journal import Journal
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers.columns import count_scorers, scorer_columns
@@ -64,16 +65,18 @@ class Validator:
         self.scorers = scorer_columns(inputs, precision)
         self.reference = policy(inputs["reference"].id)
 
-    def scores(self, specs: Sequence[PolicySpec]) -> dict[str, Floats]:
-        """Return by column the scores of every answer, shape (n_specs, n_prompts)."""
-        requests, responses = generate(self.engine, specs, self.prompts, self.decoding, progress=self.work.progress)
+    def scores(self, specs: Sequence[PolicySpec], journal: Journal | None = None) -> dict[str, Floats]:
+        """Return by column the scores of every answer, shape (n_specs, n_prompts); `journal` keeps the answers."""
+        requests, responses = generate(
+            self.engine, specs, self.prompts, self.decoding, journal, self.work.progress, "candidates"
+        )
         columns = score(self.scorers, requests, responses).columns
         self.cost = self.cost + charge(requests, responses, count_scorers(self.scorers), len(specs))
         return {name: np.asarray(values).reshape(len(specs), -1) for name, values in columns.items()}
 
-    def points(self, specs: Sequence[PolicySpec]) -> list[Point]:
-        """Return the validation means of every policy."""
-        columns = self.scores(specs)
+    def points(self, specs: Sequence[PolicySpec], journal: Journal | None = None) -> list[Point]:
+        """Return the validation means of every policy; `journal` keeps the answers."""
+        columns = self.scores(specs, journal)
         return [{name: float(values[i].mean()) for name, values in columns.items()} for i in range(len(specs))]
 
     def reference_units(self) -> dict[str, list[float]]:
@@ -120,6 +123,8 @@ def score_candidates(job: Job, inputs: Mapping[str, Handle], work: Workspace) ->
     """Score the policies `params["specs"]`, maybe none; the result: their `points` and the `reference`'s units."""
     validator = Validator(job, inputs, work)
     specs = [spec_from_json(value) for value in job.params["specs"]]
-    result = {"reference": validator.reference_units(), "points": validator.points(specs) if specs else []}
+    journal = Journal(work.scratch / "answers.jsonl")
+    points = validator.points(specs, journal) if specs else []
+    result = {"reference": validator.reference_units(), "points": points}
     work.charge(validator.cost)
     return result

@@ -28,6 +28,7 @@ from peo_bench.jobs.artefact import META, SCHEMA, Damaged, fingerprint, read_art
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.workspace import Progress, Workspace
+from peo_bench.kill_points import kill_point
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         follow_umask(work.dir)
         write_json(work.dir / META, sealed(meta))
+        kill_point("rename")
         self._clear(target)
         work.dir.replace(target)
         sync_dir(target.parent)

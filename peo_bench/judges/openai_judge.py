@@ -21,9 +21,12 @@ from peo_bench.judges.parsing import TIE, Verdict, parse_reply, swapped
 from peo_bench.judges.replies import Replies
 from peo_bench.judges.rubrics import RUBRICS, messages, prompt_hash
 from peo_bench.judges.settings import JudgeSettings
+from peo_bench.kill_points import kill_point
 from peo_bench.settings import Frozen
 
 FORM = re.compile(r"(?P<model>\S+)@(?P<url>https?://\S+)")
+KILLED_AFTER = 2
+"""Kept replies after which the kill point is."""
 GIVE_UP_AFTER = 10
 """Calls in a row that fail after all their attempts; then the judge is unavailable and the rest is not tried."""
 PROMPT_TOKENS = 200
@@ -187,6 +190,7 @@ class Session:
         self._stop = threading.Event()
         self._reason = ""
         self._failures = 0
+        self._kept = 0
         self._lock = threading.Lock()
 
     def answers(self, requests: Mapping[str, Request]) -> Session:
@@ -226,6 +230,9 @@ class Session:
             reply = _counted(endpoint.ask(request.messages), request)
             spent = self.judge.usd(reply)
             self.replies.put(request.to_json(), reply.model_dump())
+            self._kept += 1
+            if self._kept >= KILLED_AFTER:
+                kill_point("judging")
         except NoAnswer as error:
             self._failed(error)
             return str(error)

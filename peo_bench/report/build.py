@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from peo_bench.files.atomic import finite, write_json, write_text
+from peo_bench.kill_points import kill_point
 from peo_bench.report import contents, figures, findings
 from peo_bench.report.glossary import GLOSSARY
 from peo_bench.report.provenance import provenance
@@ -55,6 +56,7 @@ def build_report(run_dir: Path, *, redact: bool = False) -> Path:
     write_text(run_dir / "report.md", templates.get_template("report.md.j2").render(**context, tasks=tasks))
     data = Markup(embedded_json(page_data(views, tasks, whole, texts)))
     page = _render(templates, {**context, "tasks": tasks, "data": data})
+    kill_point("report")
     write_text(run_dir / "report.html", page)
     return run_dir / "report.html"
 

@@ -26,6 +26,7 @@ from peo_bench.jobs.runner import Observer, Runner
 from peo_bench.jobs.workspace import Progress
 from peo_bench.judges.budget import Budget
 from peo_bench.judges.judge import Desk, Judge, make_judges
+from peo_bench.kill_points import kill_point
 from peo_bench.pareto import nondominated
 from peo_bench.results.metrics import run_metrics
 from peo_bench.results.operating_points import Offer, Scores, generations, point_row, point_table, reference_units
@@ -131,6 +132,7 @@ def execute(
         costs = run_costs(runner, {seed: (run.world, run.built.families) for seed, run in seeds.items()})
         for method, values in metrics["methods"].items():
             values["validation_evaluations"] = costs["methods"][method]["validation_evaluations"]
+        kill_point("metrics")
         _save(out, runner, config, seeds)
         failed, reused = dict(runner.outcome.failed), len(runner.outcome.reused)
         curves = training_curves(

@@ -15,6 +15,7 @@ import pandas as pd
 
 from peo_bench import __version__
 from peo_bench.files.atomic import finite, replacing, write_json, write_text
+from peo_bench.kill_points import kill_point
 from peo_bench.results.measure import Measure
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.judging import Judging, write_judgements
@@ -68,6 +69,7 @@ def write_folder(
     run = run_json(config, task, points, missing, provenance)
     if judging.counts:
         run["judging"] = {"spent_usd": judging.spent_usd, "judges": judging.counts}
+    kill_point("tables")
     write_json(out / "run.json", run | {"job_seconds": work, "measure": measure.to_json()})
 
 

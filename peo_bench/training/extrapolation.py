@@ -21,10 +21,15 @@ from peo_bench.core.spec import policy
 from peo_bench.evaluation.validation import Validator, job_bound, utility_scores
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.kill_points import kill_point
 from peo_bench.pareto import nondominated
 from peo_bench.training.search import STRATEGIES, drive
 
 Floats = npt.NDArray[np.float64]
+
+
+KILLED_AFTER = 5
+"""Evaluations after which the kill point is."""
 
 
 @job_kind("extrapolation", version=1, bound=job_bound(lambda job: job.params["budget"]))
@@ -40,6 +45,8 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     def record(values: dict[str, Any]) -> None:
         journal.append(values | {"spent": validator.cost.to_json()})
         validator.cost = Cost()
+        if len(journal.records) == 1 + KILLED_AFTER:
+            kill_point("search")
 
     if not journal.records:
         record({"reference": validator.reference_units()})

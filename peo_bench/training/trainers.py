@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 from peo_bench.errors import Diverged, JobFailed, UsageError
 from peo_bench.files.atomic import write_json
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.kill_points import is_due, kill_point
 from peo_bench.process import device
 from peo_bench.training.checkpoints import last_checkpoint, seal
 from peo_bench.training.settings import DPOSettings
@@ -167,18 +168,36 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, work: Workspace) -> None:
         """Report to `work.progress`."""
         self.work = work
+        self.points = kill_names(work.name)
         self.saved = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Report the step; decide on a checkpoint."""
         self.work.progress(state.global_step / state.max_steps, f"step {state.global_step}/{state.max_steps}")
-        due = time.monotonic() - self.saved >= CHECKPOINT_SECONDS
+        due = self._is_killed(state) or time.monotonic() - self.saved >= CHECKPOINT_SECONDS
         control.should_save = due and state.global_step < state.max_steps
+        if self._is_killed(state) and not control.should_save:
+            kill_point(*self.points)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Seal the checkpoint: one that is not sealed is never resumed from."""
         seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.saved = time.monotonic()
+        if self._is_killed(state):
+            kill_point(*self.points)
+
+    def _is_killed(self, state: Any) -> bool:
+        return is_due(*self.points) and state.global_step >= max(1, state.max_steps // 2)
+
+
+def kill_names(work: str) -> tuple[str, str]:
+    """Return the names of the kill points of a training: its kind, and its kind with what follows.
+
+    >>> kill_names("aspect helpful 82fb04d4")
+    ('aspect', 'aspect-helpful')
+    """
+    kind, follows, *_ = [*work.split(), ""]
+    return kind, f"{kind}-{follows}"
 
 
 def train(trainer: Any, work: Workspace, curve: dict[str, str]) -> list[dict[str, float]]:
