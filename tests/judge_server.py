@@ -19,7 +19,9 @@ import pytest
 
 from peo_bench.judges.settings import JudgeSettings
 
-FAST = JudgeSettings(attempts=4, timeout_s=0.3, concurrency=4, prices={"m": {"input": 2.0, "output": 10.0}})
+FAST = JudgeSettings(attempts=4, timeout_s=20.0, concurrency=4, prices={"m": {"input": 2.0, "output": 10.0}})
+HASTY = FAST.model_copy(update={"timeout_s": 0.5})
+"""Where an answer hangs; elsewhere a busy machine must not count as a fault."""
 TOKENS = {"prompt_tokens": 100, "completion_tokens": 20}
 PRICE = (100 * 2.0 + 20 * 10.0) / 1e6
 """USD of one call to model `m` at this server."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from judge_server import FAST, Answer, says, serve, verdict  # noqa: F401 - serve is a fixture
+from judge_server import FAST, HASTY, Answer, says, serve, verdict  # noqa: F401 - serve is a fixture
 
 from peo_bench.judges.endpoint import Endpoint, NoAnswer, retry_after
 from peo_bench.judges.rubrics import messages
@@ -31,7 +31,8 @@ def ask(serve, monkeypatch):  # noqa: F811
         server = serve(lambda call: answers[call.before] if call.before < len(answers) else verdict("A"))
         waits: list[float] = []
         try:
-            found = Endpoint(server.url, "m", FAST, threading.Event(), waits.append).ask(QUESTION)
+            settings = HASTY if any(answer.hang for answer in answers) else FAST
+            found = Endpoint(server.url, "m", settings, threading.Event(), waits.append).ask(QUESTION)
         except NoAnswer as error:
             found = error
         return found, waits, server.calls

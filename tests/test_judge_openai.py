@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from judge_server import FAST, PRICE, Answer, by_length, comparisons, says, serve, verdict  # noqa: F401 - a fixture
+from judge_server import FAST, HASTY, PRICE, Answer, by_length, comparisons, says, serve, verdict  # noqa: F401 - a fixture
 
 from peo_bench.errors import UsageError
 from peo_bench.judges.budget import Budget
@@ -101,7 +101,7 @@ def faulty(call):
 
 def test_totals_stay_intact_under_faults(judge):
     clean, _ = judge()
-    judged, server = judge(faulty)
+    judged, server = judge(faulty, settings=HASTY)
     assert len(judged.rows) + len(judged.missing) == ALL
     assert set(judged.missing["prompt_id"]) == {"p3"}
     assert len(judged.missing) == ALL // N
