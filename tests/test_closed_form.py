@@ -22,7 +22,7 @@ from peo_bench.evaluation.validation import utility_scores
 from peo_bench.jobs.job import Cost, Handle, Job, closure
 from peo_bench.methods import METHODS, make_method
 from peo_bench.training.extrapolation import steering_map
-from peo_bench.training.modpo import modpo_loss
+from peo_bench.training.modpo import Answers, modpo_loss
 from peo_bench.training.search import STRATEGIES, drive
 
 BETA, X, V = 0.5, 3, 5
@@ -77,9 +77,9 @@ def converge(reward: np.ndarray, margin: np.ndarray, weight: float) -> np.ndarra
 
     def loss(z: torch.Tensor) -> torch.Tensor:
         log_pi = torch.log_softmax(z, -1)
-        args = [t[:, i] for t in (log_pi, reference, m) for i in (first, second)]
-        forward = modpo_loss(*args, beta=BETA, weight=weight)
-        backward = modpo_loss(args[1], args[0], args[3], args[2], args[5], args[4], beta=BETA, weight=weight)
+        sides = [Answers(t[:, first], t[:, second]) for t in (log_pi, reference, m)]
+        forward = modpo_loss(*sides, beta=BETA, weight=weight)
+        backward = modpo_loss(*(Answers(side.rejected, side.chosen) for side in sides), beta=BETA, weight=weight)
         return (p * forward + (1 - p) * backward).sum()
 
     def step() -> torch.Tensor:

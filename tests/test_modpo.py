@@ -71,13 +71,18 @@ def log_probs(model: Any, prompt: list[int], answer: list[int]) -> float:
     return sum(float(logits[len(prompt) + i - 1, token]) for i, token in enumerate(answer))
 
 
+def loss_of(*values: torch.Tensor, beta: float, weight: float) -> torch.Tensor:
+    """`modpo_loss` of chosen and rejected log pi, log pi_ref and margins."""
+    return modpo.modpo_loss(*(modpo.Answers(*values[i : i + 2]) for i in (0, 2, 4)), beta=beta, weight=weight)
+
+
 @pytest.mark.parametrize("weight", [0.1, 0.5, 0.9, 1.0])
 def test_the_loss_is_the_papers(weight: float) -> None:
     torch.manual_seed(0)
     values = [-10 * torch.rand(16, dtype=torch.float64) for _ in range(4)] + [
         3 * torch.randn(16, dtype=torch.float64) for _ in range(2)
     ]
-    ours = modpo.modpo_loss(*values, beta=0.1, weight=weight)
+    ours = loss_of(*values, beta=0.1, weight=weight)
     rows = torch.stack(values, dim=1).tolist()
     literal = [paper(*row, beta=0.1, w=(weight, 1 - weight)) for row in rows]
     assert ours.shape == (16,)
@@ -86,12 +91,12 @@ def test_the_loss_is_the_papers(weight: float) -> None:
 
 def test_the_loss_falls_where_the_policy_moves_towards_the_wanted_answer() -> None:
     values = [torch.zeros(3, dtype=torch.float64, requires_grad=True) for _ in range(6)]
-    modpo.modpo_loss(*values, beta=0.1, weight=0.5).sum().backward()
+    loss_of(*values, beta=0.1, weight=0.5).sum().backward()
     gradients = [float(value.grad[0]) for value in values if value.grad is not None]
     # d/dx -log sigma(x) = -1/2 at 0; x = (beta d - w_1 m) / w_0
     assert gradients == pytest.approx([-0.1, 0.1, 0.1, -0.1, 0.5, -0.5])
     arguments = tuple(torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(6))
-    assert torch.autograd.gradcheck(lambda *x: modpo.modpo_loss(*x, beta=0.1, weight=0.3), arguments)
+    assert torch.autograd.gradcheck(lambda *x: loss_of(*x, beta=0.1, weight=0.3), arguments)
 
 
 def test_the_optimum_is_the_reference_tilted_by_the_weighted_rewards() -> None:
@@ -107,7 +112,7 @@ def test_the_optimum_is_the_reference_tilted_by_the_weighted_rewards() -> None:
     def loss() -> torch.Tensor:
         policy = logits.log_softmax(0)
         args = (policy[i], policy[j], reference[i], reference[j], r1[i], r1[j])
-        return (label * modpo.modpo_loss(*(x.flatten() for x in args), beta=beta, weight=weight)).sum()
+        return (label * loss_of(*(x.flatten() for x in args), beta=beta, weight=weight)).sum()
 
     optimiser = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-14, tolerance_change=1e-16)
     optimiser.step(lambda: (optimiser.zero_grad(), value := loss(), value.backward())[1])
@@ -219,4 +224,4 @@ def test_weights_without_a_run_are_refused(
     with pytest.raises(UsageError, match=message):
         modpo.train_modpo.run(Job("modpo", PARAMS | {"weight": weight}), inputs, workspace(tmp_path))
     with pytest.raises(UsageError, match=message):
-        modpo.modpo_loss(*[torch.zeros(1)] * 6, beta=0.1, weight=weight)
+        loss_of(*[torch.zeros(1)] * 6, beta=0.1, weight=weight)

@@ -18,8 +18,8 @@ combined once per optimiser step (the official RACO code combines per micro-batc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ from peo_bench.models.quiet import quiet
 from peo_bench.training import aspect
 from peo_bench.training.saving import save_trained
 from peo_bench.training.settings import dpo_settings
+
+if TYPE_CHECKING:
+    import torch
 
 Floats = npt.NDArray[np.float64]
 Combiner = Callable[..., Floats]
@@ -177,12 +180,8 @@ def _combined(
 
         def losses(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
             """Return the mean loss of every objective over the micro-batch, shape (m,)."""
-            ratio_w, ratio_l, log_pi_w, log_pi_l = self.log_ratios(model, inputs)
-            margin, target = ratio_w - ratio_l, 0.0
-            if gamma is not None:
-                tokens_w, tokens_l = inputs["completion_mask"].sum(dim=1).chunk(2)
-                margin, target = log_pi_w / tokens_w - log_pi_l / tokens_l, gamma
-            return -logsigmoid(self.beta * inputs["signs"].T * margin - target).mean(dim=1)
+            margin = _margin(self.log_ratios(model, inputs), inputs["completion_mask"], per_token=gamma is not None)
+            return -logsigmoid(self.beta * inputs["signs"].T * margin - (gamma or 0.0)).mean(dim=1)
 
         def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
             """Do one micro-batch; at the end of the window set `.grad`. Returns the mean loss over objectives."""
@@ -204,15 +203,32 @@ def _combined(
         def _write(self, parameters: list[Any]) -> None:
             sums, self._sums = self._sums, [None] * len(names)
             gram = np.asarray([[_dot(a, b) for b in sums] for a in sums])
-            applied = coefficients(gram)
+            applied = coefficients(gram).tolist()
             for k, parameter in enumerate(parameters):
-                parameter.grad = sum(a * gradient[k] for a, gradient in zip(applied.tolist(), sums, strict=True))
-            norm = math.sqrt(gram[0, 0] * gram[1, 1])
-            self._metrics["train"]["cosine"].append(float(gram[0, 1] / norm) if norm > 0 else 0.0)
-            for name, value in zip(names, applied.tolist(), strict=True):
+                parameter.grad = sum(a * gradient[k] for a, gradient in zip(applied, sums, strict=True))
+            self._metrics["train"]["cosine"].append(_cosine(gram))
+            for name, value in zip(names, applied, strict=True):
                 self._metrics["train"][f"coefficient/{name}"].append(value)
 
     return CombinedTrainer
+
+
+def _margin(log_probs: Sequence[torch.Tensor], mask: torch.Tensor, *, per_token: bool) -> torch.Tensor:
+    """Return what chosen answers have more than rejected ones (pairs,): log pi/pi_ref, or log pi `per_token`.
+
+    `log_probs` are those of `log_ratios`, `mask` marks the answers' tokens, chosen answers first.
+    """
+    ratio_w, ratio_l, log_pi_w, log_pi_l = log_probs
+    if not per_token:
+        return ratio_w - ratio_l
+    tokens_w, tokens_l = mask.sum(dim=1).chunk(2)
+    return log_pi_w / tokens_w - log_pi_l / tokens_l
+
+
+def _cosine(gram: Floats) -> float:
+    """Return the cosine of the first two gradients, 0 where one of them is."""
+    norm = math.sqrt(gram[0, 0] * gram[1, 1])
+    return float(gram[0, 1] / norm) if norm > 0 else 0.0
 
 
 def _dot(a: list[Any], b: list[Any]) -> float:

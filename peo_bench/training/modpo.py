@@ -19,7 +19,7 @@ Published values: beta 0.1, w_0 in {0.1, 0.5, 0.9}, learning rate 5e-4 (one for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
@@ -33,28 +33,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def modpo_loss(
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    margin_chosen: Tensor,
-    margin_rejected: Tensor,
-    *,
-    beta: float,
-    weight: float,
-) -> Tensor:
+class Answers(NamedTuple):
+    """A number for each chosen and each rejected answer, both of shape (batch,)."""
+
+    chosen: Tensor
+    rejected: Tensor
+
+
+def modpo_loss(policy: Answers, reference: Answers, margin: Answers, *, beta: float, weight: float) -> Tensor:
     """Return the loss per pair, shape (batch,).
 
-    The first four arguments are log-probabilities of whole answers in nats, shape (batch,), the margins the other
-    objective's rewards (higher is better); `weight` is w_0 in (0, 1].
+    `policy` and `reference` are log-probabilities of whole answers in nats, `margin` the other objective's rewards
+    (higher is better); `weight` is w_0 in (0, 1].
     """
     from torch.nn.functional import logsigmoid
 
     check_weight(weight)
-    log_ratio = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)
-    margin = margin_chosen - margin_rejected
-    return -logsigmoid((beta * log_ratio - (1 - weight) * margin) / weight)
+    log_ratio = (policy.chosen - reference.chosen) - (policy.rejected - reference.rejected)
+    return -logsigmoid((beta * log_ratio - (1 - weight) * (margin.chosen - margin.rejected)) / weight)
 
 
 def check_weight(weight: float) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,9 @@ from peo_bench.training.rewards import COMBINERS, Combiner, Transform
 from peo_bench.training.rows import training_order
 from peo_bench.training.saving import save_trained
 from peo_bench.training.settings import dpo_settings
+
+if TYPE_CHECKING:
+    import torch
 
 Floats = npt.NDArray[np.float64]
 Score = Callable[[list[str], list[str]], Floats]
@@ -317,32 +320,35 @@ def _trainer_class(
             for name, mean in zip(names, utilities.mean(axis=0), strict=True):
                 metrics[f"utility/{name}"].append(float(mean))
             self.memory["tokens"] += sum(map(len, completion_ids_list))
-            if grouped:
-                rewards = utilities
-            else:
-                self.combiner.observe(utilities.mean(axis=0))
-                values = raw * scores.signs if self.combiner.raw else utilities
-                own = np.stack([anchors[prompt] for prompt in prompts]) if anchors else np.zeros_like(values)
-                rewards = self.combiner.combine(values, own)[:, None]
+            rewards = utilities
+            if not grouped:
+                own = np.stack([anchors[prompt] for prompt in prompts]) if anchors else np.zeros_like(raw)
+                rewards = _combine(self.combiner, utilities, raw * scores.signs, own)[:, None]
             for name, value in self.combiner.logged().items():
                 metrics[f"combiner/{name}"].append(value)
             return torch.tensor(rewards, dtype=torch.float32, device=self.accelerator.device)
 
-        def _log_kl(self, mask: torch.Tensor) -> None:
-            """Log the KL per answer (nats): TRL's mean per token times the tokens per answer."""
-            metrics = self._metrics["train"]
-            metrics["kl_per_answer"].append(metrics["kl"][-1] * float(mask.sum()) / len(mask))
-
         def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
             batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
             if not grouped:
-                self._log_kl(batch["completion_mask"])
+                _log_kl(self._metrics["train"], batch["completion_mask"])
             return batch
 
         def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
             loss: torch.Tensor = super()._compute_loss(model, inputs)
             if grouped:
-                self._log_kl(inputs["completion_mask"])
+                _log_kl(self._metrics["train"], inputs["completion_mask"])
             return loss
 
     return OnlineTrainer
+
+
+def _log_kl(metrics: dict[str, list[float]], mask: torch.Tensor) -> None:
+    """Log the KL per answer (nats): TRL's mean per token times the tokens per answer."""
+    metrics["kl_per_answer"].append(metrics["kl"][-1] * float(mask.sum()) / len(mask))
+
+
+def _combine(combiner: Combiner, utilities: Floats, signed: Floats, anchors: Floats) -> Floats:
+    """Let the combiner see the batch; return its rewards (answers,) of utilities, or of signed raw scores."""
+    combiner.observe(utilities.mean(axis=0))
+    return combiner.combine(signed if combiner.raw else utilities, anchors)
