@@ -9,6 +9,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -59,6 +63,25 @@ def qwen2(seed: int = 0) -> Qwen2ForCausalLM:
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     return _lively(Qwen2ForCausalLM, config, seed)
+
+
+def gemma2(seed: int = 0) -> Gemma2ForCausalLM:
+    """Return a random Gemma 2: tied embeddings, soft caps, a sliding window, norms scaled by 1 + weight."""
+    config = Gemma2Config(
+        vocab_size=len(SPECIAL) + len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=128, sliding_window=4,
+        query_pre_attn_scalar=8, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return _lively(Gemma2ForCausalLM, config, seed)
+
+
+def gpt2(seed: int = 0) -> GPT2LMHeadModel:
+    """Return a random GPT-2: learnt positions, biases, tied embeddings."""
+    config = GPT2Config(
+        vocab_size=len(SPECIAL) + len(WORDS), n_positions=128, n_embd=32, n_layer=2, n_head=4, bos_token_id=1,
+        eos_token_id=2,
+    )  # fmt: skip
+    return _lively(GPT2LMHeadModel, config, seed)
 
 
 def _lively(kind: type, config: object, seed: int) -> PreTrainedModel:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import edit_config, llama, qwen2, save_base, tokenizer
+from models import edit_config, gemma2, gpt2, llama, qwen2, save_base, tokenizer
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config
+from transformers import AutoModelForCausalLM
 
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.errors import UsageError
@@ -16,29 +16,6 @@ from peo_bench.jobs.store import Store
 from peo_bench.models.kinship import HARMLESS, compare
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]])
-
-
-def gemma2():
-    from models import SPECIAL, WORDS, _lively
-    from transformers import Gemma2ForCausalLM
-
-    config = Gemma2Config(
-        vocab_size=len(SPECIAL) + len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=128, sliding_window=4,
-        query_pre_attn_scalar=8, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    return _lively(Gemma2ForCausalLM, config, 0)
-
-
-def gpt2():
-    from models import SPECIAL, WORDS, _lively
-    from transformers import GPT2LMHeadModel
-
-    config = GPT2Config(
-        vocab_size=len(SPECIAL) + len(WORDS), n_positions=128, n_embd=32, n_layer=2, n_head=4, bos_token_id=1,
-        eos_token_id=2,
-    )  # fmt: skip
-    return _lively(GPT2LMHeadModel, config, 0)
 
 
 MODELS = {"llama": llama, "qwen2": qwen2, "gemma2": gemma2, "gpt2": gpt2}

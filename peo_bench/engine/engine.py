@@ -24,7 +24,7 @@ from peo_bench.engine.noise import row_key
 from peo_bench.engine.selection import choose, distinct_drafts, selection_nats
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
-from peo_bench.models.rendering import prompt_ids
+from peo_bench.models.rendering import answer_texts, prompt_ids
 from peo_bench.process import device as default_device
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Engine:
             [self._prompt(r) for r in requests], keys, stop, pad, alone if self.precision == "float32" else None
         )
         answers = decode(plan.passes([r.spec for r in requests]), rows, decoding)
-        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts = answer_texts(tokenizer, answers, stop)
         return [
             Response(answer, text.strip(), answer[-1] not in stop) for answer, text in zip(answers, texts, strict=True)
         ]

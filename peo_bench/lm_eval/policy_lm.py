@@ -12,6 +12,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec
 from peo_bench.engine.engine import Engine, Request, Response
+from peo_bench.models.rendering import answer_texts
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 """Texts and tokens of a context and its continuation, lm-eval's form."""
@@ -27,12 +28,12 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]
         base = spec.mix[0][1].base
         self.tokenizer = engine.models.tokenizer(base)
         self.longest = engine.models.context_length(base)
-        self._stop = engine.models.stop_ids(base)[0]
+        self._stop = engine.models.stop_ids(base)
 
     @property
     def eot_token_id(self) -> int:
         """The token that ends a text."""
-        return self._stop
+        return self._stop[0]
 
     @property
     def prefix_token_id(self) -> int:
@@ -74,7 +75,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]
             contexts = [self.tok_encode(requests[i].args[0]) for i in members]
             asked = [self._request(context, decoding.max_new_tokens) for context in contexts]
             for i, response in zip(members, self.engine.generate(asked, decoding), strict=True):
-                whole = self.tokenizer.decode(response.tokens, skip_special_tokens=True)
+                (whole,) = answer_texts(self.tokenizer, [response.tokens], self._stop)
                 texts[i] = _cut(whole, settings[i]["until"])
         return texts
 

@@ -7,7 +7,7 @@ of a special token inside it (`<|im_end|>`) is encoded letter by letter; only a 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -114,6 +114,14 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) ->
         if names_special(tokenizer, answer):
             ids[i] = tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return [[*row, *end] for row in ids]
+
+
+def answer_texts(
+    tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]], stop: Collection[int]
+) -> list[str]:
+    """Return the texts of generated answers, without the `stop` token that ended them, special or not."""
+    said = [list(ids[:-1] if ids and ids[-1] in stop else ids) for ids in answers]
+    return [str(text) for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
 
 
 def answer_end(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.ends import stop_ids
 from peo_bench.models.loading import load_causal, load_tokenizer
 from peo_bench.models.quiet import quiet
-from peo_bench.models.rendering import prompt_tokens
+from peo_bench.models.rendering import answer_texts, prompt_tokens
 from peo_bench.scorers.columns import count_scorers, score_texts, scorer_columns
 from peo_bench.training.lengths import Lengths
 from peo_bench.training.rewards import COMBINERS, Combiner, Transform
@@ -314,7 +314,8 @@ def _trainer_class(
         def _calculate_rewards(
             self, inputs: Any, prompts: list[str], completions: list[str], completion_ids_list: list[list[int]]
         ) -> torch.Tensor:
-            raw = score_answers(prompts, [text.strip() for text in completions])  # as the engine gives them
+            texts = answer_texts(self.processing_class, completion_ids_list, self.eos_token_ids)
+            raw = score_answers(prompts, [text.strip() for text in texts])  # as the engine gives them
             utilities = scores.utilities(raw)
             metrics = self._metrics["train"]
             for name, mean in zip(names, utilities.mean(axis=0), strict=True):
