@@ -145,5 +145,5 @@ def test_folders_that_cannot_be_compared(peo_bench, two_runs, tmp_path):
     (two_runs[1] / "run.json").write_text(json.dumps(run))
     assert "older version" in peo_bench("compare", a, str(two_runs[1]))[2]
     (two_runs[1] / "metrics.json").write_text("{")
-    assert "is not JSON" in peo_bench("compare", a, str(two_runs[1]))[2]
+    assert "is damaged or of another version (not JSON" in peo_bench("compare", a, str(two_runs[1]))[2]
     assert "not a finished run folder" in peo_bench("compare", a, str(two_runs[1] / "points.csv"))[2]

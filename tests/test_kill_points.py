@@ -33,7 +33,7 @@ POINTS = {
 
 def run(folder: Path, server: JudgeServer, kill_at: str = "") -> int:
     """Run the command line in `folder`, killed at a point; return the exit status."""
-    judge = ("--judge", f"openai:m@{server.url}", "--set", "judge.prompts=4")
+    judge = ("--judge", f"openai:m@{server.url}", "--set", "judge.prompts=1")
     args = ("run", "--methods", "peo,modpo,dpo-lw,morlhf", "--out", "out", *TINY, *judge)
     before = f"import os; os.environ |= {{{VARIABLE!r}: {kill_at!r}, 'OPENAI_API_KEY': 'none'}}"
     done = command(folder, *args, before=before, check=not kill_at)

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +60,26 @@ def version_callback(value: bool) -> None:
     if value:
         typer.echo(f"peo-bench {__version__}")
         raise typer.Exit
+
+
+@contextmanager
+def received(*folders: Path) -> Iterator[None]:
+    """Turn what breaks inside into one line: the files of a folder that somebody else may have made do not fit.
+
+    Each file is checked where it is read; this is for what only shows when they are put together.
+    """
+    try:
+        yield
+    except (PeoBenchError, OSError, typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if logging.getLogger("peo_bench").isEnabledFor(logging.INFO):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UsageError(
+            f"{' or '.join(map(str, folders))}: a file is damaged or of another version ({said}): repeat the run that "
+            "made it (with --verbose: where this happened)"
+        ) from None
 
 
 @app.callback()

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import Json, app, console
+from peo_bench.cli import Json, app, console, received
 from peo_bench.cli.run import result_table
 
 
@@ -26,8 +26,9 @@ def compare(
     from peo_bench.report.build import build_report
 
     folder = out or Path("runs") / f"compare-{digest([str(run.resolve()) for run in runs])[:8]}"
-    compare_runs(runs, folder, shlex.join(["peo-bench", *sys.argv[1:]]))
-    report = build_report(folder)
+    with received(*runs):
+        compare_runs(runs, folder, shlex.join(["peo-bench", *sys.argv[1:]]))
+        report = build_report(folder)
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"][run["task"]]
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import RunFolder, app
+from peo_bench.cli import RunFolder, app, received
 
 
 @app.command()
@@ -22,5 +22,6 @@ def figures(
     from peo_bench.report.paper import write_run_figures
 
     folder = out or run / "figures"
-    for path in write_run_figures(run, folder, [name.strip() for name in formats.split(",") if name.strip()]):
-        typer.echo(path)
+    with received(run):
+        for path in write_run_figures(run, folder, [name.strip() for name in formats.split(",") if name.strip()]):
+            typer.echo(path)

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, RunFolder, app, console
+from peo_bench.cli import Json, RunFolder, app, console, received
 from peo_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def add(
     """Add a finished run's methods, with their scores by prompt."""
     from peo_bench.boards.leaderboard import add_run
 
-    board, rows = add_run(dir_, run, method or None)
+    with received(run, dir_):
+        board, rows = add_run(dir_, run, method or None)
     for row in rows:
         typer.echo(f"{board.folder}: {row}")
 
@@ -52,8 +53,9 @@ def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Jso
         return
     screen = console()
     for board in found:
-        (view,) = task_views(as_run_folder(board))
-        scores = scoreboard(view)
+        with received(board.folder):
+            (view,) = task_views(as_run_folder(board))
+            scores = scoreboard(view)
         table = Table("Method", *(title for title, _ in scores.columns), title=board.measure.name)
         for row in scores.rows:
             table.add_row(escape(row.label), *(text for text, _ in row.cells))
@@ -73,7 +75,8 @@ def verify(dir_: Dir = Path("leaderboards")) -> None:
     """Recompute every row from its scores by prompt; exit code 3 if one does not agree."""
     from peo_bench.boards.leaderboard import verify as problems_of
 
-    problems = problems_of(dir_)
+    with received(dir_):
+        problems = problems_of(dir_)
     found = _boards(dir_) if not problems else []
     for problem in problems:
         typer.echo(problem, err=True)
@@ -90,7 +93,8 @@ def html(
     """Write all leaderboards as one static page."""
     from peo_bench.report.board import write_page
 
-    write_page(_boards(dir_), out)
+    with received(dir_):
+        write_page(_boards(dir_), out)
     typer.echo(out)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import RunFolder, app, console
+from peo_bench.cli import RunFolder, app, console, received
 
 
 @app.command()
@@ -26,4 +26,5 @@ def report(
             raise typer.Exit(130) from None
     from peo_bench.report import build_report
 
-    typer.echo(build_report(run, redact=redact))
+    with received(run):
+        typer.echo(build_report(run, redact=redact))

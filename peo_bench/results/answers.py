@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from peo_bench.errors import UsageError, unknown
+from peo_bench.results.tables import ANSWERS, read_parquet
 
 
 def answers_of(folder: Path, method: str, helpful: float, *, seed: int | None = None) -> list[dict[str, Any]]:
@@ -18,9 +17,7 @@ def answers_of(folder: Path, method: str, helpful: float, *, seed: int | None = 
     does not hold.
     """
     path = folder / "generations.parquet"
-    if not path.exists():
-        raise UsageError(f"{folder} is not a finished run folder: {path.name} is missing; give what `run` printed")
-    table = pd.read_parquet(path)
+    table = read_parquet(path, ANSWERS)
     table = table[table["split"] == "test"]
     own = table[table["method"] == method]
     if own.empty:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from peo_bench.errors import UsageError
+from peo_bench.results.tables import ANSWERS, CURVES, POINTS, VERDICTS, damaged, read_csv, read_parquet
 
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
@@ -45,15 +46,22 @@ def read_run_folder(path: Path) -> RunFolder:
     config, artefacts = path / "config.yaml", path / "artefacts"
     return RunFolder(
         run=run,
-        config=config.read_text(encoding="utf-8") if config.exists() else "",
-        points=_read_points(path / "points.csv"),
+        config=_text(config) if config.exists() else "",
+        points=read_csv(path / "points.csv", POINTS),
         metrics=_read_json(path / "metrics.json"),
         costs=_read_json(path / "costs.json") if (path / "costs.json").exists() else {},
-        generations=pd.read_parquet(texts) if texts.exists() else None,
-        judgements=pd.read_parquet(judged) if judged.exists() else None,
-        curves=pd.read_csv(curves) if curves.exists() else None,
+        generations=read_parquet(texts, ANSWERS) if texts.exists() else None,
+        judgements=read_parquet(judged, VERDICTS) if judged.exists() else None,
+        curves=read_csv(curves, CURVES) if curves.exists() else None,
         job_ids=tuple(sorted(found.parent.name for found in artefacts.glob("*/*/meta.json"))),
     )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise damaged(path, str(error)) from None
 
 
 def number(value: Any) -> float | None:
@@ -78,20 +86,15 @@ def truth(value: Any) -> bool:
     return str(value).strip().lower() in {"true", "1", "1.0"}
 
 
-def _read_points(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except FileNotFoundError:
-        raise _not_a_run(path) from None
-
-
 def _read_json(path: Path) -> Json:
     try:
         content: Json = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise _not_a_run(path) from None
-    except ValueError:
-        raise UsageError(f"{path}: is not JSON: repeat the run that made it") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, f"not JSON, {type(error).__name__}: {error}") from None
+    if not isinstance(content, dict):
+        raise damaged(path, "not a JSON object")
     return content
 
 

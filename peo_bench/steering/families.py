@@ -25,8 +25,10 @@ from peo_bench.files.digest import digest
 from peo_bench.jobs.job import Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.methods import make_method
+from peo_bench.results.tables import damaged
 
 SCHEMA = 1
+FAMILIES = "families.json"
 JOBS = ("reference", "prompts")
 JOB_MAPS = ("pairs", "scorers", "experts", "evaluation")
 
@@ -42,7 +44,7 @@ def save_families(
     """Write `families.json` and copy the artefacts `used` (job ids) into `artefacts/`."""
     store.copy_to(folder / "artefacts", used)
     write_json(
-        folder / "families.json",
+        folder / FAMILIES,
         {
             "schema_version": SCHEMA,
             "methods": methods,
@@ -54,20 +56,37 @@ def save_families(
 
 def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFamily, World, Store]:
     """Return the family of `method` in the finished run at `folder`, with its world and the store of its artefacts."""
-    path = folder / "families.json"
-    if not path.exists():
-        raise UsageError(
-            f"{folder} is not a finished run folder: {path.name} is missing; give the folder that `run` printed"
-        )
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved = read_families(folder)
     if method not in saved["methods"]:
         raise unknown(f"method in {folder}", method, saved["methods"])
     seeds = list(saved["worlds"])
     chosen = seeds[0] if seed is None else str(seed)
     if chosen not in saved["worlds"]:
         raise UsageError(f"--seed {seed}: this run has the seeds {', '.join(seeds)}")
-    world, store = world_from_json(saved["worlds"][chosen]), Store(folder / "artefacts")
-    return replay(make_method(method, saved["settings"]), world, store), world, store
+    try:
+        world, made = world_from_json(saved["worlds"][chosen]), make_method(method, saved["settings"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(folder / FAMILIES, f"{type(error).__name__}: {error}") from None
+    store = Store(folder / "artefacts")
+    return replay(made, world, store), world, store
+
+
+def read_families(folder: Path) -> dict[str, Any]:
+    """Return the content of `families.json`: `methods`, `settings` and `worlds`; `UsageError` if it is damaged."""
+    path = folder / FAMILIES
+    if not path.exists():
+        raise UsageError(
+            f"{folder} is not a finished run folder: {path.name} is missing; give the folder that `run` printed"
+        )
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, f"not JSON, {type(error).__name__}: {error}") from None
+    kinds = {"methods": list, "settings": dict, "worlds": dict}
+    odd = [key for key, kind in kinds.items() if not isinstance(saved, dict) or not isinstance(saved.get(key), kind)]
+    if odd or not saved["methods"] or not saved["worlds"]:
+        raise damaged(path, f"its {odd[0] if odd else 'methods or worlds'} cannot be used")
+    return dict(saved)
 
 
 def graph_to_json(jobs: list[Job]) -> dict[str, Any]:
@@ -171,7 +190,12 @@ def export_policy(folder: Path, method: str, preference: Preference, to: Path, *
 
 
 def _model_card(folder: Path, method: str, family: PolicyFamily, preference: Preference, spec: PolicySpec) -> str:
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    try:
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        origin = f"`{run['command']}` (peo-bench {run['peo_bench']}, suite {run['suite']}, base model {run['model']})"
+        licence = run["licence"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise damaged(folder / "run.json", f"{type(error).__name__}: {error}") from None
     terms = "\n".join(f"- {coefficient:+.6g} x task vector of `{name}`" for name, coefficient in spec.mix[0][1].terms)
     projected = family.space.project(preference)
     return f"""---
@@ -180,12 +204,12 @@ tags: [peo-bench, multi-objective-alignment]
 ---
 # {method} at helpful {preference[0]:g}, harmless {preference[1]:g}
 
-A policy of the run `{run["command"]}` (peo-bench {run["peo_bench"]}, suite {run["suite"]}, base model {run["model"]}).
+A policy of the run {origin}.
 
 - asked preference {tuple(preference)}, offered {tuple(projected)}
 - weights: base `{spec.mix[0][1].base}` plus
 {terms or "- nothing: the reference policy"}
-- data licence: {run["licence"]}; the base model's licence applies too.
+- data licence: {licence}; the base model's licence applies too.
 
 Trained on preference data that contains harmful prompts; not evaluated for deployment.
 """

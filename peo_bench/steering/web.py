@@ -21,7 +21,7 @@ from peo_bench.core.decoding import Decoding
 from peo_bench.errors import PeoBenchError, UsageError
 from peo_bench.files.digest import digest
 from peo_bench.files.rows import is_whole
-from peo_bench.steering.families import load_family
+from peo_bench.steering.families import load_family, read_families
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +36,7 @@ Answers = Callable[[str, float], list[dict[str, Any]]]
 
 def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
     """Return the methods of the finished run at `folder` and what answers with all of them in one batch."""
-    path = folder / "families.json"
-    if not path.exists():
-        raise UsageError(
-            f"{folder} is not a finished run folder: {path.name} is missing; give the folder that `run` printed"
-        )
-    methods: list[str] = json.loads(path.read_text(encoding="utf-8"))["methods"]
+    methods: list[str] = read_families(folder)["methods"]
     families = {method: load_family(folder, method, seed) for method in methods}
     _, world, store = families[methods[0]]
     from peo_bench.engine.engine import Engine, Request
