@@ -16,6 +16,7 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective, World
 from peo_bench.core.spec import spec_from_json
 from peo_bench.evaluation.validation import utility_scores
@@ -44,7 +45,7 @@ def world() -> World:
         prompts=Job("prompts"),
         preferences=PREFERENCES,
         training={"beta": BETA},
-        decoding={"max_new_tokens": 1},
+        decoding=Decoding(max_new_tokens=1),
         seed=0,
         validation_prompts=X,
     )

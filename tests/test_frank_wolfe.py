@@ -80,7 +80,7 @@ def test_all_weight_on_one_objective_ends_at_its_expert(artefacts, tmp_path: Pat
     result = merge_by_gradients.run(job([1.0, 0.0]), inputs(artefacts), workspace(tmp_path))
     assert result["coefficients"] == pytest.approx([1.0, 0.0])
     assert len(result["path"]) == 5
-    asked = Job("frank-wolfe", {**job([1.0, 0.0]).params}, {"reference": Job("x", {}), "pairs": Job("y", {})})
+    asked = Job("frank-wolfe", {**job([1.0, 0.0]).params}, {"reference": Job("sft"), "pairs": Job("pairs")})
     lengths = foreseen_lengths(asked, inputs(artefacts))
     assert result["lengths"] == lengths.to_json()
     assert lengths.whole + lengths.cut + lengths.dropped == 2 * 48

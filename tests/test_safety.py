@@ -146,6 +146,7 @@ def test_nothing_is_shown_that_cannot_be_computed():
 
 
 def test_only_data_with_labels_has_the_job(pairs):
+    from peo_bench.core.decoding import Decoding
     from peo_bench.core.method import Objective, World
 
     scorer = Job("reward-model", {"objective": "harmless"})
@@ -157,7 +158,7 @@ def test_only_data_with_labels_has_the_job(pairs):
         prompts=Job("prompts"),
         preferences=((1.0, 0.0),),
         training={},
-        decoding={},
+        decoding=Decoding(),
         seed=0,
         validation_prompts=4,
     )

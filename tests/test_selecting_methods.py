@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.errors import UsageError
@@ -166,7 +167,7 @@ def test_what_cannot_be_wrapped_is_refused(name, reason):
 
 
 def test_the_best_of_equal_answers_is_refused():
-    greedy = replace(world(), decoding={"max_new_tokens": 1, "temperature": 0.0})
+    greedy = replace(world(), decoding=Decoding(max_new_tokens=1, temperature=0.0))
     with pytest.raises(UsageError, match=r"set decoding\.temperature above 0"):
         next(make_method("best-of-n.soup").build(greedy))
     next(make_method("best-of-n.soup", {"best-of-n.soup": {"n": 1}}).build(greedy))

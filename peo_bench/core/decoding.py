@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Literal
+
 from pydantic import Field
 
+from peo_bench.files.json_types import JsonObject
 from peo_bench.settings import Frozen
+
+Precision = Literal["float32", "bfloat16"]
+"""Of a model's weights while it generates and scores."""
 
 
 class Decoding(Frozen):
@@ -13,3 +20,13 @@ class Decoding(Frozen):
     max_new_tokens: int = Field(64, gt=0)
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+
+
+def sampling_params(decoding: Decoding = Decoding(), precision: Precision = "float32") -> JsonObject:  # noqa: B008
+    """Return the parameters of a job that samples; without arguments, their defaults."""
+    return {"decoding": decoding.model_dump(mode="json"), "precision": precision}
+
+
+def decoding_of(params: Mapping[str, Any]) -> Decoding:
+    """Return the decoding among a job's parameters."""
+    return Decoding.model_validate(params["decoding"])

@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from peo_bench.core import roles
+from peo_bench.core.decoding import Decoding, Precision, sampling_params
 from peo_bench.core.space import Preference, Space
 from peo_bench.core.spec import PolicySpec
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job
 
 
@@ -45,12 +48,18 @@ class World:
     prompts: Job
     preferences: tuple[Preference, ...]
     training: Mapping[str, Any]
-    decoding: Mapping[str, Any]
+    decoding: Decoding
     seed: int
     validation_prompts: int
+    precision: Precision = "float32"
     labels_on_both: bool = False
     experts: Mapping[str, Job] = field(default_factory=dict)
     evaluation: Mapping[str, Job] = field(default_factory=dict)
+
+    @property
+    def sampling(self) -> JsonObject:
+        """How jobs sample, as their parameters."""
+        return {**sampling_params(self.decoding, self.precision), "seed": self.seed}
 
     @property
     def plain_training(self) -> dict[str, Any]:
@@ -76,10 +85,10 @@ class World:
 
         It sees the proxy scorers only.
         """
-        scorers = {f"scorer:{objective.column}": self.scorers[objective.name] for objective in self.objectives}
+        scorers = {roles.scorer(objective.column): self.scorers[objective.name] for objective in self.objectives}
         needs = {"reference": self.reference, "prompts": self.prompts, **scorers}
-        shared = {"decoding": dict(self.decoding), "seed": self.seed, "n_prompts": self.validation_prompts}
-        return Job(kind, {**shared, **params}, needs | {f"delta:{i}": job for i, job in enumerate(deltas)})
+        shared = {**self.sampling, "n_prompts": self.validation_prompts}
+        return Job(kind, {**shared, **params}, needs | {roles.delta(i): job for i, job in enumerate(deltas)})
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Cost, Handle, Job, closure
+from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Runner
 from peo_bench.jobs.store import Store
 
@@ -20,12 +21,16 @@ logger = logging.getLogger(__name__)
 
 
 class Building:
-    """A method's build in progress: `round` is what it asks for now, `family` what it returned once that is None."""
+    """A method's build in progress: `round` is what it asks for now, `family` what it returned once that is None.
+
+    `named` are the jobs of its rounds so far, `jobs` these and all they need, by id.
+    """
 
     def __init__(self, method: Method, world: World) -> None:
         """Ask for the first round."""
         self._build = method.build(world)
         self.jobs: dict[str, Job] = {}
+        self.named: dict[str, Job] = {}
         self.round: Round | None = None
         self._family: PolicyFamily | None = None
         self._advance(None)
@@ -43,6 +48,7 @@ class Building:
     def _advance(self, handles: Mapping[str, Handle] | None) -> None:
         try:
             self.round = next(self._build) if handles is None else self._build.send(handles)
+            self.named |= {job.id: job for job in self.round.jobs}
             self.jobs |= {job.id: job for job in closure(self.round.jobs)}
         except StopIteration as returned:
             self.round, self._family = None, returned.value
@@ -50,10 +56,18 @@ class Building:
 
 @dataclass(frozen=True)
 class BuiltFamily:
-    """A method that was built: its family and every job behind it, by id."""
+    """A method that was built: its family and every job behind it, by id; `named` are those of its rounds."""
 
     family: PolicyFamily
     jobs: Mapping[str, Job]
+    named: Mapping[str, Job]
+
+    @property
+    def kept(self) -> list[str]:
+        """The ids of what is needed to have the family again: what its rounds named, and weights."""
+        named = [job_id for job_id, job in self.named.items() if _kept(job)]
+        weights = [job_id for job_id, job in self.jobs.items() if JOB_KINDS.get(job.kind).keeps == "weights"]
+        return list(dict.fromkeys([*named, *weights]))
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,9 @@ def build_families(runner: Runner, methods: Mapping[str, Method], world: World, 
                 lost[name] = reasons[0]
             else:
                 builds[name].send(handles)
-    done = {name: BuiltFamily(build.family, build.jobs) for name, build in builds.items() if name not in lost}
+    done = {
+        name: BuiltFamily(build.family, build.jobs, build.named) for name, build in builds.items() if name not in lost
+    }
     return Built(done, lost)
 
 
@@ -101,7 +117,7 @@ def replay(method: Method, world: World, store: Store) -> PolicyFamily:
     build = Building(method, world)
     while build.round:
         handles = _found(build.jobs, store)
-        absent = [job.id for job in build.round.jobs if job.id not in handles]
+        absent = [job.id for job in build.round.jobs if job.id not in handles and _kept(job)]
         if absent:
             raise UsageError(f"{store.root}: {absent[0]} is missing: repeat the run that made this folder")
         build.send(handles)
@@ -118,6 +134,11 @@ def alongside(build: Build, job: Job) -> Generator[Round, Mapping[str, Handle], 
             handles = yield build.send(handles)
     except StopIteration as returned:
         return returned.value, found
+
+
+def _kept(job: Job) -> bool:
+    """Say whether a finished run keeps what a round named."""
+    return JOB_KINDS.get(job.kind).keeps != "nothing"
 
 
 def _found(jobs: Mapping[str, Job], store: Store) -> dict[str, Handle]:

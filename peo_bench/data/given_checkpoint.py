@@ -54,7 +54,7 @@ def gguf_file(package: str) -> Path:
     return found[0]
 
 
-@job_kind("gguf", version=2)
+@job_kind("gguf", version=2, common=True)
 def import_gguf(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Dequantise the package's model to fp32 and write `model/`: safetensors, tokenizer, chat template."""
     from gguf import GGUFReader
@@ -140,7 +140,7 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-@job_kind("checkpoint", version=3)
+@job_kind("checkpoint", version=3, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     params = job.params

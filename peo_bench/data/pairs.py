@@ -57,7 +57,7 @@ def pairs_job(
         "seed": seed,
         "fractions": dict(fractions),
     }
-    return Job("pairs", params | ({"held_out": list(held_out)} if held_out else {}))
+    return Job("pairs", params | {"held_out": list(held_out)})
 
 
 def prompts_job(
@@ -74,11 +74,10 @@ def prompts_job(
     `pairs`. `benign` adds a split "benign": {"source": an identity, "n": a number}.
     """
     params = {name: pairs.params[name] for name in SHARED if name in pairs.params}
-    params |= {"validation": validation, "test": test}
-    return Job("prompts", params | ({"own": own} if own else {}) | ({"benign": benign} if benign else {}))
+    return Job("prompts", params | {"validation": validation, "test": test, "own": own, "benign": benign})
 
 
-@job_kind("pairs", version=2)
+@job_kind("pairs", version=2, defaults={"held_out": []}, keeps="nothing", common=True)
 def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write `<objective>-policy.jsonl` and `<objective>-scorer.jsonl`.
 
@@ -102,7 +101,7 @@ def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     return {"pairs": kept, "prompts": prompts, "dropped": counts, "malformed": malformed}
 
 
-@job_kind("prompts", version=2)
+@job_kind("prompts", version=2, defaults={"held_out": [], "own": None, "benign": None}, keeps="nothing", common=True)
 def build_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write `prompts.jsonl`: validation and test prompts, an equal share from the data of every objective.
 
@@ -110,9 +109,9 @@ def build_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> di
     does not matter here. A prompt without a category gets its objective as one.
     """
     params = job.params
-    own = read_task_prompts(params["own"]) if "own" in params else {}
+    own = read_task_prompts(params["own"]) if params["own"] else {}
     rows = [row for split, prompts in own.items() for row in _own_rows(prompts, split, params[split])]
-    if "benign" in params:
+    if params["benign"]:
         rows += _own_rows(read_task_prompts(params["benign"]["source"])["test"], "benign", params["benign"]["n"])
     rows += _rows_from_pairs(params, [split for split in ("validation", "test") if split not in own])
     write_jsonl(work.dir / "prompts.jsonl", rows)
@@ -165,7 +164,7 @@ def _read(
     malformed: list[str] = []
     held_out = {
         prompt.prompt_id
-        for identity in params.get("held_out", ())
+        for identity in params["held_out"]
         for prompts in read_task_prompts(identity).values()
         for prompt in prompts
     }

@@ -143,7 +143,7 @@ class Engine:
 
         def scores(scorer: str, asked: list[Request], answers: list[Response]) -> list[float]:
             job_id, _, column = scorer.partition("/")
-            columns = scorer_columns({f"scorer:{column}": self.models.artefact(job_id)}, self.precision)
+            columns = scorer_columns({column: self.models.artefact(job_id)}, self.precision)
             prompts, texts = [request.prompt for request in asked], [answer.text for answer in answers]
             return score_texts(columns, prompts, texts, [request.spec for request in asked]).columns[column]
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peo_bench.core.decoding import Decoding
+from peo_bench.core.decoding import Decoding, Precision
+from peo_bench.core.roles import apart_from_deltas
 from peo_bench.core.spec import PolicySpec
 from peo_bench.files.journal import Journal
 from peo_bench.files.jsonl import read_jsonl
-from peo_bench.jobs.job import Cost, Handle
+from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.jobs.workspace import Progress
 from peo_bench.kill_points import kill_point
-from peo_bench.scorers.columns import Columns, Precision, Scores, score_texts
+from peo_bench.scorers.columns import Columns, Scores, score_texts
 
 if TYPE_CHECKING:
     from peo_bench.engine.engine import Engine, Request, Response
@@ -79,6 +80,12 @@ def charge(requests: Sequence[Request], responses: Sequence[Response], n_scorers
         scorer_calls=n_scorers * len(responses) + asked,
         evaluations=evaluations,
     )
+
+
+def batch_of(job: Job) -> str:
+    """Return what jobs that can be done in one batch have in common: everything but the policy."""
+    shared = {key: value for key, value in job.params.items() if key != "spec"}
+    return f"{shared} {sorted(need.id for need in apart_from_deltas(job.needs).values())}"
 
 
 SMALL_MODEL = 50_000_000

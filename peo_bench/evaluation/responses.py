@@ -15,9 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from peo_bench.core.decoding import Decoding
+from peo_bench.core import roles
+from peo_bench.core.decoding import decoding_of, sampling_params
 from peo_bench.core.spec import policy, spec_from_json
-from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts, score
+from peo_bench.evaluation.generation import batch_of, charge, generate, make_engine, read_prompts, score
 from peo_bench.files.digest import digest
 from peo_bench.files.journal import Journal
 from peo_bench.jobs.job import Cost, Handle, Job, JobKind, never_alone
@@ -41,16 +42,13 @@ def _evaluate(store: Store, jobs: list[Job], scratch: Path, progress: Progress) 
     started = time.monotonic()
     first = jobs[0]
     scratch.mkdir(parents=True, exist_ok=True)
-    decoding = dict(first.params["decoding"])
-    precision = decoding.pop("precision", "float32")
+    precision = first.params["precision"]
     engine = make_engine(store.__getitem__, first.needs["reference"].id, precision, first.params["seed"])
     specs = [spec_from_json(job.params["spec"]) for job in jobs]
     prompts = read_prompts(store[first.needs["prompts"].id], first.params["split"], first.params["n_prompts"])
 
     journal = Journal(scratch / f"{digest([job.id for job in jobs])}-answers.jsonl")
-    requests, responses = generate(
-        engine, specs, prompts, Decoding.model_validate(decoding), journal, progress, "generation"
-    )
+    requests, responses = generate(engine, specs, prompts, decoding_of(first.params), journal, progress, "generation")
     scorers = _scorers(first, store, precision)
     scores = score(scorers, requests, responses)
     kill_point("scoring")
@@ -97,19 +95,28 @@ def _write(work: Workspace, table: pd.DataFrame, scores: Scores, rows: slice, co
 def _scorers(job: Job, store: Store, precision: str) -> Columns:
     """Return the scorers by column: registered ones by name, the others by their artefact."""
     registered: Mapping[str, str] = job.params["scorers"]
-    artefacts = {role: store[need.id] for role, need in job.needs.items() if role.startswith("scorer:")}
-    return {column: registered_scorer(name) for column, name in registered.items()} | scorer_columns(
-        artefacts, precision
-    )
+    artefacts = {column: store[need.id] for column, need in roles.scorers(job.needs).items()}
+    by_name = {column: registered_scorer(name) for column, name in registered.items()}
+    return by_name | scorer_columns(artefacts, precision)
 
 
 def _bound(job: Job) -> Cost:
-    n, columns = job.params["n_prompts"], len(job.params["scorers"]) + sum(r.startswith("scorer:") for r in job.needs)
+    n, columns = job.params["n_prompts"], len(job.params["scorers"]) + len(roles.scorers(job.needs))
     spec = spec_from_json(job.params["spec"])
     answers = n * len(spec.mixtures)
-    tokens = answers * job.params["decoding"]["max_new_tokens"]
+    tokens = answers * decoding_of(job.params).max_new_tokens
     asked = answers * len(spec.scorers)
     return Cost(responses=answers, tokens_generated=tokens, scorer_calls=n * columns + asked)
 
 
-RESPONSES = JobKind("responses", version=2, run=never_alone, bound=_bound, together=evaluate_together)
+RESPONSES = JobKind(
+    "responses",
+    version=2,
+    run=never_alone,
+    bound=_bound,
+    defaults=sampling_params(),
+    keeps="nothing",
+    label=("split",),
+    together=evaluate_together,
+    batch=batch_of,
+)

@@ -38,10 +38,10 @@ def zero_job(world: World, objective: str) -> Job | None:
     if scorer.kind != "reward-model" or not any(s.get("layout") == "pku" for s in pairs.params.get("sources", ())):
         return None
     params = {name: pairs.params[name] for name in SHARED if name in pairs.params}
-    return Job("safety-zero", params | {"precision": world.decoding.get("precision", "float32")}, {"scorer": scorer})
+    return Job("safety-zero", params | {"precision": world.precision}, {"scorer": scorer})
 
 
-@job_kind("safety-zero", version=1)
+@job_kind("safety-zero", version=1, defaults={"precision": "float32", "held_out": []}, keeps="nothing")
 def fit_on_labels(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Fit the zero of a cost model on labelled validation answers; the result is that of `fit_zero`."""
     from peo_bench.scorers import load_scorer

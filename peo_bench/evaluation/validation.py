@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peo_bench.core.decoding import Decoding
+from peo_bench.core import roles
+from peo_bench.core.decoding import decoding_of, sampling_params
 from peo_bench.core.method import Objective, World
 from peo_bench.core.space import Preference
 from peo_bench.core.spec import PolicySpec, Utility, policy, spec_from_json
@@ -25,7 +26,7 @@ Point = dict[str, float]
 
 def validation_bound(world: World, evaluations: int) -> Cost:
     """Return the most that scoring `evaluations` policies (and the reference) on validation prompts can cost."""
-    return _bound(evaluations, world.validation_prompts, world.decoding["max_new_tokens"], len(world.objectives))
+    return _bound(evaluations, world.validation_prompts, world.decoding.max_new_tokens, len(world.objectives))
 
 
 def _bound(evaluations: int, prompts: int, tokens: int, scorers: int) -> Cost:
@@ -42,8 +43,8 @@ def job_bound(evaluations: Callable[[Job], int]) -> Callable[[Job], Cost]:
     """Return the `bound` of a job kind that scores `evaluations(job)` policies on validation prompts."""
 
     def bound(job: Job) -> Cost:
-        scorers = sum(role.startswith("scorer:") for role in job.needs)
-        return _bound(evaluations(job), job.params["n_prompts"], job.params["decoding"]["max_new_tokens"], scorers)
+        tokens = decoding_of(job.params).max_new_tokens
+        return _bound(evaluations(job), job.params["n_prompts"], tokens, len(roles.scorers(job.needs)))
 
     return bound
 
@@ -54,15 +55,13 @@ class Validator:
     def __init__(self, job: Job, inputs: Mapping[str, Handle], work: Workspace) -> None:
         """Load the scorers; `cost` is what the evaluations have cost so far."""
         by_id = {handle.id: handle for handle in inputs.values()}
-        precision = job.params["decoding"].get("precision", "float32")
+        precision = job.params["precision"]
         self.work = work
         self.cost = Cost()
         self.engine = make_engine(by_id.__getitem__, inputs["reference"].id, precision, job.params["seed"])
         self.prompts = read_prompts(inputs["prompts"], "validation", job.params["n_prompts"])
-        self.decoding = Decoding.model_validate(
-            {name: value for name, value in job.params["decoding"].items() if name != "precision"}
-        )
-        self.scorers = scorer_columns(inputs, precision)
+        self.decoding = decoding_of(job.params)
+        self.scorers = scorer_columns(roles.scorers(inputs), precision)
         self.reference = policy(inputs["reference"].id)
 
     def scores(self, specs: Sequence[PolicySpec], journal: Journal | None = None) -> dict[str, Floats]:
@@ -118,7 +117,13 @@ def answer_utility(world: World, preference: Preference, reference: Mapping[str,
     )
 
 
-@job_kind("candidates", version=1, bound=job_bound(lambda job: len(job.params["specs"])))
+@job_kind(
+    "candidates",
+    version=1,
+    bound=job_bound(lambda job: len(job.params["specs"])),
+    defaults=sampling_params(),
+    keeps="result",
+)
 def score_candidates(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Score the policies `params["specs"]`, maybe none; the result: their `points` and the `reference`'s units."""
     validator = Validator(job, inputs, work)

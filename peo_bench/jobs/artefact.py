@@ -20,7 +20,7 @@ from typing import Any
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
-from peo_bench.jobs.job import Cost, Handle
+from peo_bench.jobs.job import Cost, Handle, job_id
 
 SCHEMA = 2
 META = "meta.json"
@@ -93,12 +93,11 @@ def _read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def _check_meta(meta: Mapping[str, Any], job_id: str) -> None:
+def _check_meta(meta: Mapping[str, Any], name: str) -> None:
     seal = {key: value for key, value in meta.items() if key != CHECKSUM}
     if meta.get(CHECKSUM) != _digest(seal):
         raise Damaged(f"{META} is not as it was written")
-    job = [meta.get(key) for key in ("kind", "version", "params", "needs")]
-    if f"{meta.get('kind')}-{_digest(job)}" != job_id:
+    if _job_of(meta) != name:
         raise Damaged(f"{META} belongs to another job")
     shape = {"result": dict, "cost": dict, "files": dict, "seconds": int | float}
     odd = [key for key, kind in shape.items() if not isinstance(meta.get(key), kind)]
@@ -107,6 +106,14 @@ def _check_meta(meta: Mapping[str, Any], job_id: str) -> None:
     outside = [name for name in meta["files"] if not Path(name).parts or Path(name).is_absolute() or ".." in name]
     if outside:
         raise Damaged(f"{META} names a file outside its folder")
+
+
+def _job_of(meta: Mapping[str, Any]) -> str | None:
+    """Return the id of the job that `meta` tells of."""
+    try:
+        return job_id(meta["kind"], meta["version"], meta["params"], meta["needs"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _digest(value: object) -> str | None:

@@ -1,19 +1,22 @@
 """Jobs: content-addressed pieces of work, and the kinds that carry them out.
 
 The identity of a job is everything that changes its output: its kind, that kind's version (an integer raised by hand
-when the algorithm changes), its parameters and the identities of the jobs it needs. Equal jobs of different methods
-are one.
+when the algorithm changes), its parameters and the identities of the jobs it needs. Parameters at their defaults are
+left out of it, so that an option added later, with the default that changes nothing, leaves all earlier jobs as they
+are. Equal jobs of different methods are one.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peo_bench.files.digest import digest
+from peo_bench.files.json_types import Json
 from peo_bench.jobs.kinds import JOB_KINDS
 
 if TYPE_CHECKING:
@@ -48,18 +51,24 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A piece of work: `params` are JSON values, `needs` maps a role ("reference", "pairs", ...) to another job."""
+    """A piece of work: `params` are JSON values, `needs` maps a role ("reference", "pairs", ...) to another job.
+
+    What `params` leaves out has the kind's default; inside mappings too.
+    """
 
     kind: str
     params: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, Job] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Fill in defaults."""
+        object.__setattr__(self, "params", _completed(self.params, JOB_KINDS.get(self.kind).defaults))
+
     @cached_property
     def id(self) -> str:
         """`<kind>-<16 hex digits>`."""
         needs = {role: job.id for role, job in self.needs.items()}
-        content = [self.kind, JOB_KINDS.get(self.kind).version, dict(self.params), needs]
-        return f"{self.kind}-{digest(content)}"
+        return job_id(self.kind, JOB_KINDS.get(self.kind).version, self.params, needs)
 
     def __eq__(self, other: object) -> bool:
         """Jobs with the same id are the same job."""
@@ -72,13 +81,41 @@ class Job:
     @property
     def label(self) -> str:
         """A short name for people: the kind with what tells its jobs of one run apart."""
-        parts = [self.params.get(name) for name in ("objective", "combiner", "weight", "weights", "split")]
+        parts = [self.params.get(name) for name in JOB_KINDS.get(self.kind).label]
         return " ".join([self.kind, *(str(part) for part in parts if part is not None)])
 
     @property
     def bound(self) -> Cost:
         """Upper bound of this job's own cost, known before it runs."""
         return JOB_KINDS.get(self.kind).bound(self)
+
+
+def job_id(kind: str, version: int, params: Mapping[str, Any], needs: Mapping[str, str]) -> str:
+    """Return the id of a job whose needs have these ids, by role."""
+    return f"{kind}-{digest([kind, version, _departures(params, JOB_KINDS.get(kind).defaults), dict(needs)])}"
+
+
+def _completed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `given` with the defaults of what it leaves out, key by key inside mappings too."""
+    found = {**defaults, **given}
+    inner = {key for key, value in defaults.items() if isinstance(value, Mapping) and isinstance(found[key], Mapping)}
+    return found | {key: _completed(found[key], defaults[key]) for key in inner}
+
+
+def _departures(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what in `params` is not as in `defaults`, key by key inside mappings too."""
+    found: dict[str, Any] = {}
+    for key, value in params.items():
+        if key in defaults and isinstance(value, Mapping) and isinstance(defaults[key], Mapping):
+            inner = _departures(value, defaults[key])
+            found |= {key: inner} if inner else {}
+        elif key not in defaults or _text(value) != _text(defaults[key]):
+            found[key] = value
+    return found
+
+
+def _text(value: Json) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -92,20 +129,36 @@ class Handle:
     seconds: float
 
 
+Keeps = Literal["weights", "result", "nothing"]
+
+
 @dataclass(frozen=True)
 class JobKind:
     """How jobs of one kind are done.
 
     `run(job, inputs, work)` writes files into `work.dir` and returns the JSON result; `inputs` maps the roles of
-    `job.needs` to handles. `bound(job)` is an upper bound of the cost. Kinds whose jobs gain from being done in one
-    batch have `together(store, jobs, progress)`, which stores all of their artefacts.
+    `job.needs` to handles. `bound(job)` is an upper bound of the cost. `defaults` are the values of parameters that a
+    job leaves out. Whoever adds a parameter gives it here the value that leaves earlier results as they were.
+
+    `keeps` says what a finished run keeps of such a job, to steer and export: "weights", as a policy may be made of
+    them; "result", where a method asked for it in a round, as its family is built from it; or "nothing". Jobs of a
+    `common` kind are what every method starts from; they are charged to none. `label` names the parameters that tell
+    the jobs of one run apart.
+
+    Kinds whose jobs gain from being done in one batch have `together(store, jobs, progress)`, which stores the
+    artefacts of jobs with equal `batch(job)`.
     """
 
     name: str
     version: int
     run: Callable[[Job, Mapping[str, Handle], Workspace], dict[str, Any]]
     bound: Callable[[Job], Cost]
+    defaults: Mapping[str, Json] = field(default_factory=dict)
+    keeps: Keeps = "weights"
+    common: bool = False
+    label: tuple[str, ...] = ()
     together: Callable[[Store, list[Job], Progress], None] | None = None
+    batch: Callable[[Job], str] = lambda job: job.kind
 
 
 def never_alone(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
@@ -114,13 +167,20 @@ def never_alone(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
 
 
 def job_kind(
-    name: str, *, version: int, bound: Callable[[Job], Cost] = lambda job: Cost()
+    name: str,
+    *,
+    version: int,
+    bound: Callable[[Job], Cost] = lambda job: Cost(),
+    defaults: Mapping[str, Json] | None = None,
+    keeps: Keeps = "weights",
+    common: bool = False,
+    label: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Job, Mapping[str, Handle], Workspace], dict[str, Any]]], JobKind]:
     """Turn a function `run(job, inputs, work) -> result` into the `JobKind` called `name`.
 
     The kind becomes known by an entry in `peo_bench.jobs.kinds` or by the entry-point group "peo_bench.job_kinds".
     """
-    return lambda run: JobKind(name, version, run, bound)
+    return lambda run: JobKind(name, version, run, bound, defaults or {}, keeps, common, label)
 
 
 def closure(jobs: list[Job]) -> list[Job]:

@@ -104,8 +104,9 @@ class Runner:
                 del waiting[job.id]
                 self._fail(job.id, f"needs {lost[0]}, which failed: {self.outcome.failed[lost[0]]}")
             elif all(need.id in self.outcome.handles for need in job.needs.values()):
-                if JOB_KINDS.get(job.kind).together:
-                    groups.setdefault(_batch_key(job), []).append(job)
+                kind = JOB_KINDS.get(job.kind)
+                if kind.together:
+                    groups.setdefault(f"{kind.name} {kind.batch(job)}", []).append(job)
                 else:
                     single.append([job])
         return single + [part for group in groups.values() for part in _split(group, self.workers)]
@@ -187,12 +188,6 @@ class Runner:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 self.observe("progress", *self._events.get())
-
-
-def _batch_key(job: Job) -> str:
-    shared = {key: value for key, value in job.params.items() if key != "spec"}
-    common = sorted(need.id for role, need in job.needs.items() if not role.startswith("delta:"))
-    return f"{job.kind} {shared} {common}"
 
 
 def _split(group: list[Job], parts: int) -> list[list[Job]]:

@@ -16,10 +16,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
+from peo_bench.core import roles
 from peo_bench.core.spec import PolicySpec, spec_from_json
 from peo_bench.data.sources import file_digest, located, remember
 from peo_bench.errors import UsageError
-from peo_bench.evaluation.generation import make_engine
+from peo_bench.evaluation.generation import batch_of, make_engine
 from peo_bench.files.atomic import finite
 from peo_bench.jobs.job import Cost, Job, JobKind, never_alone
 from peo_bench.jobs.store import Store
@@ -73,7 +74,7 @@ def capability_job(
     reference: Job, spec: PolicySpec, deltas: Mapping[str, Job], task: Mapping[str, Any], limit: int, precision: str
 ) -> Job:
     """Return the job that measures `spec` on the first `limit` items of a task (see `capability_identity`)."""
-    needs = {"reference": reference} | {f"delta:{name}": deltas[name] for name in spec.ids if name != reference.id}
+    needs = {"reference": reference} | {roles.delta(name): deltas[name] for name in spec.ids if name != reference.id}
     return Job(
         "capability", {"spec": spec.to_json(), "task": dict(task), "limit": limit, "precision": precision}, needs
     )
@@ -149,4 +150,13 @@ def _quiet() -> Iterator[None]:
         root.setLevel(levels[1])
 
 
-CAPABILITY = JobKind("capability", version=1, run=never_alone, bound=lambda job: Cost(), together=measure_together)
+CAPABILITY = JobKind(
+    "capability",
+    version=1,
+    run=never_alone,
+    bound=lambda job: Cost(),
+    defaults={"precision": "float32"},
+    keeps="nothing",
+    together=measure_together,
+    batch=batch_of,
+)

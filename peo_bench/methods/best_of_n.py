@@ -42,7 +42,7 @@ class BestOfN(SelectingMethod):
 
     def build(self, world: World) -> Build:
         """Refuse greedy decoding, which gives n times the same answer."""
-        if self.candidates > 1 and world.decoding.get("temperature") == 0:
+        if self.candidates > 1 and world.decoding.temperature == 0:
             raise UsageError("best-of-n needs answers that differ: set decoding.temperature above 0, or best-of-n.n=1")
         return (yield from super().build(world))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from peo_bench.core import roles
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Preference, Space
 from peo_bench.core.spec import policy
@@ -40,7 +41,7 @@ class FWMerge(Method):
         aspects, base = world.aspects, world.reference.id
         names = [objective.name for objective in world.objectives]
         needs = {"reference": world.reference, "pairs": world.pairs[names[0]]}
-        needs |= {f"delta:{i}": job for i, job in enumerate(aspects)}
+        needs |= {roles.delta(i): job for i, job in enumerate(aspects)}
         shared = {"objectives": names, **self.settings.model_dump(), **world.plain_training}
         jobs = {w: Job("frank-wolfe", {**shared, "weights": list(w)}, needs) for w in world.preferences}
         handles = yield Round(list(jobs.values()))

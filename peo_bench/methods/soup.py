@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peo_bench.core import roles
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
@@ -33,7 +34,7 @@ class Soup(Method):
         """Train the experts; a preference is its own vector of coefficients."""
         aspects, base = world.aspects, world.reference.id
         if self.settings.factors:
-            needs = {f"delta:{i}": job for i, job in enumerate(aspects)}
+            needs = {roles.delta(i): job for i, job in enumerate(aspects)}
             jobs = {w: Job("averaged-factors", {"weights": list(w)}, needs) for w in world.preferences}
             yield Round(list(jobs.values()))
             return PolicyFamily(

@@ -12,10 +12,8 @@ from peo_bench.core.method import World
 from peo_bench.core.rounds import BuiltFamily
 from peo_bench.core.spec import PolicySpec
 from peo_bench.jobs.job import Cost, Handle
+from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Runner
-
-COMMON = ("sft", "gguf", "checkpoint", "reward-model", "scorer", "pairs", "prompts")
-"""Kinds that every method starts from: the reference policy, the data and the scorers; shown apart."""
 
 OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".h5")
 """Endings of weight files whose parameters are not counted."""
@@ -38,7 +36,7 @@ def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Buil
     for world, built in seeds.values():
         unit = max((handles[j.id].cost.pairs_trained for j in world.aspects if j.id in handles), default=0)
         for name, item in built.items():
-            own = [job_id for job_id, job in item.jobs.items() if not _common(job.kind)]
+            own = [job_id for job_id, job in item.jobs.items() if not JOB_KINDS.get(job.kind).common]
             total = sum((handles[job_id].cost for job_id in own), Cost())
             specs = [item.family.resolve(w) for w in world.preferences]
             passes = [sum(len(mixture.mix) for mixture in spec.mixtures) for spec in specs]
@@ -80,10 +78,6 @@ def _parameters(artefact: Path) -> int | None:
         with safe_open(path, framework="np") as tensors:
             total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - no dict
     return total
-
-
-def _common(kind: str) -> bool:
-    return kind in COMMON or kind.startswith("sandbox-")
 
 
 def _add(before: dict[str, Any] | None, entry: dict[str, Any]) -> dict[str, Any]:

@@ -335,21 +335,14 @@ def _evaluations(name: str, seed: int, result: Mapping[str, Any], world: World) 
 
 
 def _save(out: Path, runner: Runner, config: RunConfig, seeds: Mapping[int, SeedRun]) -> None:
-    """Keep in the folder what `steer` and `export` need: small results and the weights of every policy."""
-    kept = {"candidates", "extrapolation"}
+    """Keep in the folder what `steer` and `export` need: what families are built from, weights, scorers they ask."""
     used: dict[str, None] = {}
     for run in seeds.values():
         used[run.world.reference.id] = None
         for built in run.built.families.values():
-            used |= {
-                job_id: None for job_id, job in built.jobs.items() if job.kind in kept or _is_policy(runner, job_id)
-            }
+            used |= dict.fromkeys(built.kept)
         if any(offer.spec.candidates for offer in run.offers):
             used |= {job.id: None for job in run.world.scorers.values()}
     names = list(dict.fromkeys(name for run in seeds.values() for name in run.built.families))
     worlds = {seed: run.world for seed, run in seeds.items()}
     save_families(out, runner.store, names, config.settings, worlds, list(used))
-
-
-def _is_policy(runner: Runner, job_id: str) -> bool:
-    return "form" in runner.outcome.handles[job_id].result

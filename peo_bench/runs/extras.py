@@ -64,10 +64,9 @@ def extra_jobs(
     policies += _steered(families, settings.preferences)
     policies = [measured for measured in policies if has_likelihood(measured.spec)]
     identities = [capability_identity(name) for name in config.capabilities]
-    precision = str(world.decoding.get("precision", "float32"))
 
     def measure(policy: Measured, task: Mapping[str, Any]) -> Job:
-        return capability_job(world.reference, policy.spec, deltas, task, settings.limit, precision)
+        return capability_job(world.reference, policy.spec, deltas, task, settings.limit, world.precision)
 
     def benign(offer: Offer) -> Offer:
         return replace(offer, split="benign", job=responses_job(world, task, offer.spec, deltas, "benign", n))

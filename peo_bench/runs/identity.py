@@ -42,7 +42,7 @@ def run_measure(
         units=task.units,
         scorers=scorers,
         judges=dict(judges or {}),
-        decoding=dict(first.decoding),
+        decoding=first.decoding.model_dump(mode="json") | {"precision": first.precision},
         preferences=first.preferences,
         prompts=identity_of(prompt_ids),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from peo_bench.core import roles
 from peo_bench.core.method import World
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.scorers.columns import PROXY
@@ -40,8 +41,7 @@ def scorer_records(
 
 def _jobs(units: Job) -> dict[str, Job | None]:
     """Return by column the job behind its scorer; None for a registered one."""
-    made = {role.partition(":")[2]: job for role, job in units.needs.items() if role.startswith("scorer:")}
-    return dict.fromkeys(units.params["scorers"]) | made
+    return dict.fromkeys(units.params["scorers"]) | roles.scorers(units.needs)
 
 
 def _facts(handle: Handle, column: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from peo_bench.core import roles
 from peo_bench.core.method import Method, Objective, World
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.data.given_checkpoint import checkpoint_job, smollm2_job
@@ -49,7 +50,8 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         prompts=prompts,
         preferences=config.simplex,
         training=suite.training.job_params(),
-        decoding=suite.decoding.model_dump(mode="json") | {"precision": suite.precision},
+        decoding=suite.decoding,
+        precision=suite.precision,
         seed=seed,
         validation_prompts=scaled(suite.validation_prompts, limit),
         labels_on_both=suite.labels_on_both,
@@ -153,21 +155,20 @@ def responses_job(
     """
     registered = {name: s.model for name, s in by_column(task.scorers).items() if s.layout == "registered"}
     needs = {"reference": world.reference, "prompts": world.prompts}
-    needs |= {f"scorer:{column}": job for column, job in world.evaluation.items()}
+    needs |= {roles.scorer(column): job for column, job in world.evaluation.items()}
     for objective in world.objectives:
         column, proxy = objective.column, world.scorers[objective.name]
         if column in registered or world.evaluation.get(column, proxy) != proxy:
             column += PROXY
-        needs[f"scorer:{column}"] = proxy
+        needs[roles.scorer(column)] = proxy
     known = {job.id for job in needs.values()}
-    needs |= {f"delta:{name}": deltas[name] for name in spec.ids if name not in known}
+    needs |= {roles.delta(name): deltas[name] for name in spec.ids if name not in known}
     params: dict[str, Any] = {
         "spec": spec.to_json(),
         "split": split,
         "n_prompts": n,
-        "decoding": dict(world.decoding),
         "scorers": registered,
         "scorer_versions": {name: scorer_version(name) for name in registered.values()},
-        "seed": world.seed,
+        **world.sampling,
     }
     return Job("responses", params, needs)

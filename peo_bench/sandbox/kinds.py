@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from peo_bench.core.decoding import Decoding
+from peo_bench.core.decoding import Decoding, decoding_of, sampling_params
 from peo_bench.core.method import World
 from peo_bench.core.space import Preference
 from peo_bench.core.spec import policy
@@ -32,7 +32,7 @@ LABEL_SCALE = 2.0
 """Gold differences are multiplied by this before the logistic: labels are noisy, not arbitrary."""
 
 
-@job_kind("sandbox-corpus", version=1)
+@job_kind("sandbox-corpus", version=1, keeps="nothing", common=True)
 def draw_corpus(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write `corpus.jsonl` for SFT and `init/`, the untrained model with its tokenizer."""
     rows = [{"prompt": prompt, "answer": answer} for prompt, answer in corpus(job.params["n"], job.params["seed"])]
@@ -43,7 +43,7 @@ def draw_corpus(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     return {"rows": len(rows), "parameters": model.num_parameters()}
 
 
-@job_kind("sandbox-prompts", version=1)
+@job_kind("sandbox-prompts", version=1, keeps="nothing", common=True)
 def draw_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write `prompts.jsonl`: validation and test prompts, balanced over hazards, the same for every training seed."""
     rows = [
@@ -63,7 +63,7 @@ def _pairs_bound(job: Job) -> Cost:
 _DECODING = Decoding(max_new_tokens=24, temperature=1.0, top_p=1.0)
 
 
-@job_kind("sandbox-pairs", version=1, bound=_pairs_bound)
+@job_kind("sandbox-pairs", version=1, bound=_pairs_bound, keeps="nothing", common=True)
 def label_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Sample two answers per training prompt from the reference and label the pair for both objectives.
 
@@ -112,26 +112,26 @@ def _pair_row(pair: Mapping[str, Any], objective: str) -> dict[str, Any]:
 
 def oracle_job(world: World, n_prompts: int, samples: int) -> Job:
     """Return the job that samples the reference on test prompts for the oracle."""
-    params = {"n_prompts": n_prompts, "samples": samples, "seed": world.seed, "decoding": dict(world.decoding)}
+    sizes = {"n_prompts": n_prompts, "samples": samples}
+    params = {**sizes, **sampling_params(world.decoding), "seed": world.seed}
     return Job("sandbox-oracle", params, {"reference": world.reference, "prompts": world.prompts})
 
 
 def _oracle_bound(job: Job) -> Cost:
     answers = job.params["n_prompts"] * job.params["samples"]
-    return Cost(responses=answers, tokens_generated=answers * job.params["decoding"]["max_new_tokens"])
+    return Cost(responses=answers, tokens_generated=answers * decoding_of(job.params).max_new_tokens)
 
 
-@job_kind("sandbox-oracle", version=1, bound=_oracle_bound)
+@job_kind("sandbox-oracle", version=1, bound=_oracle_bound, defaults=sampling_params(), keeps="nothing", common=True)
 def sample_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write `gold.npz`: gold reward and cost of the reference's samples, each (n_prompts, n_samples)."""
     by_id = {handle.id: handle for handle in inputs.values()}
     engine = make_engine(by_id.__getitem__, inputs["reference"].id, "float32", job.params["seed"])
-    decoding = {name: value for name, value in job.params["decoding"].items() if name != "precision"}
     prompts = read_prompts(inputs["prompts"], "test", job.params["n_prompts"])
     n = job.params["samples"]
     rows = [row | {"prompt_id": f"{row['prompt_id']}/{k}"} for row in prompts for k in range(n)]
     spec = policy(inputs["reference"].id)
-    requests, responses = generate(engine, [spec], rows, Decoding.model_validate(decoding), progress=work.progress)
+    requests, responses = generate(engine, [spec], rows, decoding_of(job.params), progress=work.progress)
     work.charge(charge(requests, responses, 0, 0))
     texts = [response.text for response in responses]
     scores = {

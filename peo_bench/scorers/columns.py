@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 from peo_bench.errors import Diverged, UsageError
 from peo_bench.jobs.job import Handle
@@ -13,9 +13,6 @@ from peo_bench.scorers.model import ModelScorer
 
 DIGITS = 6
 """Decimals of stored scores and KL divergences: what fp32 carries whatever the batch."""
-
-
-Precision = Literal["float32", "bfloat16"]
 
 
 class Scorer(Protocol):
@@ -49,17 +46,15 @@ Columns = Mapping[str, Scorer | Label]
 """What gives each column its scores."""
 
 
-def scorer_columns(inputs: Mapping[str, Handle], precision: str) -> dict[str, Label]:
-    """Return the scorers among a job's inputs, by the column that their role ("scorer:reward") names.
+def scorer_columns(scorers: Mapping[str, Handle], precision: str) -> dict[str, Label]:
+    """Return what scores each column, from the scorers' artefacts by column.
 
     `precision` is that of reward and cost models trained in the run; others have their own.
     """
     columns = {}
-    for role, handle in inputs.items():
-        kind, _, column = role.partition(":")
-        if kind == "scorer":
-            labels = describe(handle.path).get("columns", {})
-            columns[column] = Label(load_scorer(handle.path, precision), labels.get(column.removesuffix(PROXY), 0))
+    for column, handle in scorers.items():
+        labels = describe(handle.path).get("columns", {})
+        columns[column] = Label(load_scorer(handle.path, precision), labels.get(column.removesuffix(PROXY), 0))
     return columns
 
 

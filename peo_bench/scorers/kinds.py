@@ -60,7 +60,13 @@ def source_of(params: Mapping[str, Any]) -> str:
     return f"{params['hub']}@{params['revision']}" if "hub" in params else f"sha256:{params['sha256'][:16]}"
 
 
-@job_kind("scorer", version=2)
+@job_kind(
+    "scorer",
+    version=2,
+    defaults={"template": None, "dtype": "float32", "anchors": {}},
+    keeps="nothing",
+    common=True,
+)
 def import_scorer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy the checkpoint into `model/` and check it: its head, its labels, its batches, its signs."""
     params = job.params

@@ -114,6 +114,7 @@ def world_to_json(world: World) -> dict[str, Any]:
     return plain | {
         "graph": graph_to_json(jobs),
         "objectives": [[o.name, o.column, o.maximise] for o in world.objectives],
+        "decoding": world.decoding.model_dump(mode="json"),
         **{name: getattr(world, name).id for name in JOBS},
         **{name: {key: job.id for key, job in getattr(world, name).items()} for name in JOB_MAPS},
     }
@@ -128,6 +129,7 @@ def world_from_json(value: Mapping[str, Any]) -> World:
         | {
             "objectives": tuple(Objective(*item) for item in value["objectives"]),
             "preferences": tuple(tuple(w) for w in value["preferences"]),
+            "decoding": Decoding.model_validate(value["decoding"]),
             **{name: jobs[value[name]] for name in JOBS},
             **{name: {key: jobs[job_id] for key, job_id in value.get(name, {}).items()} for name in JOB_MAPS},
         }
@@ -141,13 +143,11 @@ def answer(
     family, world, store = load_family(folder, method, seed)
     from peo_bench.engine.engine import Engine, Request
 
-    decoding = dict(world.decoding)
-    engine = Engine(store.__getitem__, precision=decoding.pop("precision"), noise_seed=world.seed)
+    engine = Engine(store.__getitem__, precision=world.precision, noise_seed=world.seed)
     spec = family.resolve(preference)
     requests = [Request(spec, prompt, digest(prompt), sample) for prompt in prompts for sample in range(samples)]
-    settings = Decoding.model_validate(decoding)
-    engine.check_lengths(requests, settings)
-    responses = engine.generate(requests, settings)
+    engine.check_lengths(requests, world.decoding)
+    responses = engine.generate(requests, world.decoding)
     projected = family.space.project(preference)
     return [
         {"prompt": request.prompt, "answer": response.text, "preference": list(projected), "spec_key": spec.key}

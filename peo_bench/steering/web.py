@@ -17,7 +17,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from peo_bench.core.decoding import Decoding
 from peo_bench.errors import PeoBenchError, UsageError
 from peo_bench.files.digest import digest
 from peo_bench.files.rows import is_whole
@@ -41,16 +40,14 @@ def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
     _, world, store = families[methods[0]]
     from peo_bench.engine.engine import Engine, Request
 
-    settings = dict(world.decoding)
-    engine = Engine(store.__getitem__, precision=settings.pop("precision"), noise_seed=world.seed)
-    decoding = Decoding.model_validate(settings)
+    engine = Engine(store.__getitem__, precision=world.precision, noise_seed=world.seed)
 
     def answers(prompt: str, helpful: float) -> list[dict[str, Any]]:
         asked = (helpful, round(1 - helpful, 9))
         specs = [family.resolve(asked) for family, _, _ in families.values()]
         requests = [Request(spec, prompt, digest(prompt), 0) for spec in specs]
-        engine.check_lengths(requests, decoding)
-        responses = engine.generate(requests, decoding)
+        engine.check_lengths(requests, world.decoding)
+        responses = engine.generate(requests, world.decoding)
         return [
             {
                 "method": method,

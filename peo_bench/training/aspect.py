@@ -23,7 +23,7 @@ from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.learners import LEARNERS, Loss, PairBatch
 from peo_bench.training.pair_rows import labelled_pairs, pair_lengths, shifted
 from peo_bench.training.saving import save_trained
-from peo_bench.training.settings import dpo_settings
+from peo_bench.training.settings import DPOSettings, dpo_settings
 
 Shift = Callable[[Any], tuple[list[float], list[float]]]
 """Maps tokenised pairs with their reference log-probabilities to what is added to those of chosen and rejected."""
@@ -38,7 +38,13 @@ def pairs_bound(job: Job, split: str = "policy") -> Cost:
     return Cost(pairs_trained=math.ceil(count * job.params.get("epochs", 1.0)))
 
 
-@job_kind("aspect", version=4, bound=pairs_bound)
+@job_kind(
+    "aspect",
+    version=4,
+    bound=pairs_bound,
+    defaults=DPOSettings().job_params() | {"swapped": False},
+    label=("objective",),
+)
 def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the DPO expert of `params["objective"]`; with `params["swapped"]` on pairs whose labels are swapped."""
     return train_dpo(job.params, inputs, work)

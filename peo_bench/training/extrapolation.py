@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from peo_bench.core import roles
+from peo_bench.core.decoding import sampling_params
 from peo_bench.core.method import Objective
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.validation import Validator, job_bound, utility_scores
@@ -32,7 +34,13 @@ KILLED_AFTER = 5
 """Evaluations after which the kill point is."""
 
 
-@job_kind("extrapolation", version=1, bound=job_bound(lambda job: job.params["budget"]))
+@job_kind(
+    "extrapolation",
+    version=1,
+    bound=job_bound(lambda job: job.params["budget"]),
+    defaults=sampling_params(),
+    keeps="result",
+)
 def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Search lambda in [0, high_1] x [0, high_2] around the generalist `params["generalist"]`.
 
@@ -52,7 +60,7 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
         record({"reference": validator.reference_units()})
     reference = journal.records[0]["reference"]
     objectives = [Objective(column, column, up) for column, up in job.params["maximise"].items()]
-    deltas = [inputs[f"delta:{i}"].id for i in range(len(objectives))]
+    deltas = [delta.id for delta in roles.deltas(inputs)]
     low, high = np.asarray(job.params["generalist"]), np.asarray(job.params["high"])
     budget = job.params["budget"]
 

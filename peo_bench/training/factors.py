@@ -10,17 +10,18 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from peo_bench.core import roles
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 
 
-@job_kind("averaged-factors", version=1)
+@job_kind("averaged-factors", version=1, label=("weights",))
 def average_factors(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write the adapter with the experts' factors averaged by `params["weights"]`; UsageError unless all are LoRA."""
     from safetensors.torch import load_file, save_file
 
-    experts = [inputs[f"delta:{i}"] for i in range(len(job.params["weights"]))]
+    experts = roles.deltas(inputs)
     for expert in experts:
         if expert.result["form"] != "lora":
             raise UsageError(f"soup.factors averages LoRA factors, {expert.id} is a {expert.result['form']} fine-tune")

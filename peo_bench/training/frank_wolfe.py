@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from peo_bench.core import roles
 from peo_bench.core.spec import Weights
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.loading import load_tokenizer
 from peo_bench.models.quiet import quiet
 from peo_bench.training.pair_rows import pairs_file, pairs_lengths, tokenised_pairs
-from peo_bench.training.settings import dpo_settings
+from peo_bench.training.settings import PLAIN, dpo_settings
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,7 +44,7 @@ def _bound(job: Job) -> Cost:
     return Cost(pairs_trained=params["iterations"] * params["pairs"] * len(params["objectives"]))
 
 
-@job_kind("frank-wolfe", version=2, bound=_bound)
+@job_kind("frank-wolfe", version=2, bound=_bound, defaults=PLAIN, keeps="result", label=("weights",))
 def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Find the coefficients for `params["weights"]` with `params["iterations"]` gradients on `params["pairs"]` pairs.
 
@@ -56,7 +57,7 @@ def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
     by_id = {handle.id: handle for handle in inputs.values()}
     models = Engine(by_id.__getitem__, noise_seed=0).models
     base = inputs["reference"].id
-    experts = [inputs[f"delta:{i}"].id for i in range(len(params["objectives"]))]
+    experts = [expert.id for expert in roles.deltas(inputs)]
     tokenizer = load_tokenizer(inputs["reference"].path / "model")
     data, lengths = [], []
     for name in params["objectives"]:

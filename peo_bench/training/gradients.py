@@ -30,7 +30,7 @@ from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.quiet import quiet
 from peo_bench.training import aspect
 from peo_bench.training.saving import save_trained
-from peo_bench.training.settings import dpo_settings
+from peo_bench.training.settings import PLAIN, dpo_settings
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +108,7 @@ def _charged(pairs: int, m: int) -> int:
     return round(pairs * (1 + 2 * m) / 3)
 
 
-@job_kind("gradients", version=3, bound=_bound)
+@job_kind("gradients", version=3, bound=_bound, defaults=PLAIN, label=("combiner", "weights"))
 def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train one policy at `params["weights"]` (in the order of `params["objectives"]`) with `params["combiner"]`.
 

@@ -10,7 +10,7 @@ from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 
 
-@job_kind("merged", version=1)
+@job_kind("merged", version=1, keeps="nothing")
 def write_merged(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write the weights of `params["spec"]`, which mixes nothing at decoding time, as `model/` with its tokenizer."""
     from peo_bench.engine.engine import Engine

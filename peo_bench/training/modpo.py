@@ -27,7 +27,7 @@ from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers import load_scorer
 from peo_bench.training.aspect import Shift, pairs_bound, train_dpo
 from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
-from peo_bench.training.settings import dpo_settings
+from peo_bench.training.settings import PLAIN, dpo_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ def _bound(job: Job) -> Cost:
     return trained + Cost(scorer_calls=2 * trained.pairs_trained)
 
 
-@job_kind("modpo", version=3, bound=_bound)
+@job_kind("modpo", version=3, bound=_bound, defaults=PLAIN, label=("objective", "weight"))
 def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the policy that weighs `params["objective"]` by `params["weight"]`, the margin's objective by the rest."""
     from peo_bench.models.quiet import quiet

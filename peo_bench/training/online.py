@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from peo_bench.core import roles
+from peo_bench.core.decoding import decoding_of, sampling_params
 from peo_bench.core.method import World
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.generation import charge, generate, score
@@ -36,7 +38,7 @@ from peo_bench.training.lengths import Lengths
 from peo_bench.training.rewards import COMBINERS, Combiner, Transform
 from peo_bench.training.rows import training_order
 from peo_bench.training.saving import save_trained
-from peo_bench.training.settings import dpo_settings
+from peo_bench.training.settings import PLAIN, dpo_settings
 
 if TYPE_CHECKING:
     import torch
@@ -56,31 +58,30 @@ def reference_job(world: World, samples: int = 0) -> Job:
 
 
 def _pairs(world: World) -> dict[str, Job]:
-    return {f"pairs:{name}": job for name, job in world.pairs.items()}
+    return {roles.pairs(name): job for name, job in world.pairs.items()}
 
 
 def training_prompts(inputs: Mapping[str, Handle], objectives: Sequence[str]) -> tuple[list[str], int]:
     """Return the prompts of the pairs that offline methods train on, each once, and the most pairs an expert has."""
-    pairs = [read_jsonl(inputs[f"pairs:{name}"].path / f"{name}-policy.jsonl") for name in objectives]
+    pairs = [read_jsonl(inputs[roles.pairs(name)].path / f"{name}-policy.jsonl") for name in objectives]
     return list(dict.fromkeys(row["prompt"] for rows in pairs for row in rows)), max(map(len, pairs))
 
 
 def _pairs_bound(job: Job) -> tuple[int, int]:
     """Bound the pairs that an expert is trained on, and all training prompts (0 where the pairs have no limit)."""
     names = job.params["objectives"]
-    asked = job.needs[f"pairs:{names[0]}"].params
+    asked = job.needs[roles.pairs(names[0])].params
     shared, own = asked.get("policy"), asked.get("limit") or 0
     return (shared, shared) if shared else (own, len(names) * own)
 
 
 def _scores_bound(job: Job) -> Cost:
     answers = job.params["n_prompts"] + job.params["samples"] * _pairs_bound(job)[1]
-    tokens = answers * job.params["decoding"]["max_new_tokens"]
-    scorers = sum(role.startswith("scorer:") for role in job.needs)
-    return Cost(responses=answers, tokens_generated=tokens, scorer_calls=answers * scorers)
+    tokens = answers * decoding_of(job.params).max_new_tokens
+    return Cost(responses=answers, tokens_generated=tokens, scorer_calls=answers * len(roles.scorers(job.needs)))
 
 
-@job_kind("reference-scores", version=1, bound=_scores_bound)
+@job_kind("reference-scores", version=1, bound=_scores_bound, defaults=sampling_params(), keeps="nothing")
 def score_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Write `validation.npz`, scores by column (n_prompts,), and `training.npz`, by column (prompts, samples)."""
     validator = Validator(job, inputs, work)
@@ -152,7 +153,7 @@ def online_job(world: World, combiner: str, weights: Sequence[float], samples: i
 
 def _bound(job: Job) -> Cost:
     answers = math.ceil(2 * job.params["units"] * _pairs_bound(job)[0]) + job.params["batch_size"]
-    return _cost(job, answers, answers * job.params["decoding"]["max_new_tokens"])
+    return _cost(job, answers, answers * decoding_of(job.params).max_new_tokens)
 
 
 def _cost(job: Job, answers: int, tokens: int) -> Cost:
@@ -160,7 +161,13 @@ def _cost(job: Job, answers: int, tokens: int) -> Cost:
     return Cost(examples_trained=answers, responses=answers, tokens_generated=tokens, scorer_calls=calls)
 
 
-@job_kind("online", version=3, bound=_bound)
+@job_kind(
+    "online",
+    version=3,
+    bound=_bound,
+    defaults=PLAIN | sampling_params() | {"options": {}},
+    label=("combiner", "weights"),
+)
 def train_online(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train one policy; the result's curves hold reward, KL per answer (nats), length and every objective's utility."""
     from peo_bench.training import trainers
@@ -196,7 +203,7 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> An
     tokenizer = load_tokenizer(reference)
     texts, pairs = training_prompts(inputs, params["objectives"])
     scores = ReferenceScores(inputs["scores"].path, params["columns"], params["maximise"])
-    scorers = scorer_columns(inputs, params["decoding"].get("precision", "float32"))
+    scorers = scorer_columns(roles.scorers(inputs), params["precision"])
 
     def score_answers(prompts: list[str], answers: list[str]) -> Floats:
         found = score_texts(scorers, prompts, answers).columns
@@ -245,7 +252,7 @@ def _config(params: Mapping[str, Any], work: Workspace, steps: int) -> Any:
         warmup_ratio=settings.warmup_ratio,
         beta=settings.beta,
         num_generations=params["generations"],
-        max_completion_length=params["decoding"]["max_new_tokens"],
+        max_completion_length=decoding_of(params).max_new_tokens,
         **{"temperature": 1.0, "top_p": 1.0, "top_k": 0, "shuffle_dataset": False},
     )
     if params["combiner"] not in GROUPED:
@@ -274,7 +281,7 @@ def ordered(tokenizer: Any, prompts: Sequence[str], answers: float, params: Mapp
 
 def _room(params: Mapping[str, Any]) -> int:
     """Return how many tokens a prompt may have beside an answer."""
-    return dpo_settings(params).max_length - int(params["decoding"]["max_new_tokens"])
+    return dpo_settings(params).max_length - decoding_of(params).max_new_tokens
 
 
 def prompts_lengths(tokenizer: Any, prompts: Sequence[str], params: Mapping[str, Any]) -> Lengths:

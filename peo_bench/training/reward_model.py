@@ -28,7 +28,15 @@ Row = Mapping[str, Any]
 CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
 
 
-@job_kind("reward-model", version=2, bound=lambda job: pairs_bound(job, "scorer"))
+@job_kind(
+    "reward-model",
+    version=2,
+    bound=lambda job: pairs_bound(job, "scorer"),
+    defaults=RewardModelSettings().model_dump(mode="json"),
+    keeps="nothing",
+    common=True,
+    label=("objective",),
+)
 def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the model of `params["objective"]` in `params["direction"]`; write `model/`.
 

@@ -48,10 +48,12 @@ class DPOSettings(Frozen):
         return self
 
     def job_params(self) -> dict[str, Any]:
-        """Return the settings as a job's parameters; plain DPO is not mentioned, so that its jobs keep their ids."""
-        params = self.model_dump(mode="json", exclude={"learner"} if self.learner == "dpo" else None)
-        version = LEARNERS.get(self.learner).version
-        return params | ({"learner_version": version} if version > 1 else {})
+        """Return the settings as a job's parameters, with the version of the learner."""
+        return self.model_dump(mode="json") | {"learner_version": LEARNERS.get(self.learner).version}
+
+
+PLAIN = DPOSettings().model_dump(mode="json", exclude={"learner"})
+"""Defaults of the training settings that methods with a loss of their own share with phase 1."""
 
 
 class RewardModelSettings(Frozen):

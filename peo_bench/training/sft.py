@@ -29,7 +29,7 @@ def examples(job: Job) -> Cost:
     return Cost(examples_trained=settings.steps * settings.batch_size)
 
 
-@job_kind("sft", version=2, bound=examples)
+@job_kind("sft", version=2, bound=examples, defaults=SFTSettings().model_dump(mode="json"), common=True)
 def train_sft(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Train the model in the corpus job's `init/` on its `corpus.jsonl`; write `model/`."""
     from peo_bench.models.quiet import quiet
