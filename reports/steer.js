@@ -35,7 +35,7 @@
       for (const { method, answer, preference } of found) {
         const card = document.querySelector(`.card[data-method="${CSS.escape(method)}"]`);
         card.querySelector(".answer").textContent = answer || "(an empty answer)";
-        card.querySelector(".scores").textContent = `offers ${Math.round(100 * preference[0])} % helpful, ${Math.round(100 * preference[1])} % harmless`;
+        card.querySelector(".scores").textContent = `offers ${Object.entries(preference).map(([name, weight]) => `${Math.round(100 * weight)} % ${name}`).join(", ")}`;
       }
       state.textContent = "";
     } catch (error) {

@@ -16,6 +16,7 @@ import pandas as pd
 
 from peo_bench import pareto
 from peo_bench.core.method import Objective
+from peo_bench.core.preference import Preference
 from peo_bench.files.atomic import finite
 from peo_bench.results.measure import Measure, identity_of
 from peo_bench.results.metrics import run_metrics
@@ -168,7 +169,7 @@ def _measure(n_prompts: int, weights: tuple[float, ...]) -> Measure:
         scorers={"reward": ["sandbox-reward v1"], "cost": ["sandbox-cost v1"]},
         judges={},
         decoding={"max_new_tokens": 32},
-        preferences=tuple((w, 1 - w) for w in sorted(weights)),
+        preferences=tuple(Preference.of(["helpful", "harmless"], helpful=w) for w in sorted(weights)),
         prompts=identity_of(f"p{j:04d}" for j in range(n_prompts)),
     )
 
@@ -180,7 +181,7 @@ def _metrics(
     for seed in sorted({seed for _, seed in scores}):
         base = scores["reference", seed][0]
         units[seed] = {c: (float(base[:, k].mean()), float(base[:, k].std())) for k, c in enumerate(measure.columns)}
-    task = run_metrics(points, Scores.of(texts), measure, units, {})
+    task = run_metrics(points, Scores.of(texts, ["helpful", "harmless"]), measure, units, {})
     for values in task["methods"].values():
         values["validation_evaluations"] = 25
     return {"schema_version": 1, "tasks": {"sandbox": finite(task)}}

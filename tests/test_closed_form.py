@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from preferences import asked
 from scipy.special import log_softmax
 
 from peo_bench.core.decoding import Decoding
@@ -43,7 +44,7 @@ def world() -> World:
         pairs={o.name: pairs for o in OBJECTIVES},
         scorers={o.name: Job("reward-model", {"objective": o.name}, {"reference": reference}) for o in OBJECTIVES},
         prompts=Job("prompts"),
-        preferences=PREFERENCES,
+        preferences=tuple(map(asked, PREFERENCES)),
         training={"beta": BETA},
         decoding=Decoding(max_new_tokens=1),
         seed=0,
@@ -187,26 +188,26 @@ def test_dpo_converges_to_the_scaled_reward(tabular):
 @pytest.mark.parametrize("w", PREFERENCES)
 def test_linear_methods_reach_the_optimum(tabular, name, w):
     family = tabular.build(name)
-    assert abs(tabular.log_probs(family.resolve(w)) - optimum(w)).max() < 1e-8
+    assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum(w)).max() < 1e-8
 
 
 @pytest.mark.parametrize("w", INTERIOR)
 def test_modpo_with_an_explicit_margin_reaches_the_optimum(tabular, w):
     explicit, implicit = tabular.build("modpo", {"margin": "explicit"}), tabular.build("modpo")
-    assert explicit.resolve(w).key != implicit.resolve(w).key
-    assert abs(tabular.log_probs(explicit.resolve(w)) - optimum(w)).max() < 1e-8
+    assert explicit.resolve(asked(w)).key != implicit.resolve(asked(w)).key
+    assert abs(tabular.log_probs(explicit.resolve(asked(w))) - optimum(w)).max() < 1e-8
 
 
 def test_vertices_are_the_experts(tabular):
     """Of soup, MOD and MODPO, as equal keys; PEO's vertices are not experts, and its coefficients say so."""
     ids = [job.id for job in world().aspects]
     keys = {
-        name: [tabular.build(name).resolve(w).key for w in ((1.0, 0.0), (0.0, 1.0))]
+        name: [tabular.build(name).resolve(asked(w)).key for w in ((1.0, 0.0), (0.0, 1.0))]
         for name in ("soup", "mod", "modpo")
     }
     assert keys["soup"] == keys["mod"] == keys["modpo"]
     for w in ((1.0, 0.0), (0.0, 1.0)):
-        terms = dict(tabular.build("peo").resolve(w).mix[0][1].terms)
+        terms = dict(tabular.build("peo").resolve(asked(w)).mix[0][1].terms)
         assert set(terms) == set(ids)
 
 
@@ -215,9 +216,9 @@ def test_vertices_are_the_experts(tabular):
 def test_peo_outside_the_hull_is_the_optimum_of_its_coefficients(tabular, strategy, w):
     """PEO's policy at w has coefficients (a, b) with a + b > 1 and equals pi_ref exp((a r_1 + b r_2) / beta) / Z."""
     family = tabular.build("peo", {"strategy": strategy})
-    a, b = family.coefficients(w)
+    a, b = family.coefficients(asked(w))
     assert a + b > 1
-    assert abs(tabular.log_probs(family.resolve(w)) - optimum((a, b))).max() < 1e-8
+    assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum((a, b))).max() < 1e-8
 
 
 def test_peo_steers_monotonically_on_validation(tabular):
@@ -259,30 +260,30 @@ def test_a_front_that_collapses_to_a_point_steers_nowhere():
 def test_preference_vectors_go_twice_as_far_as_the_soup(tabular, w):
     """Swapped labels give tau- = -tau+ at the optimum, so phi = 2 tau and eta = 1/2 is the soup."""
     family = tabular.build("preference-vector", {"eta": 0.5})
-    assert abs(tabular.log_probs(family.resolve(w)) - optimum(w)).max() < 1e-8
+    assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum(w)).max() < 1e-8
     far = tabular.build("preference-vector")
-    assert abs(tabular.log_probs(far.resolve(w)) - optimum((2 * w[0], 2 * w[1]))).max() < 1e-8
+    assert abs(tabular.log_probs(far.resolve(asked(w))) - optimum((2 * w[0], 2 * w[1]))).max() < 1e-8
 
 
 @pytest.mark.parametrize("w", PREFERENCES)
 def test_peo_past_expert_stays_on_the_line_and_reaches_past_the_experts(tabular, w):
     family = tabular.build("peo-past-expert", {"reach": 1.0, "budget": 13})
-    a, b = family.coefficients(w)
+    a, b = family.coefficients(asked(w))
     assert a + b == pytest.approx(1.0)
-    assert abs(tabular.log_probs(family.resolve(w)) - optimum((a, b))).max() < 1e-8
-    assert family.coefficients((1.0, 0.0))[0] > 1 > 0 > family.coefficients((0.0, 1.0))[0]
+    assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum((a, b))).max() < 1e-8
+    assert family.coefficients(asked((1.0, 0.0)))[0] > 1 > 0 > family.coefficients(asked((0.0, 1.0)))[0]
     inside = tabular.build("peo-past-expert", {"reach": 0.0, "budget": 5})
-    assert all(0 <= c <= 1 for c in inside.coefficients(w)), "without reach: the soup's segment"
+    assert all(0 <= c <= 1 for c in inside.coefficients(asked(w))), "without reach: the soup's segment"
 
 
 @pytest.mark.parametrize("q", [0.0, 0.25, 0.5, 0.75, 1.0])
 def test_sacpo_adds_the_second_step_to_the_first(tabular, q):
     """Both steps exact: pi_ref exp((r_1 + q r_2) / beta) / Z; q = 0 is the first expert itself."""
     family = tabular.build("sacpo")
-    spec = family.resolve((1 - q, q))
+    spec = family.resolve(asked((1 - q, q)))
     assert abs(tabular.log_probs(spec) - optimum((1.0, q))).max() < 1e-8
     if q == 0:
-        assert spec.key == tabular.build("soup").resolve((1.0, 0.0)).key
+        assert spec.key == tabular.build("soup").resolve(asked((1.0, 0.0))).key
 
 
 @pytest.mark.parametrize("w", PREFERENCES)
@@ -290,7 +291,7 @@ def test_peo_bonesoup_blends_strengthened_experts(tabular, w):
     """With exact scores more strength is always better for one objective alone: both strengths are the largest."""
     family = tabular.build("peo-bonesoup", {"strongest": 1.5})
     assert family.chosen["strengths"] == [1.5, 1.5]
-    assert abs(tabular.log_probs(family.resolve(w)) - optimum((1.5 * w[0], 1.5 * w[1]))).max() < 1e-8
+    assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum((1.5 * w[0], 1.5 * w[1]))).max() < 1e-8
 
 
 def test_expo_scales_every_task_vector(tabular):
@@ -298,7 +299,7 @@ def test_expo_scales_every_task_vector(tabular):
     for name in ("peo-expo", "expo.modpo", "expo.mod"):
         family = tabular.build(name, {"alphas": (0.0, 0.5)})
         for w in INTERIOR:
-            log_pi = tabular.log_probs(family.resolve(w))
+            log_pi = tabular.log_probs(family.resolve(asked(w)))
             scale = (log_pi - log_pi[:, :1] - REFERENCE + REFERENCE[:, :1])[:, 1:]
             scale = scale / (np.tensordot(w, REWARDS, 1) / BETA - (np.tensordot(w, REWARDS, 1) / BETA)[:, :1])[:, 1:]
             assert np.ptp(scale) < 1e-6
@@ -306,9 +307,8 @@ def test_expo_scales_every_task_vector(tabular):
 
 
 def test_equal_policies_of_different_methods_share_a_key(tabular):
-    assert tabular.build("peo-expo", {"alphas": (0.0,)}).resolve((0.5, 0.5)) == tabular.build("soup").resolve(
-        (0.5, 0.5)
-    )
+    w = asked((0.5, 0.5))
+    assert tabular.build("peo-expo", {"alphas": (0.0,)}).resolve(w) == tabular.build("soup").resolve(w)
 
 
 def test_a_second_method_trains_nothing_new(tabular):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from preferences import asked
 from test_closed_form import INTERIOR, Tabular, world
 from training_fixtures import save_pairs, save_policy, workspace
 
@@ -50,7 +51,7 @@ def test_the_method_works_literally(monkeypatch):
     monkeypatch.setitem(METHODS._entries, "my-soup", executed("method")["MySoup"])
     tabular = Tabular()
     mine, soup = tabular.build("my-soup"), tabular.build("soup")
-    assert [mine.resolve(w).key for w in INTERIOR] == [soup.resolve(w).key for w in INTERIOR]
+    assert [mine.resolve(asked(w)).key for w in INTERIOR] == [soup.resolve(asked(w)).key for w in INTERIOR]
 
 
 @pytest.fixture(scope="module")

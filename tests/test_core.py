@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from preferences import asked
 
 from peo_bench.core.method import Method, PolicyFamily, Round
+from peo_bench.core.preference import Preference
 from peo_bench.core.rounds import build_families, see_ahead
 from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec, Weights, policy, spec_from_json
@@ -75,21 +77,43 @@ def test_a_spec_without_sources_is_refused():
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=4))
-def test_projection_on_the_simplex(asked):
+def test_projection_on_the_simplex(weights):
     """The result is on the simplex, idempotent, and satisfies the variational inequality of a projection."""
-    space = Space("simplex")
-    p = np.array(space.project(tuple(asked)))
+    space, given = Space("simplex"), Preference(tuple("abcd"[: len(weights)]), tuple(weights))
+    found = space.project(given)
+    p = np.array(found.weights)
     assert p.min() >= 0
     assert p.sum() == pytest.approx(1)
-    assert space.project(tuple(p)) == pytest.approx(tuple(p), abs=1e-12)
-    for vertex in np.eye(len(asked)):
-        assert (np.array(asked) - p) @ (vertex - p) <= 1e-9
+    assert space.project(found).weights == pytest.approx(found.weights, abs=1e-12)
+    for vertex in np.eye(len(p)):
+        assert (np.array(weights) - p) @ (vertex - p) <= 1e-9
+
+
+def test_preferences_are_by_name_in_the_order_of_the_objectives():
+    """What is left out has the rest, rounded to 9 decimals; off the simplex, and for others' names, is one line."""
+    usual, other = (
+        Preference.of(["helpful", "harmless"], helpful=0.7),
+        Preference.of(["harmless", "helpful"], helpful=0.7),
+    )
+    assert (usual.weights, other.weights) == ((0.7, 0.3), (0.3, 0.7))
+    assert usual["harmless"] == other["harmless"] == 0.3
+    assert usual != other
+    assert {usual: 1}[Preference.of(["helpful", "harmless"], harmless=0.3)] == 1
+    assert Preference.of(["a", "b", "c"], a=0.2, c=0.5).to_json() == {"a": 0.2, "b": 0.3, "c": 0.5}
+    assert Preference.even(["a", "b", "c", "d"]).weights == (0.25,) * 4
+    for wrong in ({"helpful": 1.5}, {"helpful": 0.5, "harmless": 0.6}, {"helpful": 0.5, "harmless": 0.4}, {}):
+        with pytest.raises(UsageError, match="off the simplex"):
+            Preference.of(["helpful", "harmless"], **wrong)
+    with pytest.raises(UsageError, match="did you mean helpful"):
+        Preference.of(["helpful", "harmless"], helpfull=0.5)
+    with pytest.raises(ValueError, match="2 weights"):
+        Preference(("helpful", "harmless", "brief"), (0.5, 0.5))
 
 
 def test_points_project_to_the_nearest():
-    space = Space("points", ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0)))
-    assert space.project((0.6, 0.4)) == (0.5, 0.5)
-    assert space.project(space.project((0.9, 0.1))) == (1.0, 0.0)
+    space = Space("points", (asked((0.0, 1.0)), asked((0.5, 0.5)), asked((1.0, 0.0))))
+    assert space.project(asked((0.6, 0.4))) == asked((0.5, 0.5))
+    assert space.project(space.project(asked((0.9, 0.1)))) == asked((1.0, 0.0))
 
 
 # ---- jobs, store, runner -----------------------------------------------------------------------------------------
@@ -123,7 +147,7 @@ def test_rounds_share_jobs_and_replay(tmp_path):
     with Runner(tmp_path) as again:
         replayed = build_families(again, {"a": Adder()}, None, []).families
     assert len(RUNS) == 2, "a replay runs nothing"
-    assert replayed["a"].family.resolve((1, 0)).key == built["b"].family.resolve((1, 0)).key
+    assert replayed["a"].family.resolve(asked((1, 0))).key == built["b"].family.resolve(asked((1, 0))).key
     assert again.outcome.reused == set(runner.outcome.handles)
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from preferences import asked
 
 from peo_bench.core.decoding import Decoding, sampling_params
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
@@ -102,7 +103,7 @@ def test_a_method_with_kinds_of_its_own_is_steered_from_what_is_kept(register, t
     runner.store.copy_to(tmp_path / "kept", built.kept)
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["test-found", "test-weights-of-own"]
     again = replay(Own(), None, Store(tmp_path / "kept"))
-    assert again.resolve((1.0, 0.0)) == built.family.resolve((1.0, 0.0))
+    assert again.resolve(asked((1.0, 0.0))) == built.family.resolve(asked((1.0, 0.0)))
     with pytest.raises(UsageError, match="is missing: repeat the run"):
         replay(Own(), None, Store(tmp_path / "empty"))
 

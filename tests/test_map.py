@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from preferences import asked
 from test_closed_form import PREFERENCES, Tabular, world
 
 from peo_bench.core.method import World
@@ -56,10 +57,10 @@ def test_a_preference_takes_the_best_fitted_point(w):
     family, soup = (tabular.build(name) for name in ("map", "soup"))
     utility = []
     for one in (family, soup):
-        point = tabular.point(one.resolve(w))
+        point = tabular.point(one.resolve(asked(w)))
         utility.append(w[0] * point["reward"] - w[1] * point["cost"])
     assert utility[0] >= utility[1]
-    assert all(0 <= c <= 1.5 for c in family.coefficients(w))
+    assert all(0 <= c <= 1.5 for c in family.coefficients(asked(w)))
 
 
 def test_samples_begin_with_the_corners_and_fill_the_box():

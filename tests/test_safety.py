@@ -156,7 +156,7 @@ def test_only_data_with_labels_has_the_job(pairs):
         pairs={"harmless": pairs},
         scorers={"harmless": scorer},
         prompts=Job("prompts"),
-        preferences=((1.0, 0.0),),
+        preferences=(),
         training={},
         decoding=Decoding(),
         seed=0,

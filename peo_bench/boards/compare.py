@@ -98,7 +98,7 @@ def side_by_side(
         answers = answers.groupby(keys, sort=False)[measure.columns].mean().reset_index().assign(seed=only)
         sets = {(only,)}
     units = shared_units(first, measure, next(iter(sets)))
-    return run_metrics(points, Scores.of(answers), measure, units, chosen), notes
+    return run_metrics(points, Scores.of(answers, measure.names), measure, units, chosen), notes
 
 
 def compare_runs(folders: list[Path], out: Path, command: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any, cast
 import pandas as pd
 
 from peo_bench.boards.compare import Finished, read_finished, side_by_side
+from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import finite, replacing, write_json
 from peo_bench.files.digest import digest
@@ -229,16 +230,16 @@ def _values(board: Board, scores: pd.DataFrame) -> dict[str, Any]:
 
 def _points(measure: Measure, answers: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `points.csv` that follow from scores by prompt."""
-    first, second = (objective.name for objective in measure.objectives[:2])
-    rows = []
+    names, rows = measure.names, []
     keys = ["method", "seed", "preference", "projected", "spec_key"]
     for group, table in answers.groupby(keys, sort=False):
         method, seed, asked, projected, key = cast(tuple[str, int, float, float, str], group)
         identity = {
             **{"task": measure.task, "split": "test", "method": method, "seed": seed, "grid": "asked", "spec_key": key},
-            **{f"preference_{first}": asked, f"preference_{second}": round(1 - asked, 9)},
-            **{f"projected_{first}": projected, f"projected_{second}": round(1 - projected, 9)},
         }
+        for what, weight in (("preference", asked), ("projected", projected)):
+            preference = Preference.of(names, **{names[0]: weight})
+            identity |= {f"{what}_{name}": preference[name] for name in names}
         rows.append(point_row(identity, table, measure.objectives))
     return point_table(rows, measure.objectives)
 

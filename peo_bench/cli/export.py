@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from peo_bench.cli import RunFolder, app
-from peo_bench.cli.steer import Helpful, MethodName, SeedChoice, preference
+from peo_bench.cli.steer import Helpful, MethodName, SeedChoice, weight
 
 
 @app.command()
@@ -20,7 +20,7 @@ def export(
     seed: SeedChoice = None,
 ) -> None:
     """Merge the policy that a method offers at a preference into one model and write it with a model card."""
-    asked = preference(helpful)
+    asked = weight(helpful)
     from peo_bench.steering.families import export_policy
 
     export_policy(run, method, asked, to, seed=seed)

@@ -18,11 +18,11 @@ Helpful = Annotated[float, typer.Option("--helpful", help="Weight of helpfulness
 SeedChoice = Annotated[int | None, typer.Option("--seed", help="Training seed, by default the run's first.")]
 
 
-def preference(helpful: float) -> tuple[float, float]:
-    """Return the preference (helpful, harmless); off the simplex is a `UsageError`."""
+def weight(helpful: float) -> float:
+    """Return the weight of helpfulness; off the simplex is a `UsageError`."""
     if not 0 <= helpful <= 1:
         raise UsageError(f"--helpful {helpful:g} is off the simplex: give a weight between 0 and 1")
-    return helpful, round(1 - helpful, 9)
+    return helpful
 
 
 @app.command()
@@ -45,7 +45,7 @@ def steer(
         return
     if not prompts:
         raise UsageError("steer needs a prompt to answer: give one in quotes, or --web for a page with a slider")
-    asked = preference(helpful)
+    asked = weight(helpful)
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty: give a question to answer")
     if not all(map(is_whole, prompts)):

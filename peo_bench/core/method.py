@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from peo_bench.core import roles
 from peo_bench.core.decoding import Decoding, Precision, sampling_params
-from peo_bench.core.space import Preference, Space
+from peo_bench.core.preference import Preference
+from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job
@@ -55,6 +56,11 @@ class World:
     labels_on_both: bool = False
     experts: Mapping[str, Job] = field(default_factory=dict)
     evaluation: Mapping[str, Job] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The objectives' names."""
+        return [objective.name for objective in self.objectives]
 
     @property
     def sampling(self) -> JsonObject:

@@ -7,8 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-Preference = tuple[float, ...]
-"""Weights of the objectives, in the order of `World.objectives`; on the simplex where a user gives them."""
+from peo_bench.core.preference import Preference
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,12 @@ class Space:
 
         The simplex projection is the sorting algorithm of Held, Wolfe and Crowder (1974).
         """
-        asked = np.asarray(preference, dtype=float)
+        asked = np.asarray(preference.weights, dtype=float)
         if self.kind == "points":
-            return min(self.points, key=lambda point: float(np.sum((asked - np.asarray(point)) ** 2)))
+            return min(self.points, key=lambda point: float(np.sum((asked - np.asarray(point.weights)) ** 2)))
         if asked.min() >= 0 and abs(asked.sum() - 1) < 1e-12:
-            return tuple(float(value) for value in asked)
+            return preference
         descending = np.sort(asked)[::-1]
         thresholds = (np.cumsum(descending) - 1) / np.arange(1, asked.size + 1)
         shift = thresholds[np.flatnonzero(descending > thresholds)[-1]]
-        return tuple(float(value) for value in np.maximum(asked - shift, 0.0))
+        return preference.moved(np.maximum(asked - shift, 0.0).tolist())

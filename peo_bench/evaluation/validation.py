@@ -11,7 +11,7 @@ import numpy.typing as npt
 from peo_bench.core import roles
 from peo_bench.core.decoding import decoding_of, sampling_params
 from peo_bench.core.method import Objective, World
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec, Utility, policy, spec_from_json
 from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts, score
 from peo_bench.files.journal import Journal
@@ -111,8 +111,8 @@ def answer_utility(world: World, preference: Preference, reference: Mapping[str,
 
     return Utility(
         tuple(
-            (name(objective), objective.sign * weight / reference[objective.column][1])
-            for objective, weight in zip(world.objectives, preference, strict=True)
+            (name(objective), objective.sign * preference[objective.name] / reference[objective.column][1])
+            for objective in world.objectives
         )
     )
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from peo_bench.core.method import MethodSettings, World
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.jobs.job import Job
 from peo_bench.methods.per_preference import PointMethod, combined_job
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from peo_bench.core.method import Build, MethodSettings, PolicyFamily, World
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec
 from peo_bench.errors import UsageError
 from peo_bench.methods.selecting import SelectingMethod

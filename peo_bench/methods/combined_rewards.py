@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from peo_bench.core.method import MethodSettings, World
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
 from peo_bench.methods.per_preference import PointMethod
@@ -53,7 +53,7 @@ class OnlineMethod(PointMethod):
         return online_job(
             world,
             self.combiner,
-            preference,
+            preference.weights,
             samples=getattr(self.settings, "samples", 0),
             options=self.options(preference),
             **self.settings.training(),

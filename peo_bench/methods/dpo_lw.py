@@ -8,7 +8,7 @@ it is the expert itself.
 from __future__ import annotations
 
 from peo_bench.core.method import World
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.jobs.job import Job
 from peo_bench.methods.per_preference import PointMethod, combined_job
 
@@ -26,6 +26,6 @@ class DPOLW(PointMethod):
 
     def job(self, world: World, preference: Preference) -> Job:
         """Return the weighted-loss run; a vertex is that objective's expert."""
-        if 1.0 in preference:
-            return world.aspects[preference.index(1.0)]
+        if 1.0 in preference.weights:
+            return world.aspects[preference.weights.index(1.0)]
         return combined_job(world, preference, "weighted")

@@ -103,4 +103,4 @@ def _best(handle: Handle, world: World, n_alphas: int) -> int:
     """Return the index of the alpha with the highest steered utility, averaged over the preferences."""
     scores = utility_scores(handle.result["points"], handle.result["reference"], world.objectives)
     by_alpha = scores.reshape(n_alphas, len(world.preferences), -1)
-    return int(np.argmax(np.einsum("apo,po->a", by_alpha, np.asarray(world.preferences))))
+    return int(np.argmax(np.einsum("apo,po->a", by_alpha, np.asarray([w.weights for w in world.preferences]))))

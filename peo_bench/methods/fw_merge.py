@@ -13,7 +13,8 @@ from pydantic import Field
 
 from peo_bench.core import roles
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
-from peo_bench.core.space import Preference, Space
+from peo_bench.core.preference import Preference
+from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.jobs.job import Job
 
@@ -43,9 +44,9 @@ class FWMerge(Method):
         needs = {"reference": world.reference, "pairs": world.pairs[names[0]]}
         needs |= {roles.delta(i): job for i, job in enumerate(aspects)}
         shared = {"objectives": names, **self.settings.model_dump(), **world.plain_training}
-        jobs = {w: Job("frank-wolfe", {**shared, "weights": list(w)}, needs) for w in world.preferences}
+        jobs = {w: Job("frank-wolfe", {**shared, "weights": list(w.weights)}, needs) for w in world.preferences}
         handles = yield Round(list(jobs.values()))
-        found: dict[Preference, Preference] = {
+        found: dict[Preference, tuple[float, ...]] = {
             w: tuple(handles[job.id].result["coefficients"]) for w, job in jobs.items()
         }
         ids = [job.id for job in aspects]

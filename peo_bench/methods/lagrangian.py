@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from peo_bench.core.method import World
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
 from peo_bench.methods.combined_rewards import OnlineMethod, OnlineSettings
@@ -40,7 +40,7 @@ class Lagrangian(OnlineMethod):
 
     def options(self, preference: Preference) -> dict[str, Any]:
         """Return the threshold as a quantile of the reference's answers, and the dual ascent's settings."""
-        return {"quantile": preference[1], "rate": self.settings.rate, "most": self.settings.most}
+        return {"quantile": preference.weights[1], "rate": self.settings.rate, "most": self.settings.most}
 
     def job(self, world: World, preference: Preference) -> Job:
         """Return the training at the threshold of `preference`."""

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
-from peo_bench.core.space import Preference, Space
+from peo_bench.core.preference import Preference
+from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.validation import utility_scores
@@ -65,7 +66,7 @@ class MAP(Method):
         fitted = fit(front)
 
         def coefficients(w: Preference) -> tuple[float, ...]:
-            return tuple(float(c) for c in settings.reach * front[int(np.argmax(fitted @ np.asarray(w)))])
+            return tuple(float(c) for c in settings.reach * front[int(np.argmax(fitted @ np.asarray(w.weights)))])
 
         return PolicyFamily(
             space=Space("simplex"),

@@ -8,8 +8,9 @@ optimum the rewards are equal. Judge it by dominance, not by its front.
 from __future__ import annotations
 
 from peo_bench.core.method import Build, World
+from peo_bench.core.preference import Preference
 from peo_bench.methods.combined_rewards import OnlineMethod
-from peo_bench.methods.per_preference import centre, single_policy
+from peo_bench.methods.per_preference import single_policy
 
 
 class MaxMin(OnlineMethod):
@@ -25,4 +26,4 @@ class MaxMin(OnlineMethod):
 
     def build(self, world: World) -> Build:
         """Train the one policy."""
-        return (yield from single_policy(world, self.job(world, centre(world))))
+        return (yield from single_policy(world, self.job(world, Preference.even(world.names))))

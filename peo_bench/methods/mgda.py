@@ -7,7 +7,8 @@ gradients cancel (a Pareto-stationary point). Judge it by dominance, not by its 
 from __future__ import annotations
 
 from peo_bench.core.method import Build, Method, World
-from peo_bench.methods.per_preference import centre, combined_job, single_policy
+from peo_bench.core.preference import Preference
+from peo_bench.methods.per_preference import combined_job, single_policy
 
 
 class MGDA(Method):
@@ -23,4 +24,4 @@ class MGDA(Method):
 
     def build(self, world: World) -> Build:
         """Train the one policy."""
-        return (yield from single_policy(world, combined_job(world, centre(world), "mgda")))
+        return (yield from single_policy(world, combined_job(world, Preference.even(world.names), "mgda")))

@@ -24,6 +24,6 @@ class MOD(Method):
         sources = [Weights(world.reference.id, ((job.id, 1.0),)) for job in aspects]
         return PolicyFamily(
             space=Space("simplex"),
-            at=lambda w: PolicySpec(mix=tuple(zip(w, sources, strict=True))),
+            at=lambda w: PolicySpec(mix=tuple(zip(w.weights, sources, strict=True))),
             mixes=True,
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Literal
 
 from peo_bench.core.method import MethodSettings, World
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
 from peo_bench.methods.per_preference import PointMethod
@@ -47,7 +47,7 @@ class MODPO(PointMethod):
         if len(names) != 2 or self.settings.objective not in names:
             raise UsageError(f"modpo needs two objectives, one of them {self.settings.objective!r}; here: {names}")
         main = names.index(self.settings.objective)
-        weight = preference[main]
+        weight = preference[self.settings.objective]
         if weight in (0.0, 1.0):
             return world.aspects[main if weight else 1 - main]
         name, other = names[main], names[1 - main]

@@ -73,8 +73,8 @@ class PEO(Method):
         steer = steering_map(result["evaluations"], utilities)
         return PolicyFamily(
             space=Space("simplex"),
-            at=lambda w: policy(base, zip(ids, steer(w[0]), strict=True)),
-            coefficients=lambda w: steer(w[0]),
+            at=lambda w: policy(base, zip(ids, steer(w.weights[0]), strict=True)),
+            coefficients=lambda w: steer(w.weights[0]),
             chosen={"generalist": params["generalist"], "front_points": len(steer.positions)},
         )
 

@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
-from peo_bench.core.space import Preference, Space
+from peo_bench.core.preference import Preference
+from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.validation import utility_scores
 
@@ -44,7 +45,7 @@ class PEOBonesoup(Method):
         chosen = [float(strengths[int(np.argmax(scores[i, :, i]))]) for i in range(m)]
 
         def coefficients(w: Preference) -> tuple[float, ...]:
-            return tuple(weight * k for weight, k in zip(w, chosen, strict=True))
+            return tuple(weight * k for weight, k in zip(w.weights, chosen, strict=True))
 
         return PolicyFamily(
             space=Space("simplex"),

@@ -50,7 +50,7 @@ class PEOPastExpert(Method):
         steer = steering_map([{"coefficients": point} for point in line], utilities)
         return PolicyFamily(
             space=Space("simplex"),
-            at=lambda w: policy(base, zip(ids, steer(w[0]), strict=True)),
-            coefficients=lambda w: steer(w[0]),
+            at=lambda w: policy(base, zip(ids, steer(w.weights[0]), strict=True)),
+            coefficients=lambda w: steer(w.weights[0]),
             chosen={"front_points": len(steer.positions)},
         )

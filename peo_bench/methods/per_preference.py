@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
-from peo_bench.core.space import Preference, Space
+from peo_bench.core.preference import Preference
+from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.jobs.job import Job
 
@@ -27,22 +28,17 @@ class PointMethod(Method):
         )
 
 
-def centre(world: World) -> Preference:
-    """Return equal weights: where a method without a preference is placed."""
-    return tuple(1.0 / len(world.objectives) for _ in world.objectives)
-
-
 def single_policy(world: World, job: Job) -> Build:
-    """Train the one policy that `job` gives; the family offers it for every preference."""
+    """Train the one policy that `job` gives; the family offers it for every preference, placed in the centre."""
     yield Round([job])
     return PolicyFamily(
-        space=Space("points", (centre(world),)), at=lambda w: policy(world.reference.id, [(job.id, 1.0)])
+        space=Space("points", (Preference.even(world.names),)), at=lambda w: policy(world.reference.id, [(job.id, 1.0)])
     )
 
 
 def combined_job(world: World, preference: Preference, combiner: str, **options: object) -> Job:
     """Return the offline training at `preference` that combines the objectives' gradients (training/gradients.py)."""
     names = [objective.name for objective in world.objectives]
-    params = {"combiner": combiner, "weights": list(preference), "objectives": names, "seed": world.seed}
+    params = {"combiner": combiner, "weights": list(preference.weights), "objectives": names, "seed": world.seed}
     needs = {"reference": world.reference, "pairs": world.pairs[names[0]]}
     return Job("gradients", params | world.plain_training | options, needs)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
-from peo_bench.core.space import Preference, Space
+from peo_bench.core.preference import Preference
+from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec, policy
 
 
@@ -39,7 +40,7 @@ class PreferenceVector(Method):
         vectors = list(zip(preferred, swapped, strict=True))
 
         def at(w: Preference) -> PolicySpec:
-            signed = zip(w, vectors, strict=True)
+            signed = zip(w.weights, vectors, strict=True)
             scaled = [(self.settings.eta * weight, pair) for weight, pair in signed]
             terms = [(job.id, sign * eta) for eta, pair in scaled for job, sign in zip(pair, (1, -1), strict=True)]
             return policy(world.reference.id, terms)

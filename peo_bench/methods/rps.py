@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from peo_bench.core.method import MethodSettings, PolicyFamily
-from peo_bench.core.space import Preference, Space
+from peo_bench.core.preference import DIGITS, Preference
+from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec
 from peo_bench.methods.selecting import SelectingMethod
 
@@ -57,28 +58,29 @@ def neighbours(space: Space, preference: Preference, k: int, step: float, cone: 
     towards the first objective before the second, as long as no weight is negative. Of finitely many points: what the
     space offers for the preference, then the others within `cone`.
 
-    >>> [round(w[0], 3) for w in neighbours(Space("simplex"), (0.5, 0.5), 3, 5.0, 30.0)]
+    >>> centre = Preference.even(["helpful", "harmless"])
+    >>> [round(w["helpful"], 3) for w in neighbours(Space("simplex"), centre, 3, 5.0, 30.0)]
     [0.5, 0.544, 0.456]
     """
     if space.kind == "points":
         first = space.project(preference)
         ranked = sorted((_angle(preference, point), i) for i, point in enumerate(space.points) if point != first)
         return [first, *(space.points[i] for angle, i in ranked if angle <= cone + 1e-9)][:k]
-    helpful, harmless = preference
-    target = math.degrees(math.atan2(harmless, helpful))
+    along, across = preference.weights
+    target = math.degrees(math.atan2(across, along))
     turns = [sign * i * step for i in range(1, math.floor(cone / step + 1e-9) + 1) for sign in (-1, 1)]
     angles = [target + turn for turn in turns if -1e-9 <= target + turn <= 90 + 1e-9]
-    return [preference, *(_on_simplex(angle) for angle in angles)][:k]
+    return [preference, *(preference.moved(_on_simplex(angle)) for angle in angles)][:k]
 
 
 def _angle(a: Preference, b: Preference) -> float:
     """Return the angle between two directions in degrees."""
-    cosine = np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
+    cosine = np.dot(a.weights, b.weights) / (np.linalg.norm(a.weights) * np.linalg.norm(b.weights))
     return round(math.degrees(math.acos(min(1.0, float(cosine)))), 9)
 
 
-def _on_simplex(angle: float) -> Preference:
-    """Return the preference (w, 1 - w) whose direction has this angle (degrees) to the first objective's axis."""
+def _on_simplex(angle: float) -> tuple[float, float]:
+    """Return the weights whose direction has this angle (degrees) to the first objective's axis."""
     first, second = max(0.0, math.cos(math.radians(angle))), max(0.0, math.sin(math.radians(angle)))
-    helpful = round(first / (first + second), 9)
-    return helpful, round(1.0 - helpful, 9)
+    weight = round(first / (first + second), DIGITS)
+    return weight, round(1.0 - weight, DIGITS)

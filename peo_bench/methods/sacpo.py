@@ -11,7 +11,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
-from peo_bench.core.space import Preference, Space
+from peo_bench.core.preference import Preference
+from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
@@ -51,7 +52,7 @@ class SACPO(Method):
         stacked = handles[two.id].result["form"] == "lora"  # an adapter holds the second step alone, a model both
 
         def at(w: Preference) -> PolicySpec:
-            q = 1.0 - w[main]
+            q = 1.0 - w[self.settings.first]
             return policy(base, [(one.id, 1.0 if stacked else 1.0 - q), (two.id, q)])
 
         return PolicyFamily(space=Space("simplex"), at=at)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
+from peo_bench.core.preference import Preference
 from peo_bench.core.rounds import alongside
-from peo_bench.core.space import Preference, Space
+from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.evaluation.validation import answer_utility
 

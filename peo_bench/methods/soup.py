@@ -35,7 +35,7 @@ class Soup(Method):
         aspects, base = world.aspects, world.reference.id
         if self.settings.factors:
             needs = {roles.delta(i): job for i, job in enumerate(aspects)}
-            jobs = {w: Job("averaged-factors", {"weights": list(w)}, needs) for w in world.preferences}
+            jobs = {w: Job("averaged-factors", {"weights": list(w.weights)}, needs) for w in world.preferences}
             yield Round(list(jobs.values()))
             return PolicyFamily(
                 space=Space("points", world.preferences), at=lambda w: policy(base, [(jobs[w].id, 1.0)])
@@ -44,6 +44,6 @@ class Soup(Method):
         ids = [job.id for job in aspects]
         return PolicyFamily(
             space=Space("simplex"),
-            at=lambda w: policy(base, zip(ids, w, strict=True)),
-            coefficients=lambda w: w,
+            at=lambda w: policy(base, zip(ids, w.weights, strict=True)),
+            coefficients=lambda w: w.weights,
         )

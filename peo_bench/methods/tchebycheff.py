@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.methods.combined_rewards import OnlineMethod, OnlineSettings
 
 

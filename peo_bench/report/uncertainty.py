@@ -79,9 +79,9 @@ def _resampled(
     table = folder.generations
     if table is None or not {*columns, "preference", "split"} <= set(table) or not seeds:
         return None
-    scores = Scores.of(table)
-    weights = [(w, 1 - w) for w in sorted({w for tables in scores.tables.values() for w in tables})]
-    complete = [m for m in scores.methods if m in view.measured and scores.complete(m, seeds, weights)]
+    scores = Scores.of(table, [axis.name for axis in view.axes])
+    asked = {preference for tables in scores.tables.values() for preference in tables}
+    complete = [m for m in scores.methods if m in view.measured and scores.complete(m, seeds, asked)]
     if not complete:
         return None
     arrays = {method: scores.array(method, seeds, columns, units) for method in complete}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from peo_bench.core.method import Objective
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.files.digest import digest
 from peo_bench.registry import check_name
 
@@ -35,6 +35,11 @@ class Measure:
     prompts: Mapping[str, Any]
 
     @property
+    def names(self) -> list[str]:
+        """The objectives' names."""
+        return [objective.name for objective in self.objectives]
+
+    @property
     def columns(self) -> list[str]:
         """The objectives' score columns."""
         return [objective.column for objective in self.objectives]
@@ -43,6 +48,11 @@ class Measure:
     def maximise(self) -> list[bool]:
         """The objectives' directions."""
         return [objective.maximise for objective in self.objectives]
+
+    @property
+    def weights(self) -> list[tuple[float, ...]]:
+        """The preferences as rows of weights, in the order of the objectives."""
+        return [preference.weights for preference in self.preferences]
 
     @property
     def bound(self) -> list[float]:
@@ -58,20 +68,16 @@ class Measure:
         """Return plain JSON; `from_json` inverts it."""
         value = asdict(self)
         value["objectives"] = [[o.name, o.column, o.maximise] for o in self.objectives]
-        return value | {"preferences": [list(preference) for preference in self.preferences]}
+        return value | {"preferences": [list(preference.weights) for preference in self.preferences]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Measure:
         """Read what `to_json` wrote."""
         known = {field.name: value[field.name] for field in fields(cls)}
-        return cls(
-            **known
-            | {
-                "task": check_name("task", value["task"]),
-                "objectives": tuple(Objective(*item) for item in value["objectives"]),
-                "preferences": tuple(tuple(w) for w in value["preferences"]),
-            }
-        )
+        objectives = tuple(Objective(*item) for item in value["objectives"])
+        names = tuple(objective.name for objective in objectives)
+        known |= {"task": check_name("task", value["task"]), "objectives": objectives}
+        return cls(**known | {"preferences": tuple(Preference(names, tuple(w)) for w in value["preferences"])})
 
     def differences(self, other: Measure) -> list[str]:
         """Say, field by field, what differs from `other`."""

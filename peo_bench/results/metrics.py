@@ -36,10 +36,10 @@ def run_metrics(
     objectives up or measures distances always in them. Units are those of each seed where each has scorers of its own,
     else their mean. A method whose every seed is complete takes part.
     """
-    columns, maximise, weights = measure.columns, measure.maximise, measure.preferences
+    columns, maximise, weights = measure.columns, measure.maximise, measure.weights
     by_reference = measure.units == "reference"
     seeds = sorted(units)
-    complete = [method for method in scores.methods if scores.complete(method, seeds, weights)]
+    complete = [method for method in scores.methods if scores.complete(method, seeds, measure.preferences)]
     mean_units = {c: [float(np.mean([units[seed][c][k] for seed in seeds])) for k in (0, 1)] for c in columns}
     head = {
         "reference_point": dict(measure.reference_point),
@@ -72,7 +72,7 @@ def run_metrics(
     def indicators(method: str) -> dict[str, Any]:
         rows = points[(points["method"] == method) & (points["split"] == "test") & (points["grid"] == "asked")]
         means, inside = drawn.observed[method], drawn_raw.observed[method]
-        kl = _moved(rows).groupby(rows["preference_helpful"]).mean().to_numpy()
+        kl = _moved(rows).groupby(rows[f"preference_{measure.objectives[0].name}"]).mean().to_numpy()
         return {
             **{name: estimate[method].as_dict() for name, estimate in estimates.items() if method in estimate},
             "rank": dict(zip(("best", "worst"), ranks[method], strict=True)),
@@ -119,8 +119,7 @@ def _comparisons(
     """
     utilities, volumes = estimates["steered_utility"], estimates["hypervolume"]
     by_prompt = {
-        method: pareto.utility_by_prompt(array, measure.preferences, measure.maximise)
-        for method, array in scaled.items()
+        method: pareto.utility_by_prompt(array, measure.weights, measure.maximise) for method, array in scaled.items()
     }
     rows: list[dict[str, Any]] = []
     level = 0.05 / max(1, len(scaled) * (len(scaled) - 1) // 2)
@@ -192,8 +191,8 @@ def _kl_mean(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _front_within(means: FloatArray, within: BoolArray, measure: Measure) -> list[float]:
-    """Return the helpful weights of the policies `within` a budget that none of them dominates."""
-    weights = np.array([preference[0] for preference in measure.preferences])[within]
+    """Return the first objective's weights for the policies `within` a budget that none of them dominates."""
+    weights = np.array([weights[0] for weights in measure.weights])[within]
     return [float(weight) for weight in weights[pareto.nondominated(means[within], measure.maximise)]]
 
 
@@ -201,7 +200,7 @@ def _steerability(rows: pd.DataFrame, measure: Measure, means: FloatArray) -> di
     """Return `steerability`, nothing where only one preference was asked for."""
     if len(measure.preferences) < 2:
         return {}
-    found = pareto.steerability(measure.preferences, _projected(rows, measure), means, measure.maximise)
+    found = pareto.steerability(measure.weights, _projected(rows, measure), means, measure.maximise)
     return {"steerability": asdict(found)}
 
 

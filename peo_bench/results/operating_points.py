@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from peo_bench.core.method import Objective, World
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec
 from peo_bench.jobs.job import Job
 from peo_bench.pareto import nondominated
@@ -20,12 +20,19 @@ Floats = npt.NDArray[np.float64]
 Units = Mapping[int, Mapping[str, Sequence[float]]]
 """By training seed and score column: mean and standard deviation of the reference policy on validation prompts."""
 
-COLUMNS = [
-    *("task", "split", "method", "seed", "grid", "preference_helpful", "preference_harmless"),
-    *("projected_helpful", "projected_harmless", "spec_key", "coef_helpful", "coef_harmless"),
-    *("reward", "reward_se", "cost", "cost_se", "reward_proxy", "cost_proxy"),
-    *("kl", "kl_se", "kl_bound", "length", "truncated", "n", "nondominated", "ess", "hollow"),
-]
+
+def point_columns(objectives: Sequence[Objective]) -> list[str]:
+    """Return the columns of `points.csv`."""
+    names, columns = [o.name for o in objectives], [o.column for o in objectives]
+    return [
+        *("task", "split", "method", "seed", "grid"),
+        *(f"{what}_{name}" for what in ("preference", "projected") for name in names),
+        "spec_key",
+        *(f"coef_{name}" for name in names),
+        *(name for column in columns for name in (column, f"{column}_se")),
+        *(f"{column}_proxy" for column in columns),
+        *("kl", "kl_se", "kl_bound", "length", "truncated", "n", "nondominated", "ess", "hollow"),
+    ]
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,11 @@ class Offer:
         """Return the columns of `points.csv` that say which policy this is."""
         row = {"split": self.split, "method": self.method, "seed": self.seed, "grid": self.grid}
         row["spec_key"] = self.spec.key
-        for name, values in (("preference", self.asked), ("projected", self.projected), ("coef", self.coefficients)):
-            if values is not None:
-                row |= {f"{name}_{o.name}": value for o, value in zip(objectives, values, strict=True)}
+        for name, preference in (("preference", self.asked), ("projected", self.projected)):
+            if preference is not None:
+                row |= {f"{name}_{o.name}": preference[o.name] for o in objectives}
+        if self.coefficients is not None:
+            row |= {f"coef_{o.name}": c for o, c in zip(objectives, self.coefficients, strict=True)}
         return row
 
 
@@ -74,10 +83,11 @@ def standard_error(values: pd.Series[float]) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def point_table(rows: list[dict[str, Any]], objectives: Iterable[Objective]) -> pd.DataFrame:
+def point_table(rows: list[dict[str, Any]], objectives: Sequence[Objective]) -> pd.DataFrame:
     """Return `points.csv` as a table: strict non-dominance within task, split, seed, method and grid; 6 decimals."""
     frame = pd.DataFrame(rows)
-    frame = frame.reindex(columns=[*COLUMNS, *(name for name in frame if name not in COLUMNS)])
+    known = point_columns(objectives)
+    frame = frame.reindex(columns=[*known, *(name for name in frame if name not in known)])
     columns = [objective.column for objective in objectives]
     maximise = [objective.maximise for objective in objectives]
     frame["nondominated"] = False
@@ -89,18 +99,19 @@ def point_table(rows: list[dict[str, Any]], objectives: Iterable[Objective]) -> 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores by method, training seed and asked helpful weight, one table per policy, prompts in the same order."""
+    """Scores by method, training seed and asked preference, one table per policy, prompts in the same order."""
 
-    tables: Mapping[tuple[str, int], Mapping[float, pd.DataFrame]]
+    tables: Mapping[tuple[str, int], Mapping[Preference, pd.DataFrame]]
 
     @classmethod
-    def of(cls, answers: pd.DataFrame) -> Scores:
-        """Sort out the test answers of `generations.parquet` to asked preferences."""
+    def of(cls, answers: pd.DataFrame, objectives: Sequence[str]) -> Scores:
+        """Sort out the test answers of `generations.parquet` to asked preferences, the weights of `objectives`."""
         asked = answers[(answers["split"] == "test") & answers["preference"].notna()]
-        tables: dict[tuple[str, int], dict[float, pd.DataFrame]] = {}
+        tables: dict[tuple[str, int], dict[Preference, pd.DataFrame]] = {}
         for key, table in asked.groupby(["method", "seed", "preference"], sort=False):
             method, seed, weight = cast(tuple[str, int, float], key)
-            tables.setdefault((method, int(seed)), {})[float(weight)] = table.sort_values("prompt_id")
+            preference = Preference.of(objectives, **{objectives[0]: float(weight)})
+            tables.setdefault((method, int(seed)), {})[preference] = table.sort_values("prompt_id")
         return cls(tables)
 
     @property
@@ -110,11 +121,11 @@ class Scores:
 
     def complete(self, method: str, seeds: Iterable[int], preferences: Iterable[Preference]) -> bool:
         """Say whether every preference of every seed was evaluated."""
-        weights = {preference[0] for preference in preferences}
-        return all(weights <= set(self.tables.get((method, seed), ())) for seed in seeds)
+        asked = set(preferences)
+        return all(asked <= set(self.tables.get((method, seed), ())) for seed in seeds)
 
     def array(self, method: str, seeds: Iterable[int], columns: list[str], units: Units | None = None) -> Floats:
-        """Return (n_seeds, n_preferences, n_prompts, n_objectives), preferences by rising helpful weight.
+        """Return (n_seeds, n_preferences, n_prompts, n_objectives), by rising weight of the first objective.
 
         With `units`, each seed's scores are first expressed in that seed's reference units, since each seed may have
         scorers of its own.
@@ -122,7 +133,8 @@ class Scores:
         stacks = []
         for seed in seeds:
             tables = self.tables[method, seed]
-            scores = np.stack([tables[weight][columns].to_numpy(dtype=float) for weight in sorted(tables)])
+            rising = sorted(tables, key=lambda preference: preference.weights)
+            scores = np.stack([tables[preference][columns].to_numpy(dtype=float) for preference in rising])
             if units is not None:
                 shift, scale = (np.array([units[seed][column][k] for column in columns]) for k in (0, 1))
                 scores = (scores - shift) / scale
@@ -138,7 +150,7 @@ def generations(offers: Iterable[tuple[Offer, pd.DataFrame]]) -> pd.DataFrame:
         part.insert(3, "method", offer.method)
         part.insert(4, "seed", offer.seed)
         part.insert(5, "split", offer.split)
-        part.insert(6, "preference", np.nan if offer.asked is None else offer.asked[0])
+        part.insert(6, "preference", np.nan if offer.asked is None else offer.asked.weights[0])
         part.insert(7, "spec_key", offer.spec.key)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from peo_bench.core.space import Preference
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
 from peo_bench.judges.judge import make_judges
@@ -45,11 +44,6 @@ class RunConfig(Frozen):
         """Free comparisons that are always shown: the soup, ExPO on the generalist, ExPO on every other method."""
         wrapped = [f"expo.{name}" for name in self.methods if name not in WITHOUT_EXPO and "." not in name]
         return tuple(name for name in ("soup", "peo-expo", *wrapped) if name not in self.methods)
-
-    @property
-    def simplex(self) -> tuple[Preference, ...]:
-        """The preferences (helpful, harmless)."""
-        return tuple((weight, round(1.0 - weight, 9)) for weight in self.preferences)
 
     @property
     def name(self) -> str:

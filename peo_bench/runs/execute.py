@@ -107,6 +107,7 @@ def execute(
             seeds = {seed: _build(runner, config, task, seed) for seed in config.seeds}
         with clock("evaluate"):
             runner.run([job for run in seeds.values() for job in (*(o.job for o in run.offers), *run.extras.jobs)])
+        first = next(iter(seeds.values()))
         with clock("fronts"):
             points, texts, missing = _collect(runner, seeds, config, task)
             handles = runner.outcome.handles
@@ -118,7 +119,7 @@ def execute(
             tested = texts.loc[texts["split"] == "test", "prompt_id"]
             told = {judge.id: judge.description for judge in judges}
             measure = run_measure(config.suite.task, task, worlds, tested, told)
-            metrics = run_metrics(points, Scores.of(texts), measure, units, chosen)
+            metrics = run_metrics(points, Scores.of(texts, first.world.names), measure, units, chosen)
             extras = {seed: run.extras for seed, run in seeds.items()}
             metrics |= safety_views(task, worlds[0], extras, handles, texts)
             metrics["capabilities"] = capability_rows(extras, handles)
@@ -139,9 +140,8 @@ def execute(
             handles, {s: {n: b.jobs for n, b in run.built.families.items()} for s, run in seeds.items()}
         )
         write_text(out / "curves.csv", curves.to_csv(index=False))
-        first = next(iter(seeds.values()))
-        notes = (*scorer_notes(list(scorers.values())), *_notes(first), *extra_notes(config, first.families))
-        notes += tuple(job_notes(handles.values()))
+        notes = (*scorer_notes(list(scorers.values())), *_notes(first), *job_notes(handles.values()))
+        notes += tuple(extra_notes(config, first.world, first.families))
         provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers)
         write_folder(out, config, task, measure, points, metrics, texts, costs, search, missing, provenance, judging)
         return Result(out, not missing, missing, metrics, points, judging)
@@ -286,7 +286,7 @@ def _oracle(runner: Runner, run: SeedRun, config: RunConfig) -> list[dict[str, A
     data, job = config.suite.data, run.beside.oracle
     if not isinstance(data, SandboxData) or job is None or job.id not in runner.outcome.handles:
         return []
-    return oracle_rows(runner.store, run.world, job, data.oracle_kl, config.simplex, config.suite.task)
+    return oracle_rows(runner.store, run.world, job, data.oracle_kl, run.world.preferences, config.suite.task)
 
 
 def _scorers(handles: Mapping[str, Handle], run: SeedRun, reference: pd.DataFrame) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from peo_bench.core.method import PolicyFamily, World
+from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec
 from peo_bench.evaluation.refusals import is_refusal
 from peo_bench.evaluation.responses import read_responses
@@ -30,7 +31,7 @@ class Measured:
     """One policy whose capabilities are measured; without a preference for single policies."""
 
     method: str
-    preference: float | None
+    preference: Preference | None
     spec: PolicySpec
 
 
@@ -61,7 +62,7 @@ def extra_jobs(
     n, settings, cost = scaled(config.suite.over_refusal_prompts, config.limit), config.suite.capabilities, _cost(world)
     tested = [offer for offer in offers if offer.split == "test"]
     policies = [Measured(offer.method, None, offer.spec) for offer in tested if offer.asked is None]
-    policies += _steered(families, settings.preferences)
+    policies += _steered(families, [Preference.of(world.names, helpful=weight) for weight in settings.preferences])
     policies = [measured for measured in policies if has_likelihood(measured.spec)]
     identities = [capability_identity(name) for name in config.capabilities]
 
@@ -78,10 +79,10 @@ def extra_jobs(
     )
 
 
-def _steered(families: Mapping[str, PolicyFamily], weights: Sequence[float]) -> Iterator[Measured]:
+def _steered(families: Mapping[str, PolicyFamily], preferences: Sequence[Preference]) -> Iterator[Measured]:
     for name, family in families.items():
-        for weight in weights:
-            yield Measured(name, weight, family.resolve((weight, round(1.0 - weight, 9))))
+        for preference in preferences:
+            yield Measured(name, preference, family.resolve(preference))
 
 
 def has_likelihood(spec: PolicySpec) -> bool:
@@ -89,10 +90,11 @@ def has_likelihood(spec: PolicySpec) -> bool:
     return not spec.candidates
 
 
-def extra_notes(config: RunConfig, families: Mapping[str, PolicyFamily]) -> list[str]:
+def extra_notes(config: RunConfig, world: World, families: Mapping[str, PolicyFamily]) -> list[str]:
     """Name the methods whose capabilities cannot be measured, and the tasks that run code of their own."""
     trusted = trust_notes(config.capabilities)
-    searching = [name for name, family in families.items() if not has_likelihood(family.resolve((0.5, 0.5)))]
+    even = Preference.even(world.names)
+    searching = [name for name, family in families.items() if not has_likelihood(family.resolve(even))]
     if not config.capabilities or not searching:
         return trusted
     return [
@@ -124,7 +126,13 @@ def missing_extras(extras: Extras, seed: int, failed: Mapping[str, str]) -> list
 def capability_rows(extras: Mapping[int, Extras], handles: Mapping[str, Handle]) -> list[dict[str, Any]]:
     """Return the `capabilities` of `metrics.json`: one row per policy, lm-eval task and metric."""
     return [
-        {"method": m.method, "seed": seed, "preference": m.preference, "spec_key": m.spec.key, **row}
+        {
+            "method": m.method,
+            "seed": seed,
+            "preference": m.preference and m.preference.weights[0],
+            "spec_key": m.spec.key,
+            **row,
+        }
         for seed, several in extras.items()
         for m, job in several.capabilities
         if job.id in handles

@@ -8,6 +8,7 @@ from typing import Any
 
 from peo_bench.core import roles
 from peo_bench.core.method import Method, Objective, World
+from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.data.given_checkpoint import checkpoint_job, smollm2_job
 from peo_bench.data.pairs import pairs_job, prompts_job
@@ -48,7 +49,7 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         pairs={objective.name: pairs for objective in objectives},
         scorers={o.name: given.get(o.column) or _proxy(suite, o, reference, pairs, seed) for o in objectives},
         prompts=prompts,
-        preferences=config.simplex,
+        preferences=_preferences(config, [objective.name for objective in objectives]),
         training=suite.training.job_params(),
         decoding=suite.decoding,
         precision=suite.precision,
@@ -58,6 +59,12 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         experts=_experts(config, [objective.name for objective in objectives], reference),
         evaluation=scorer_jobs(task.scorers, objectives),
     )
+
+
+def _preferences(config: RunConfig, objectives: list[str]) -> tuple[Preference, ...]:
+    """Return what is asked for, by rising weight of the first objective."""
+    asked = (Preference.of(objectives, helpful=weight) for weight in config.preferences)
+    return tuple(sorted(asked, key=lambda preference: preference.weights))
 
 
 def _proxy(suite: SuiteConfig, objective: Objective, reference: Job, pairs: Job, seed: int) -> Job:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from peo_bench.core.decoding import Decoding, decoding_of, sampling_params
 from peo_bench.core.method import World
-from peo_bench.core.space import Preference
+from peo_bench.core.preference import Preference
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts
 from peo_bench.files.jsonl import write_jsonl
@@ -148,7 +148,7 @@ def oracle_rows(
     """Return the oracle's rows of `points.csv`, one per preference and KL budget (column `kl`, nats per answer)."""
     with np.load(store[job.id].path / "gold.npz") as gold:
         reward, cost = gold["reward"], gold["cost"]
-    budgets, weights = list(kl_budgets), [(w[0], w[1]) for w in preferences]
+    budgets, weights = list(kl_budgets), [(w["helpful"], w["harmless"]) for w in preferences]
     points = oracle_front(reward, cost, weights, budgets)
     return [
         {

@@ -16,12 +16,13 @@ from typing import Any
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective, PolicyFamily, World
+from peo_bench.core.preference import Preference
 from peo_bench.core.rounds import replay
-from peo_bench.core.space import Preference
 from peo_bench.core.spec import PolicySpec
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import follow_umask, write_json, write_text
 from peo_bench.files.digest import digest
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.methods import make_method
@@ -114,6 +115,7 @@ def world_to_json(world: World) -> dict[str, Any]:
     return plain | {
         "graph": graph_to_json(jobs),
         "objectives": [[o.name, o.column, o.maximise] for o in world.objectives],
+        "preferences": [list(preference.weights) for preference in world.preferences],
         "decoding": world.decoding.model_dump(mode="json"),
         **{name: getattr(world, name).id for name in JOBS},
         **{name: {key: job.id for key, job in getattr(world, name).items()} for name in JOB_MAPS},
@@ -123,12 +125,14 @@ def world_to_json(world: World) -> dict[str, Any]:
 def world_from_json(value: Mapping[str, Any]) -> World:
     """Invert `world_to_json`."""
     jobs = graph_from_json(value["graph"])
+    objectives = tuple(Objective(*item) for item in value["objectives"])
+    names = tuple(objective.name for objective in objectives)
     plain = {key: item for key, item in value.items() if key != "graph"}
     return World(
         **plain
         | {
-            "objectives": tuple(Objective(*item) for item in value["objectives"]),
-            "preferences": tuple(tuple(w) for w in value["preferences"]),
+            "objectives": objectives,
+            "preferences": tuple(Preference(names, tuple(weights)) for weights in value["preferences"]),
             "decoding": Decoding.model_validate(value["decoding"]),
             **{name: jobs[value[name]] for name in JOBS},
             **{name: {key: jobs[job_id] for key, job_id in value.get(name, {}).items()} for name in JOB_MAPS},
@@ -136,11 +140,20 @@ def world_from_json(value: Mapping[str, Any]) -> World:
     )
 
 
+def asked_for(world: World, helpful: float) -> Preference:
+    """Return the preference with this weight of helpfulness; `UsageError` where no objective is called helpful."""
+    if "helpful" not in world.names:
+        names = ", ".join(world.names)
+        raise UsageError(f"--helpful: the objectives of this run are {names}: give a run with one called helpful")
+    return Preference.of(world.names, helpful=helpful)
+
+
 def answer(
-    folder: Path, method: str, preference: Preference, prompts: list[str], *, samples: int, seed: int | None
-) -> list[dict[str, Any]]:
-    """Answer `prompts` with the policy of `method` at `preference`; sampling is reproducible."""
+    folder: Path, method: str, helpful: float, prompts: list[str], *, samples: int, seed: int | None
+) -> list[JsonObject]:
+    """Answer `prompts` with the policy of `method` at this weight of helpfulness; sampling is reproducible."""
     family, world, store = load_family(folder, method, seed)
+    preference = asked_for(world, helpful)
     from peo_bench.engine.engine import Engine, Request
 
     engine = Engine(store.__getitem__, precision=world.precision, noise_seed=world.seed)
@@ -148,16 +161,17 @@ def answer(
     requests = [Request(spec, prompt, digest(prompt), sample) for prompt in prompts for sample in range(samples)]
     engine.check_lengths(requests, world.decoding)
     responses = engine.generate(requests, world.decoding)
-    projected = family.space.project(preference)
+    offered = family.space.project(preference).to_json()
     return [
-        {"prompt": request.prompt, "answer": response.text, "preference": list(projected), "spec_key": spec.key}
+        {"prompt": request.prompt, "answer": response.text, "preference": offered, "spec_key": spec.key}
         for request, response in zip(requests, responses, strict=True)
     ]
 
 
-def export_policy(folder: Path, method: str, preference: Preference, to: Path, *, seed: int | None) -> None:
-    """Write the policy of `method` at `preference` as a Hugging Face model folder with a model card."""
+def export_policy(folder: Path, method: str, helpful: float, to: Path, *, seed: int | None) -> None:
+    """Write the policy of `method` at this weight of helpfulness as a Hugging Face model folder with a model card."""
     family, world, store = load_family(folder, method, seed)
+    preference = asked_for(world, helpful)
     from peo_bench.engine.engine import Engine
     from peo_bench.models.quiet import quiet
 
@@ -202,11 +216,11 @@ def _model_card(folder: Path, method: str, family: PolicyFamily, preference: Pre
 library_name: transformers
 tags: [peo-bench, multi-objective-alignment]
 ---
-# {method} at helpful {preference[0]:g}, harmless {preference[1]:g}
+# {method} at {preference}
 
 A policy of the run {origin}.
 
-- asked preference {tuple(preference)}, offered {tuple(projected)}
+- asked preference: {preference}; offered: {projected}
 - weights: base `{spec.mix[0][1].base}` plus
 {terms or "- nothing: the reference policy"}
 - data licence: {licence}; the base model's licence applies too.

@@ -20,7 +20,7 @@ from typing import Any
 from peo_bench.errors import PeoBenchError, UsageError
 from peo_bench.files.digest import digest
 from peo_bench.files.rows import is_whole
-from peo_bench.steering.families import load_family, read_families
+from peo_bench.steering.families import asked_for, load_family, read_families
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
     engine = Engine(store.__getitem__, precision=world.precision, noise_seed=world.seed)
 
     def answers(prompt: str, helpful: float) -> list[dict[str, Any]]:
-        asked = (helpful, round(1 - helpful, 9))
+        asked = asked_for(world, helpful)
         specs = [family.resolve(asked) for family, _, _ in families.values()]
         requests = [Request(spec, prompt, digest(prompt), 0) for spec in specs]
         engine.check_lengths(requests, world.decoding)
@@ -52,7 +52,7 @@ def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
             {
                 "method": method,
                 "answer": response.text,
-                "preference": list(family.space.project(asked)),
+                "preference": family.space.project(asked).to_json(),
                 "spec_key": spec.key,
             }
             for (method, (family, _, _)), spec, response in zip(families.items(), specs, responses, strict=True)
