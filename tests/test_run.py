@@ -105,6 +105,10 @@ def test_generations_hold_every_answer(folder, points):
 def test_validation_and_test_prompts_are_disjoint_from_training(folder):
     texts = pd.read_parquet(folder / "out" / "generations.parquet")
     by_split = {split: set(group["prompt_id"]) for split, group in texts.groupby("split")}
+    prompts = next((folder / "cache" / "peo-bench" / "sandbox-prompts").rglob("prompts.jsonl"))
+    drawn = pd.read_json(prompts, lines=True).groupby("split")["prompt_id"].agg(set)
+    assert by_split == dict(drawn), "every answer is under the split that its prompt was drawn for"
+    assert set(texts.loc[texts["split"] == "validation", "method"]) == {"reference"}
     assert not by_split["validation"] & by_split["test"]
     pairs = next((folder / "cache").rglob("helpful-policy.jsonl"))
     trained = {json.loads(line)["prompt_id"] for line in pairs.read_text().splitlines()}
@@ -143,7 +147,7 @@ def test_steer_and_export_need_the_run_folder_only(folder, tmp_path):
     prompt = "how do i bake bread for my aunt today ?"
     args = ["steer", "moved", "--method", "modpo", "--helpful", "0.4", prompt, "--json"]
     answer = json.loads(peo_bench(tmp_path, *args).stdout)[0]
-    assert answer["preference"] == [0.5, 0.5], "modpo offers the nearest of its points"
+    assert answer["preference"] == {"helpful": 0.5, "harmless": 0.5}, "modpo offers the nearest of its points"
     assert answer["answer"]
     peo_bench(tmp_path, "export", "moved", "--method", "peo", "--helpful", "0.7", "--to", "policy")
     assert "task vector" in (tmp_path / "policy" / "README.md").read_text()

@@ -37,7 +37,7 @@ def reply(prompt: str, helpful: float) -> list[dict[str, Any]]:
         {
             "method": m,
             "answer": f"{m} <img src=x onerror=alert(1)> {helpful:g} {prompt}",
-            "preference": [helpful, 1 - helpful],
+            "preference": {"helpful": helpful, "harmless": 1 - helpful},
             "spec_key": m,
         }
         for m in ("peo", "modpo")
@@ -163,7 +163,9 @@ def test_a_client_that_hangs_up_leaves_no_traceback(capfd: pytest.CaptureFixture
 
     def slow(prompt: str, helpful: float) -> list[dict[str, Any]]:
         assert gone.wait(30)
-        return [{"method": "peo", "answer": "x" * 5_000_000, "preference": [1, 0], "spec_key": "peo"}]
+        return [
+            {"method": "peo", "answer": "x" * 5_000_000, "preference": {"helpful": 1, "harmless": 0}, "spec_key": "peo"}
+        ]
 
     with serving(slow) as port:
         body = json.dumps({"prompt": "hello", "helpful": 0.5}).encode()
@@ -241,7 +243,14 @@ def test_only_the_newest_question_is_sent_and_a_blank_one_says_so(browser: Brows
     def slow(prompt: str, helpful: float) -> list[dict[str, Any]]:
         seen.append(helpful)
         assert go.wait(30)
-        return [{"method": "peo", "answer": f"{helpful:g}", "preference": [helpful, 1 - helpful], "spec_key": "peo"}]
+        return [
+            {
+                "method": "peo",
+                "answer": f"{helpful:g}",
+                "preference": {"helpful": helpful, "harmless": 1 - helpful},
+                "spec_key": "peo",
+            }
+        ]
 
     def until(script: str, wanted: str) -> None:
         for _ in range(200):
@@ -299,13 +308,13 @@ def test_the_families_of_a_run_answer_as_steer_does(tmp_path: Path) -> None:
     prompt = "how do i bake bread for my aunt today ?"
     found = {entry["method"]: entry for entry in answers(prompt, 0.75)}
     assert list(found) == methods
-    (alone,) = answer(tmp_path / "out", "soup", (0.75, 0.25), [prompt], samples=1, seed=None)
+    (alone,) = answer(tmp_path / "out", "soup", 0.75, [prompt], samples=1, seed=None)
     assert {k: found["soup"][k] for k in ("answer", "spec_key", "preference")} == {
         k: alone[k] for k in ("answer", "spec_key", "preference")
     }
     asks: tuple[Callable[[str], Any], ...] = (
         lambda prompt: answers(prompt, 0.5),
-        lambda prompt: answer(tmp_path / "out", "soup", (0.5, 0.5), [prompt], samples=1, seed=None),
+        lambda prompt: answer(tmp_path / "out", "soup", 0.5, [prompt], samples=1, seed=None),
     )
     for ask in asks:
         with pytest.raises(UsageError, match=r"the prompt has \d+ tokens, at most \d+ fit beside an answer of 24"):

@@ -42,3 +42,26 @@ def test_a_reference_point_has_every_column_and_no_other(point):
     task = load_task("peo_pairs").model_dump(mode="json")
     with pytest.raises(ValueError, match="reference_point needs the columns cost, reward, it has"):
         TaskConfig.model_validate(task | {"reference_point": point})
+
+
+BRIEF = {"name": "brief", "column": "length", "maximise": False}
+
+
+@pytest.mark.parametrize("change", [lambda known: [*known, BRIEF], lambda known: [known[0], BRIEF]])
+def test_objectives_that_nothing_after_training_handles_are_refused_when_read(tmp_path, monkeypatch, change):
+    """In one line; the order of the two is free."""
+    task = yaml.safe_load(TASKS.get("peo_pairs").read_text())
+    known = task["metadata"]["objectives"]
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump(task | {"metadata": {**task["metadata"], "objectives": known[::-1]}})
+    )
+    monkeypatch.setitem(TASKS._entries, "mine", tmp_path / "mine.yaml")
+    assert [objective.name for objective in load_task("mine").objectives] == ["harmless", "helpful"]
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump(task | {"metadata": {**task["metadata"], "objectives": change(known)}})
+    )
+    with pytest.raises(
+        UsageError, match=r"mine.yaml: .*the objectives are helpful and harmless.*found .*brief"
+    ) as refused:
+        load_task("mine")
+    assert "\n" not in str(refused.value)

@@ -97,6 +97,10 @@ class SuiteConfig(Frozen):
         return isinstance(self.data, SandboxData) or all(source.labels_on_both for source in self.data.sources)
 
 
+HANDLED = ("helpful", "harmless")
+"""Names of the objectives that a task has; three, or others, would be accepted by nothing that comes after training."""
+
+
 class ObjectiveConfig(Frozen):
     """One objective of a task: the score column and its direction."""
 
@@ -133,6 +137,14 @@ class TaskConfig(Frozen):
     @model_validator(mode="after")
     def _one_scorer_each(self) -> TaskConfig:
         by_column(self.scorers)
+        return self
+
+    @model_validator(mode="after")
+    def _handled(self) -> TaskConfig:
+        """Refuse what tables, steering and the report cannot name yet: the only place that knows the two objectives."""
+        names = [objective.name for objective in self.objectives]
+        if sorted(names) != sorted(HANDLED):
+            raise ValueError(f"the objectives are {' and '.join(HANDLED)}, in either order, found {', '.join(names)}")
         return self
 
     @model_validator(mode="after")

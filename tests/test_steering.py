@@ -1,0 +1,103 @@
+"""`--helpful` in `steer` and `export`: the weight of the objective of that name, wherever the task lists it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_closed_form import OBJECTIVES, world
+
+from peo_bench.core.method import Build, Method, Objective, PolicyFamily, World
+from peo_bench.core.preference import Preference
+from peo_bench.core.space import Space
+from peo_bench.core.spec import policy
+from peo_bench.engine import engine
+from peo_bench.jobs.store import Store
+from peo_bench.methods import METHODS
+from peo_bench.steering.families import save_families, world_from_json, world_to_json
+from peo_bench.steering.web import family_answers
+
+
+class Experts(Method):
+    """A soup of experts that nobody trains, named after their objectives."""
+
+    name = "experts"
+    reference = "test"
+
+    def build(self, world: World) -> Build:
+        yield from ()
+        return PolicyFamily(
+            Space("simplex"), lambda w: policy(world.reference.id, zip(world.names, w.weights, strict=True))
+        )
+
+
+class Told:
+    """Stands for the engine, and for the model and tokenizer that it gives: says which weights it was asked for."""
+
+    text = ""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def check_lengths(self, requests: list, decoding: object) -> None:
+        pass
+
+    def generate(self, requests: list, decoding: object) -> list[Told]:
+        for request in requests:
+            self.text = json.dumps(dict(request.spec.mix[0][1].terms))
+        return [self] * len(requests)
+
+    def materialised(self, weights: object) -> tuple[Told, Told]:
+        return self, self
+
+    def save_pretrained(self, folder: Path) -> None:
+        pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Write a run folder for a task with these objectives; return it."""
+    monkeypatch.setitem(METHODS._entries, "experts", Experts)
+    monkeypatch.setattr(engine, "Engine", Told)
+
+    def written(*objectives: Objective) -> Path:
+        names = [objective.name for objective in objectives]
+        known = dict(zip(names, world().scorers.values(), strict=True))
+        preferences = (Preference.even(names),)
+        mine = replace(world(), objectives=objectives, scorers=known, pairs={}, preferences=preferences)
+        assert world_from_json(json.loads(json.dumps(world_to_json(mine)))) == mine
+        save_families(tmp_path, Store(tmp_path / "cache"), ["experts"], {}, {0: mine}, [])
+        run = dict.fromkeys(("command", "peo_bench", "suite", "model", "licence"), "x")
+        (tmp_path / "run.json").write_text(json.dumps(run))
+        return tmp_path
+
+    return written
+
+
+@pytest.mark.parametrize("order", [OBJECTIVES, OBJECTIVES[::-1]])
+def test_helpful_is_helpful_in_either_order(peo_bench, folder, order):
+    run = folder(*order)
+    asked = ("--method", "experts", "--helpful", "0.75")
+    code, out, _ = peo_bench("steer", str(run), "hello", *asked, "--json")
+    assert code == 0
+    (found,) = json.loads(out)
+    assert json.loads(found["answer"]) == found["preference"] == {"helpful": 0.75, "harmless": 0.25}
+    (page,) = family_answers(run, None)[1]("hello", 0.75)
+    assert (page["answer"], page["preference"]) == (found["answer"], found["preference"])
+    assert peo_bench("export", str(run), "--to", str(run / "policy"), *asked)[0] == 0
+    card = (run / "policy" / "README.md").read_text()
+    assert "+0.75 x task vector of `helpful`" in card
+    assert "+0.25 x task vector of `harmless`" in card
+
+
+def test_without_an_objective_called_helpful_it_is_refused_in_one_line(peo_bench, folder):
+    run = folder(Objective("brief", "length", False), OBJECTIVES[1])
+    for args in (("steer", str(run), "hello"), ("export", str(run), "--to", str(run / "policy"))):
+        code, _, err = peo_bench(*args, "--method", "experts", "--helpful", "1")
+        assert code == 2
+        assert (
+            err
+            == "error: --helpful: the objectives of this run are brief, harmless: give a run with one called helpful\n"
+        )
