@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from peo_bench.data.sources import file_digest, located, remember
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.convert import PICKLES, safe_name
@@ -92,7 +93,7 @@ def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) ->
     return Job("checkpoint", params, {"reference": reference} if reference else {})
 
 
-def checkpoint_identity(path_or_id: str, role: Role) -> dict[str, Any]:
+def checkpoint_identity(path_or_id: str, role: Role) -> JsonObject:
     """Return the JSON that says what a checkpoint holds: a folder's digest, or the hub id and commit; and its `form`.
 
     Remembers where a folder lies, for jobs of this process and its children.

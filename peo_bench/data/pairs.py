@@ -17,6 +17,7 @@ from peo_bench.data.prompts import Prompt, read_task_prompts
 from peo_bench.data.schema import FRACTIONS, Pair, PairSource, split_of
 from peo_bench.data.sources import SHOWN, read_source, source_identity
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.files.jsonl import write_jsonl
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
@@ -36,7 +37,7 @@ def pairs_job(
     seed: int = 0,
     fractions: Mapping[str, float] = FRACTIONS,
     data_dir: Path | None = None,
-    held_out: Sequence[Mapping[str, Any]] = (),
+    held_out: Sequence[Mapping[str, Json]] = (),
 ) -> Job:
     """Return the job that writes the training pairs of `objectives`.
 
@@ -65,8 +66,8 @@ def prompts_job(
     validation: int,
     test: int,
     *,
-    own: Mapping[str, Any] | None = None,
-    benign: Mapping[str, Any] | None = None,
+    own: Mapping[str, Json] | None = None,
+    benign: Mapping[str, Json] | None = None,
 ) -> Job:
     """Return the job that draws prompts; they do not depend on the seed and limit of `pairs`, a `pairs_job`.
 
@@ -78,7 +79,7 @@ def prompts_job(
 
 
 @job_kind("pairs", version=2, defaults={"held_out": []}, keeps="nothing", common=True)
-def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `<objective>-policy.jsonl` and `<objective>-scorer.jsonl`.
 
     The result counts, by objective, pairs kept, rows dropped by reason, and prompts by split.
@@ -102,7 +103,7 @@ def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
 
 
 @job_kind("prompts", version=2, defaults={"held_out": [], "own": None, "benign": None}, keeps="nothing", common=True)
-def build_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def build_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `prompts.jsonl`: validation and test prompts, an equal share from the data of every objective.
 
     A split that the task's own prompt set has comes from there, an equal share of every category. The length of answers
@@ -115,7 +116,7 @@ def build_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> di
         rows += _own_rows(read_task_prompts(params["benign"]["source"])["test"], "benign", params["benign"]["n"])
     rows += _rows_from_pairs(params, [split for split in ("validation", "test") if split not in own])
     write_jsonl(work.dir / "prompts.jsonl", rows)
-    return {"prompts": len(rows), "by_objective": dict(Counter(row["objective"] for row in rows))}
+    return {"prompts": len(rows), "by_objective": dict(Counter(str(row["objective"]) for row in rows))}
 
 
 def labelled_answers(params: Mapping[str, Any], split: str, limit: int) -> list[tuple[str, str, bool]]:
@@ -131,7 +132,7 @@ def labelled_answers(params: Mapping[str, Any], split: str, limit: int) -> list[
     return [(prompt, answer, safe) for (prompt, answer), safe in found.items()][:limit]
 
 
-def _own_rows(prompts: Sequence[Prompt], split: str, n: int) -> list[dict[str, Any]]:
+def _own_rows(prompts: Sequence[Prompt], split: str, n: int) -> list[JsonObject]:
     if len(prompts) < n:
         raise UsageError(
             f"the task's own prompt set has {len(prompts)} {split} prompts, {n} needed: lower the number with "
@@ -140,7 +141,7 @@ def _own_rows(prompts: Sequence[Prompt], split: str, n: int) -> list[dict[str, A
     return [_prompt_row(prompt, prompt.category or "all", "", split) for prompt in prompts[:n]]
 
 
-def _rows_from_pairs(params: Mapping[str, Any], splits: Sequence[str]) -> list[dict[str, Any]]:
+def _rows_from_pairs(params: Mapping[str, Any], splits: Sequence[str]) -> list[JsonObject]:
     pairs, dropped, _ = _read(params, None) if splits else ({}, {}, [])
     parts = {objective: _by_split(available, params["fractions"]) for objective, available in pairs.items()}
     rows = []
@@ -247,13 +248,13 @@ def _balanced(candidates: Mapping[str, Sequence[Pair]], n: int) -> list[Pair]:
     return list(drawn.values())
 
 
-def _pair_row(pair: Pair) -> dict[str, Any]:
+def _pair_row(pair: Pair) -> JsonObject:
     row = {"prompt_id": pair.prompt_id, "prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
     return row | ({"labels": dict(pair.labels)} if pair.labels else {})
 
 
-def _prompt_row(item: Pair | Prompt, category: str, objective: str, split: str) -> dict[str, Any]:
-    row = {"prompt_id": item.prompt_id, "prompt": item.prompt, "category": category}
+def _prompt_row(item: Pair | Prompt, category: str, objective: str, split: str) -> JsonObject:
+    row: JsonObject = {"prompt_id": item.prompt_id, "prompt": item.prompt, "category": category}
     return row | {"objective": objective, "split": split}
 
 

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from peo_bench.data.schema import (
     DataSource,
     DroppedError,
+    Row,
     category_of,
     prompt_id,
     split_of,
@@ -26,6 +27,7 @@ from peo_bench.data.schema import (
 )
 from peo_bench.data.sources import read_source, source_identity
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.files.rows import RowError, whole_text
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ class PromptSource(DataSource):
             raise ValueError("splits needs a positive share for test")
         return self
 
-    def convert(self, row: Mapping[str, Any]) -> Prompt:
+    def convert(self, row: Row) -> Prompt:
         """Return the prompt in `row`; raise `RowError` or `DroppedError`."""
         (column,) = self.required.values()
         text = row.get(column)
@@ -95,7 +97,7 @@ class PromptSource(DataSource):
         return self.model_copy(update={"path": str(where.absolute()), "hub": None})
 
 
-def prompts_identity(source: PromptSource, data_dir: Path | None = None) -> dict[str, Any]:
+def prompts_identity(source: PromptSource, data_dir: Path | None = None) -> JsonObject:
     """Return the JSON that identifies what `source` holds: its files where they are found, else the hub's data set.
 
     Raises `UsageError` where there is neither.

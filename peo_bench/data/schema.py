@@ -17,12 +17,15 @@ import unicodedata
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from peo_bench.files.rows import RowError, whole_text
 from peo_bench.settings import Frozen
+
+Row = Mapping[str, object]
+"""A row of a file, by column, as it was read."""
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
@@ -102,7 +105,7 @@ class DataSource(Frozen):
         return {field: self.columns.get(field, field) for field in FIELDS[self.layout]}
 
     @abstractmethod
-    def convert(self, row: Mapping[str, Any]) -> Any:
+    def convert(self, row: Row) -> object:
         """Return what `row` holds; raise `RowError` or `DroppedError`."""
 
 
@@ -125,7 +128,7 @@ class PairSource(DataSource):
         """Whether every pair carries the label of every objective."""
         return self.layout == "pku"
 
-    def convert(self, row: Mapping[str, Any]) -> Pair:
+    def convert(self, row: Row) -> Pair:
         """Return the pair in `row`; raise `RowError` or `DroppedError`."""
         return to_pair(row, self)
 
@@ -134,7 +137,7 @@ class DroppedError(ValueError):
     """A well-formed row that is left out; the text is the reason under which it is counted."""
 
 
-def to_pair(row: Mapping[str, Any], source: PairSource) -> Pair:
+def to_pair(row: Row, source: PairSource) -> Pair:
     """Return the pair in `row`; raise `RowError` or `DroppedError`."""
     fields = {field: _value(row, column) for field, column in source.required.items()}
     prompt, chosen, rejected, labels = _LAYOUTS[source.layout](fields, source)
@@ -186,25 +189,25 @@ def transcript_prompt(transcript: str, source: DataSource) -> str:
 Fields = tuple[str, str, str, "dict[str, int] | None"]
 
 
-def _value(row: Mapping[str, Any], column: str) -> Any:
+def _value(row: Row, column: str) -> object:
     value = row.get(column)
     if value is None:
         raise RowError(f"column {column!r} is missing or null")
     return value
 
 
-def _text(fields: Mapping[str, Any], field: str) -> str:
+def _text(fields: Row, field: str) -> str:
     value = fields[field]
     if not isinstance(value, str):
         raise RowError(f"{field} is {type(value).__name__}, expected text")
     return whole_text(value, field)
 
 
-def _from_pairs(fields: Mapping[str, Any], source: PairSource) -> Fields:
+def _from_pairs(fields: Row, source: PairSource) -> Fields:
     return _text(fields, "prompt").strip(), _text(fields, "chosen").strip(), _text(fields, "rejected").strip(), None
 
 
-def _from_hh(fields: Mapping[str, Any], source: PairSource) -> Fields:
+def _from_hh(fields: Row, source: PairSource) -> Fields:
     prompt, chosen = _last_turn(_text(fields, "chosen"), "chosen")
     other, rejected = _last_turn(_text(fields, "rejected"), "rejected")
     if prompt != other:
@@ -226,7 +229,7 @@ def _last_turn(transcript: str, field: str) -> tuple[str, str]:
     return before + marker, answer.strip()
 
 
-def _from_pku(fields: Mapping[str, Any], source: PairSource) -> Fields:
+def _from_pku(fields: Row, source: PairSource) -> Fields:
     answers = [_text(fields, "response_0").strip(), _text(fields, "response_1").strip()]
     preferred = {objective: _index(fields[column], column) for objective, column in LABEL_COLUMNS.items()}
     winner = preferred[source.objective]
@@ -234,13 +237,13 @@ def _from_pku(fields: Mapping[str, Any], source: PairSource) -> Fields:
     return _text(fields, "prompt").strip(), answers[winner], answers[1 - winner], labels
 
 
-def _index(value: Any, field: str) -> int:
+def _index(value: object, field: str) -> int:
     if str(value) not in {"0", "1"}:
         raise RowError(f"{field} is {value!r}, expected 0 or 1")
-    return int(value)
+    return int(str(value))
 
 
-def _safe(row: Mapping[str, Any], source: PairSource) -> tuple[bool, bool] | None:
+def _safe(row: Row, source: PairSource) -> tuple[bool, bool] | None:
     """Return whether (chosen, rejected) are safe, where a row of the `pku` layout says so."""
     labels = [row.get(column) for column in SAFE_COLUMNS]
     if source.layout != "pku" or None in labels:
@@ -250,14 +253,14 @@ def _safe(row: Mapping[str, Any], source: PairSource) -> tuple[bool, bool] | Non
     return (second, first) if winner else (first, second)
 
 
-def _truth(value: Any, field: str) -> bool:
+def _truth(value: object, field: str) -> bool:
     known = {"true": True, "1": True, "false": False, "0": False}
     if str(value).lower() not in known:
         raise RowError(f"{field} is {value!r}, expected true or false")
     return known[str(value).lower()]
 
 
-def category_of(row: Mapping[str, Any], source: DataSource) -> str | None:
+def category_of(row: Row, source: DataSource) -> str | None:
     """Return the row's category; of a dictionary of booleans (BeaverTails), the names that are true."""
     value = row.get(source.category) if source.category else None
     if isinstance(value, Mapping):
@@ -265,7 +268,7 @@ def category_of(row: Mapping[str, Any], source: DataSource) -> str | None:
     return whole_text(str(value), "category") if value not in (None, "") else None
 
 
-_LAYOUTS: dict[str, Callable[[Mapping[str, Any], PairSource], Fields]] = {
+_LAYOUTS: dict[str, Callable[[Row, PairSource], Fields]] = {
     "pairs": _from_pairs,
     "hh": _from_hh,
     "pku": _from_pku,

@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from peo_bench.data.schema import DataSource, DroppedError, PairSource
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.files.rows import READERS, Row, RowError, file_format, file_rows
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Loaded(Generic[T]):
 # --- identity and location --------------------------------------------------------------------------------------------
 
 
-def source_identity(source: DataSource, data_dir: Path | None = None) -> dict[str, Any]:
+def source_identity(source: DataSource, data_dir: Path | None = None) -> JsonObject:
     """Return the JSON that identifies what `source` holds: digests of its files, or the hub id and revision.
 
     Remembers where the files lie, for jobs of this process and its children. Raises `UsageError` if there are none.

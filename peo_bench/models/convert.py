@@ -9,7 +9,6 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import follow_umask
@@ -67,7 +66,7 @@ def _write_weights(path: Path, to: Path) -> None:
     from safetensors.torch import save_file
 
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UsageError(

@@ -10,13 +10,17 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+ModelClass: TypeAlias = "type[PreTrainedModel] | type[_BaseAutoModelClass]"
+"""What reads a checkpoint: a model, or an Auto class that chooses one by the configuration."""
 
 SAFE = {"local_files_only": True, "trust_remote_code": False}
 """Nothing is fetched, and no code of a checkpoint is run."""
@@ -41,14 +45,16 @@ class Fit:
     alien: tuple[str, ...]
 
     @staticmethod
-    def of(report: Mapping[str, Any]) -> Fit:
+    def of(report: Mapping[str, Collection[str]]) -> Fit:
         """Read what transformers reports of a loading."""
         reshaped = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
         alien = {name for name in report["unexpected_keys"] if not COMPUTED.search(name)}
         return Fit(tuple(sorted({*report["missing_keys"], *reshaped})), tuple(sorted(alien)))
 
 
-def read_model(kind: Any, folder: Path, precision: str = "float32", **settings: Any) -> tuple[PreTrainedModel, Fit]:
+def read_model(
+    kind: ModelClass, folder: Path, precision: str = "float32", **settings: object
+) -> tuple[PreTrainedModel, Fit]:
     """Load a model of the transformers class `kind`, and return how the file's tensors fit it; values are checked.
 
     Raises `UsageError` where two sets of weights lie in the folder, one is not finite, or tied ones differ.
@@ -81,13 +87,13 @@ def unreadable() -> tuple[type[Exception], ...]:
 
 
 def load_model(
-    kind: Any,
+    kind: ModelClass,
     folder: Path,
     precision: str = "float32",
     *,
     new: Collection[str] = (),
     unused: Collection[str] = (),
-    **settings: Any,
+    **settings: object,
 ) -> PreTrainedModel:
     """Load a model that is all in its file, but for tensors named in `new`, and whose file holds no more than `unused`.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from peo_bench.errors import UsageError, unknown
 from peo_bench.registry import Registry
@@ -38,6 +37,17 @@ LAYOUTS = {
     "sequence-classification": "peo_bench.scorers.sequence_classification:SequenceClassifier",
     "trained": "peo_bench.scorers.trained:RewardModelScorer",
 }
+
+
+class Description(TypedDict, total=False):
+    """What a "scorer" artefact says of itself: how it is read, and the label of every column."""
+
+    layout: str
+    dtype: str
+    template: str | None
+    columns: dict[str, int]
+
+
 DESCRIPTION = "scorer.json"
 """Beside `model/` in a "scorer" artefact: layout, template, dtype and columns. Absent where the run trained it."""
 
@@ -55,10 +65,10 @@ def registered_scorer(name: str) -> RegisteredScorer:
         raise UsageError(f"scorer {name!r} cannot be made without arguments ({error})") from error
 
 
-def describe(path: Path) -> Mapping[str, Any]:
+def describe(path: Path) -> Description:
     """Return what the artefact at `path` says of itself; nothing for a reward model that the run trained."""
     file = path / DESCRIPTION
-    value: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    value: Description = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return value
 
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from peo_bench.data.given_checkpoint import tensor_shapes
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, load_config, read_model
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel
 
 TEMPLATE = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
 """The authors' text: one space before the prompt, none before the answer, no end-of-sequence token."""
@@ -29,7 +33,7 @@ class Beaver(ModelScorer):
     layout = "beaver"
     unused = re.compile(r"normalizer\.|lm_head\.")
 
-    def load(self, folder: Path, precision: str) -> tuple[Any, Fit]:
+    def load(self, folder: Path, precision: str) -> tuple[PreTrainedModel, Fit]:
         """Return the model and how the file's tensors fit it; the head's size is that of the file."""
         shapes = tensor_shapes(folder, folder)
         config = load_config(folder)
@@ -45,7 +49,7 @@ class Beaver(ModelScorer):
         """Return the tokens of the filled template, the tokenizer's own BOS in front."""
         return encode_forms(self.tokenizer, _form, prompts, answers, special=True, limit=limit)
 
-    def end_scores(self, batch: Mapping[str, Any]) -> Any:
+    def end_scores(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the scores (n_texts, n_labels) at the last attended token, wherever the padding is."""
         return self.model(batch["input_ids"], batch["attention_mask"])
 
@@ -54,7 +58,7 @@ def _form(prompt: str, answer: str) -> str:
     return TEMPLATE.format(prompt=prompt, response=answer)
 
 
-def _model_class(bias: bool) -> Any:
+def _model_class(bias: bool) -> type[PreTrainedModel]:
     """Return the model's class; made here, since its bases need torch."""
     import torch
     from transformers import LlamaModel, LlamaPreTrainedModel
@@ -62,7 +66,7 @@ def _model_class(bias: bool) -> Any:
     class LlamaForScore(LlamaPreTrainedModel):  # type: ignore[misc]
         """Names its parts as the checkpoint does."""
 
-        def __init__(self, config: Any) -> None:
+        def __init__(self, config: PretrainedConfig) -> None:
             super().__init__(config)
             self.model = LlamaModel(config)
             self.score_head = torch.nn.Linear(config.hidden_size, config.num_labels, bias=bias)

@@ -10,10 +10,12 @@ from peo_bench.core.method import Objective
 from peo_bench.data.given_checkpoint import checkpoint_identity, licence_of, take_over
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_json
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.rendering import PROMPT_DATE
 from peo_bench.scorers import DESCRIPTION, open_scorer
+from peo_bench.scorers.anchors import Anchor
 from peo_bench.scorers.self_test import check_batch, check_sign
 from peo_bench.scorers.settings import CHAT, ScorerConfig
 from peo_bench.scorers.trained import check_artefact
@@ -47,7 +49,7 @@ def scorer_job(key: str, scorer: ScorerConfig, objectives: Sequence[Objective]) 
     )
 
 
-def scorer_identity(scorer: ScorerConfig) -> dict[str, Any]:
+def scorer_identity(scorer: ScorerConfig) -> JsonObject:
     """Return the JSON that says what the checkpoint holds; raise `UsageError` if it cannot be of its layout."""
     identity = checkpoint_identity(scorer.model, "scorer")
     if scorer.layout == "trained":
@@ -55,9 +57,9 @@ def scorer_identity(scorer: ScorerConfig) -> dict[str, Any]:
     return identity
 
 
-def source_of(params: Mapping[str, Any]) -> str:
+def source_of(params: Mapping[str, Json]) -> str:
     """Return what a person can tell a checkpoint by: hub id and commit, or the digest of its content."""
-    return f"{params['hub']}@{params['revision']}" if "hub" in params else f"sha256:{params['sha256'][:16]}"
+    return f"{params['hub']}@{params['revision']}" if "hub" in params else f"sha256:{str(params['sha256'])[:16]}"
 
 
 @job_kind(
@@ -77,7 +79,7 @@ def import_scorer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> di
     description = {name: params[name] for name in ("layout", "template", "dtype")} | {"columns": columns}
     write_json(work.dir / DESCRIPTION, description)
     work.progress(0.5, "checking")
-    own: Mapping[str, Any] = params["anchors"]
+    own: Mapping[str, Sequence[Anchor]] = params["anchors"]
     gap = check_batch(scorer, params["dtype"], [anchor for pairs in own.values() for anchor in pairs])
     signs = {
         column: asdict(check_sign(scorer, column, columns[column], objective, maximise, own))

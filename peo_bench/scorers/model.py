@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from peo_bench.errors import Diverged, UsageError
 from peo_bench.models.loading import Fit, load_tokenizer, unreadable
 from peo_bench.models.rendering import filled_ids, names_special
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH_TOKENS = 65_536
 """Tokens of one batch, padding included: what a 7B model's activations allow beside it on a 40 GB device."""
@@ -22,6 +26,10 @@ Form = Callable[[str, str], str]
 
 Encoded = dict[str, list[int]]
 """The model's inputs for one text, all of one length: `input_ids`, where it has them `token_type_ids`."""
+
+
+Asked = tuple[tuple[int, ...], ...]
+"""The same as a key: equal inputs are scored once."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class ModelScorer(ABC):
     """Tensors that a checkpoint may hold beside the model's: heads of other uses."""
 
     @abstractmethod
-    def load(self, folder: Path, precision: str) -> tuple[Any, Fit]:
+    def load(self, folder: Path, precision: str) -> tuple[PreTrainedModel, Fit]:
         """Return the model and how the file's tensors fit it."""
 
     @abstractmethod
@@ -75,7 +83,7 @@ class ModelScorer(ABC):
     def check_kind(self) -> None:  # noqa: B027 - most layouts take any model that loads
         """Raise `UsageError` if the model loads but is not what the layout stands for."""
 
-    def load_tokenizer(self, folder: Path) -> Any:
+    def load_tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
         """Return the tokenizer, with a padding token if it has none."""
         return load_tokenizer(folder)
 
@@ -83,7 +91,7 @@ class ModelScorer(ABC):
         """Return the longest text in tokens."""
         return int(min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 2**31)))
 
-    def end_scores(self, batch: Mapping[str, Any]) -> Any:
+    def end_scores(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the scores (n_texts, n_labels) of a padded batch."""
         return self.model(**batch, use_cache=False).logits
 
@@ -110,7 +118,7 @@ class ModelScorer(ABC):
         asked = [tuple(map(tuple, text.values())) for text in texts]
         known = dict(zip(asked, texts, strict=True))
         unique = sorted(known, key=lambda key: (len(key[0]), key))
-        scores: dict[Any, tuple[float, ...]] = {}
+        scores: dict[Asked, tuple[float, ...]] = {}
         while len(scores) < len(unique):
             batch = self._next_batch(unique[len(scores) :])
             scores |= zip(batch, self._forward([known[key] for key in batch]), strict=True)
@@ -118,7 +126,7 @@ class ModelScorer(ABC):
             raise Diverged("a reward model's score is not finite")
         return Scored([scores[key] for key in asked], cut)
 
-    def _next_batch(self, waiting: list[Any]) -> list[Any]:
+    def _next_batch(self, waiting: list[Asked]) -> list[Asked]:
         """Return the longest run of texts, sorted by length, that a batch may hold; at least one."""
         size = 1
         while size < min(self.batch_size, len(waiting)) and (size + 1) * len(waiting[size][0]) <= BATCH_TOKENS:
@@ -136,7 +144,13 @@ class ModelScorer(ABC):
 
 
 def encode_forms(
-    tokenizer: Any, form: Form, prompts: list[str], answers: list[str], *, special: bool, limit: int | None
+    tokenizer: PreTrainedTokenizerBase,
+    form: Form,
+    prompts: list[str],
+    answers: list[str],
+    *,
+    special: bool,
+    limit: int | None,
 ) -> list[Encoded]:
     """Return the tokens of `form(prompt, answer)` per text, cut to `limit`; `special`: with the tokenizer's own.
 
@@ -152,7 +166,7 @@ def encode_forms(
     return batch
 
 
-def encoded(tokens: Mapping[str, Any]) -> list[Encoded]:
+def encoded(tokens: Mapping[str, Sequence[list[int]]]) -> list[Encoded]:
     """Turn a tokenizer's batch into one `Encoded` per text, without the attention masks that padding makes anew."""
     names = [name for name in tokens if name != "attention_mask"]
     return [dict(zip(names, row, strict=True)) for row in zip(*(tokens[name] for name in names), strict=True)]

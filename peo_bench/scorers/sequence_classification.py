@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, read_model
 from peo_bench.models.rendering import chat_text, date_remarks, names_special
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, encoded
 from peo_bench.scorers.settings import CHAT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class SequenceClassifier(ModelScorer):
@@ -28,13 +32,13 @@ class SequenceClassifier(ModelScorer):
         if template == CHAT and self.tokenizer.chat_template is None:
             raise UsageError("scorer: template: chat, but the checkpoint's tokenizer has no chat template")
 
-    def load(self, folder: Path, precision: str) -> tuple[Any, Fit]:
+    def load(self, folder: Path, precision: str) -> tuple[PreTrainedModel, Fit]:
         """Return the model and how the file's tensors fit it."""
         from transformers import AutoModelForSequenceClassification
 
         return read_model(AutoModelForSequenceClassification, folder, precision)
 
-    def load_tokenizer(self, folder: Path) -> Any:
+    def load_tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
         """Return the tokenizer; a model that names no padding token learns the tokenizer's, to know what to skip."""
         tokenizer = super().load_tokenizer(folder)
         if getattr(self.model.config, "pad_token_id", None) is None:
@@ -45,7 +49,7 @@ class SequenceClassifier(ModelScorer):
         """Return that on the date in its chat template, where that is used."""
         return date_remarks(self.tokenizer) if self.template == CHAT else []
 
-    def end_scores(self, batch: Mapping[str, Any]) -> Any:
+    def end_scores(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the logits (n_texts, n_labels)."""
         return self.model(**batch).logits
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -53,7 +53,7 @@ class ScorerConfig(Frozen):
         return self
 
 
-def from_text(value: Any) -> Any:
+def from_text(value: object) -> object:
     """Read a plain name as a registered scorer."""
     if not isinstance(value, dict):
         return value

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, load_tokenizer, read_model
 from peo_bench.models.rendering import answer_end, answer_tokens, prompt_tokens, remarks
 from peo_bench.scorers.model import Encoded, ModelScorer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class RewardModelScorer(ModelScorer):
@@ -21,13 +24,13 @@ class RewardModelScorer(ModelScorer):
 
     layout = "trained"
 
-    def load(self, folder: Path, precision: str) -> tuple[Any, Fit]:
+    def load(self, folder: Path, precision: str) -> tuple[PreTrainedModel, Fit]:
         """Return the model and how the file's tensors fit it."""
         from transformers import AutoModelForSequenceClassification
 
         return read_model(AutoModelForSequenceClassification, folder, precision)
 
-    def load_tokenizer(self, folder: Path) -> Any:
+    def load_tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
         """Return the tokenizer that the model was trained with."""
         return scoring_tokenizer(folder)
 
@@ -63,7 +66,7 @@ def _kind(file: Path) -> object:
     return meta.get("kind") if isinstance(meta, dict) else None
 
 
-def scoring_tokenizer(path: Path) -> Any:
+def scoring_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer with a padding token that is not what ends answers.
 
     The head reads the last token that is not padding, which must be the end of the answer.
@@ -79,7 +82,7 @@ def scoring_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def scored_tokens(tokenizer: Any, prompts: list[str], answers: list[str]) -> list[list[int]]:
+def scored_tokens(tokenizer: PreTrainedTokenizerBase, prompts: list[str], answers: list[str]) -> list[list[int]]:
     """Return prompt, answer and its end as token ids: the same in training and in scoring."""
     both = zip(prompt_tokens(tokenizer, prompts), answer_tokens(tokenizer, answers), strict=True)
     return [prompt + answer for prompt, answer in both]
