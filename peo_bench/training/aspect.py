@@ -16,8 +16,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.learners import LEARNERS, Loss, PairBatch
@@ -25,7 +26,12 @@ from peo_bench.training.pair_rows import labelled_pairs, pair_lengths, shifted
 from peo_bench.training.saving import save_trained
 from peo_bench.training.settings import DPOSettings, dpo_settings
 
-Shift = Callable[[Any], tuple[list[float], list[float]]]
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+    from transformers import PreTrainedModel, Trainer
+
+Shift = Callable[["Dataset"], tuple[list[float], list[float]]]
 """Maps tokenised pairs with their reference log-probabilities to what is added to those of chosen and rejected."""
 
 CURVE = {"loss": "loss", "margin": "rewards/margins", "accuracy": "rewards/accuracies"}
@@ -45,7 +51,7 @@ def pairs_bound(job: Job, split: str = "policy") -> Cost:
     defaults=DPOSettings().job_params() | {"swapped": False},
     label=("objective",),
 )
-def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train the DPO expert of `params["objective"]`; with `params["swapped"]` on pairs whose labels are swapped."""
     return train_dpo(job.params, inputs, work)
 
@@ -57,7 +63,7 @@ def train_dpo(
     weight: float = 1.0,
     shift: Shift | None = None,
     loss: Loss | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Train by DPO at beta / `weight` against the reference policy, its log-probabilities shifted by `shift`.
 
     `loss` takes the place of the learner's. Writes `adapter/` (LoRA) or `model/` (full) and returns the job's result.
@@ -96,7 +102,7 @@ def build_trainer(
     make_class: Callable[..., type],
     weight: float = 1.0,
     signs: Sequence[str] = (),
-) -> Any:
+) -> Trainer:
     """Return a DPOTrainer, ready to train (the reference log-probabilities are computed here, once).
 
     Its `lengths` say what `max_length` did to the pairs. `make_class` gets the `order` of training; the data carry the
@@ -157,17 +163,19 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
     class ShiftedDPOTrainer(trainers.Guard, DPOTrainer):  # type: ignore[misc]
         """Overrides how TRL prepares the pairs, not how it trains on them."""
 
-        def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+        def _prepare_dataset(self, dataset: Dataset, *args: object) -> Dataset:
             return dataset
 
-        def _precompute_ref_logps(self, dataset: Any, *args: Any) -> Any:
+        def _precompute_ref_logps(self, dataset: Dataset, *args: object) -> Dataset:
             # Shifted outside TRL's function: its cache key knows nothing of the shift.
             dataset = super()._precompute_ref_logps(dataset, *args)
             if shift is not None:
                 dataset = shifted(dataset, *shift(dataset))
             return dataset.select(order).flatten_indices()
 
-        def log_ratios(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+        def log_ratios(
+            self, model: PreTrainedModel, inputs: dict[str, Tensor]
+        ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             """Return log pi/pi_ref of chosen and of rejected answers, then log pi of both, each (rows,)."""
             labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
             tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
@@ -183,11 +191,11 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
     class OwnLossTrainer(trainers.Remembers, ShiftedDPOTrainer):
         """Replaces TRL's loss on the same forward pass."""
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, *args: object, **kwargs: object) -> None:
             self.memory = {}
             super().__init__(*args, **kwargs)
 
-        def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        def _compute_loss(self, model: PreTrainedModel, inputs: dict[str, Tensor], return_outputs: bool) -> Tensor:
             ratio_w, ratio_l, log_pi_w, log_pi_l = self.log_ratios(model, inputs)
             tokens_w, tokens_l = inputs["completion_mask"].sum(dim=1).chunk(2)
             margin = self.beta * (ratio_w - ratio_l).detach()

@@ -21,6 +21,7 @@ from peo_bench.core.decoding import sampling_params
 from peo_bench.core.method import Objective
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.validation import Validator, job_bound, utility_scores
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.kill_points import kill_point
@@ -41,7 +42,7 @@ KILLED_AFTER = 5
     defaults=sampling_params(),
     keeps="result",
 )
-def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Search lambda in [0, high_1] x [0, high_2] around the generalist `params["generalist"]`.
 
     `params["high"]` are the upper ends, `params["maximise"]` maps the score columns, in the order of the objectives, to
@@ -50,7 +51,7 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     validator = Validator(job, inputs, work)
     journal = work.journal("evaluations")
 
-    def record(values: dict[str, Any]) -> None:
+    def record(values: JsonObject) -> None:
         journal.append(values | {"spent": validator.cost.to_json()})
         validator.cost = Cost()
         if len(journal.records) == 1 + KILLED_AFTER:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from typing import Any
 
 from peo_bench.core import roles
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 
 
 @job_kind("averaged-factors", version=1, label=("weights",))
-def average_factors(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def average_factors(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write the adapter with the experts' factors averaged by `params["weights"]`; UsageError unless all are LoRA."""
     from safetensors.torch import load_file, save_file
 

@@ -10,19 +10,25 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from peo_bench.core import roles
 from peo_bench.core.spec import Weights
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.loading import load_tokenizer
 from peo_bench.models.quiet import quiet
 from peo_bench.training.pair_rows import pairs_file, pairs_lengths, tokenised_pairs
-from peo_bench.training.settings import PLAIN, dpo_settings
+from peo_bench.training.settings import PLAIN, DPOSettings, dpo_settings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,7 +51,7 @@ def _bound(job: Job) -> Cost:
 
 
 @job_kind("frank-wolfe", version=2, bound=_bound, defaults=PLAIN, keeps="result", label=("weights",))
-def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Find the coefficients for `params["weights"]` with `params["iterations"]` gradients on `params["pairs"]` pairs.
 
     The pairs are spread over every objective's training pairs, ordered by length; the result holds `coefficients` and,
@@ -88,14 +94,23 @@ def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
     }
 
 
-def log_ratios(model: Any, tokenizer: Any, pairs: Any, settings: Any) -> list[float]:
+def log_ratios(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Dataset, settings: DPOSettings
+) -> list[float]:
     """Return log pi(chosen) - log pi(rejected) of every pair, in nats, without gradients."""
     from peo_bench.training.trainers import pair_log_probs
 
     return [a - b for a, b in zip(*pair_log_probs(model, tokenizer, pairs, settings), strict=True)]
 
 
-def add_gradient(model: Any, tokenizer: Any, pairs: Any, reference: list[float], settings: Any, weight: float) -> None:
+def add_gradient(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Dataset,
+    reference: list[float],
+    settings: DPOSettings,
+    weight: float,
+) -> None:
     """Add to `.grad` the gradient of `weight` times the mean DPO loss; `reference` are the reference's log ratios."""
     import torch
     from torch.nn.functional import logsigmoid
@@ -110,12 +125,14 @@ def add_gradient(model: Any, tokenizer: Any, pairs: Any, reference: list[float],
         start += len(part)
 
 
-def _batches(pairs: Any, settings: Any) -> list[list[dict[str, Any]]]:
+def _batches(pairs: Dataset, settings: DPOSettings) -> list[list[dict[str, object]]]:
     rows, size = pairs.to_list(), settings.micro_batch_size
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def _gaps(model: Any, tokenizer: Any, rows: list[dict[str, Any]], settings: Any) -> Any:
+def _gaps(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, object]], settings: DPOSettings
+) -> Tensor:
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     collate = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id, max_length=settings.max_length)

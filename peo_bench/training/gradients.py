@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.quiet import quiet
@@ -33,10 +34,12 @@ from peo_bench.training.saving import save_trained
 from peo_bench.training.settings import PLAIN, dpo_settings
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, Trainer
 
 Floats = npt.NDArray[np.float64]
 Combiner = Callable[..., Floats]
+Batch = dict[str, "Tensor"]
 
 
 def weighted(gram: Floats, preference: Floats) -> Floats:
@@ -109,7 +112,7 @@ def _charged(pairs: int, m: int) -> int:
 
 
 @job_kind("gradients", version=3, bound=_bound, defaults=PLAIN, label=("combiner", "weights"))
-def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train one policy at `params["weights"]` (in the order of `params["objectives"]`) with `params["combiner"]`.
 
     The first objective's pairs file gives the pairs; their `labels` the other objectives' signs. The result's curves
@@ -137,7 +140,7 @@ def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> d
     }
 
 
-def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Any:
+def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Trainer:
     """Return a DPOTrainer whose step combines the objectives' gradients."""
     names = params["objectives"]
     options = {name: params[name] for name in ("c", "clip") if name in params}
@@ -165,12 +168,12 @@ def _combined(
     class CombinedTrainer(base):  # type: ignore[misc]
         """Keeps one gradient per objective over the accumulation window and writes their combination to `.grad`."""
 
-        data_collator: Any
+        data_collator: Callable[..., Batch]
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)
             collate = self.data_collator
-            self._sums: list[Any] = [None] * len(names)
+            self._sums: list[list[Tensor] | None] = [None] * len(names)
             self.data_collator = lambda rows: collate(rows) | {"signs": torch.tensor([row["signs"] for row in rows])}
 
         def _set_signature_columns_if_needed(self) -> None:
@@ -178,12 +181,12 @@ def _combined(
             if "signs" not in self._signature_columns:
                 self._signature_columns.append("signs")
 
-        def losses(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        def losses(self, model: PreTrainedModel, inputs: Batch) -> Tensor:
             """Return the mean loss of every objective over the micro-batch, shape (m,)."""
             margin = _margin(self.log_ratios(model, inputs), inputs["completion_mask"], per_token=gamma is not None)
             return -logsigmoid(self.beta * inputs["signs"].T * margin - (gamma or 0.0)).mean(dim=1)
 
-        def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        def training_step(self, model: PreTrainedModel, inputs: Batch, *args: object, **kwargs: object) -> Tensor:
             """Do one micro-batch; at the end of the window set `.grad`. Returns the mean loss over objectives."""
             model.train()
             inputs = self._prepare_inputs(inputs)
@@ -200,8 +203,9 @@ def _combined(
                 self._write(parameters)
             return self.checked(share.mean().detach())
 
-        def _write(self, parameters: list[Any]) -> None:
-            sums, self._sums = self._sums, [None] * len(names)
+        def _write(self, parameters: list[Tensor]) -> None:
+            sums = [gradients for gradients in self._sums if gradients is not None]
+            self._sums = [None] * len(names)
             gram = np.asarray([[_dot(a, b) for b in sums] for a in sums])
             applied = coefficients(gram).tolist()
             for k, parameter in enumerate(parameters):
@@ -213,7 +217,7 @@ def _combined(
     return CombinedTrainer
 
 
-def _margin(log_probs: Sequence[torch.Tensor], mask: torch.Tensor, *, per_token: bool) -> torch.Tensor:
+def _margin(log_probs: Sequence[Tensor], mask: Tensor, *, per_token: bool) -> Tensor:
     """Return what chosen answers have more than rejected ones (pairs,): log pi/pi_ref, or log pi `per_token`.
 
     `log_probs` are those of `log_ratios`, `mask` marks the answers' tokens, chosen answers first.
@@ -231,5 +235,5 @@ def _cosine(gram: Floats) -> float:
     return float(gram[0, 1] / norm) if norm > 0 else 0.0
 
 
-def _dot(a: list[Any], b: list[Any]) -> float:
+def _dot(a: list[Tensor], b: list[Tensor]) -> float:
     return sum(float((x.double() * y.double()).sum()) for x, y in zip(a, b, strict=True))

@@ -8,7 +8,7 @@ pair gives one good and one bad answer, so both weigh the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peo_bench.jobs.job import Handle
 from peo_bench.jobs.workspace import Workspace
@@ -18,10 +18,14 @@ from peo_bench.training.pair_rows import labelled_pairs, pair_lengths
 from peo_bench.training.rows import training_order
 from peo_bench.training.settings import dpo_settings
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import Trainer
+
 CURVE = {"loss": "loss", "margin": "rewards/margins", "kl": "kl"}
 
 
-def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Any:
+def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Trainer:
     """Return a KTOTrainer, ready to train (the reference log-probabilities are computed here, once)."""
     from datasets import Dataset
     from transformers import set_seed
@@ -51,7 +55,7 @@ def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work:
     return trainer
 
 
-def answers(pairs: Any, batch: Sequence[int]) -> list[dict[str, Any]]:
+def answers(pairs: Dataset, batch: Sequence[int]) -> list[dict[str, object]]:
     """Return the rows of a micro-batch of pairs: good answers first, so that neighbours belong to other prompts.
 
     `KL_completion_ids` is the answer of the row before, around the end.
@@ -73,7 +77,7 @@ def _trainer_class() -> type:
     class TokenisedKTOTrainer(trainers.Guard, KTOTrainer):  # type: ignore[misc]
         """Takes rows that are tokenised and ordered already."""
 
-        def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+        def _prepare_dataset(self, dataset: Dataset, *args: object) -> Dataset:
             return dataset
 
     return TokenisedKTOTrainer

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from peo_bench.files.json_types import Json
 from peo_bench.registry import Registry
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Learner:
 
     reference: str
     note: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Json] = field(default_factory=dict)
     loss: Loss | None = None
     version: int = 1
 

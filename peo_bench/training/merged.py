@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from peo_bench.core.spec import spec_from_json
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 
 
 @job_kind("merged", version=1, keeps="nothing")
-def write_merged(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def write_merged(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write the weights of `params["spec"]`, which mixes nothing at decoding time, as `model/` with its tokenizer."""
     from peo_bench.engine.engine import Engine
 

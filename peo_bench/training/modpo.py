@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers import load_scorer
@@ -30,6 +31,7 @@ from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
 from peo_bench.training.settings import PLAIN, dpo_settings
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import Tensor
 
 
@@ -68,7 +70,7 @@ def _bound(job: Job) -> Cost:
 
 
 @job_kind("modpo", version=3, bound=_bound, defaults=PLAIN, label=("objective", "weight"))
-def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train the policy that weighs `params["objective"]` by `params["weight"]`, the margin's objective by the rest."""
     from peo_bench.models.quiet import quiet
 
@@ -84,7 +86,7 @@ def margin_shift(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: 
     margin = _explicit_margin(params, inputs, work) if explicit else _implicit_margin(params, inputs)
     scale = (1 - weight) / params["beta"]
 
-    def shift(dataset: Any) -> tuple[list[float], list[float]]:
+    def shift(dataset: Dataset) -> tuple[list[float], list[float]]:
         chosen, rejected = margin(dataset)
         return [scale * value for value in chosen], [scale * value for value in rejected]
 
@@ -107,7 +109,7 @@ def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle]) ->
     other = trainers.pair_log_probs(model, tokenizer, dataset, settings)
     beta = params["margin_beta"]
 
-    def margin(dataset: Any) -> tuple[list[float], list[float]]:
+    def margin(dataset: Dataset) -> tuple[list[float], list[float]]:
         columns = dataset["ref_chosen_logps"], dataset["ref_rejected_logps"]
         chosen, rejected = (
             [beta * (new - old) for new, old in zip(log_probs, column, strict=True)]
@@ -126,7 +128,7 @@ def _explicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle], wo
         if objective != params["objective"]:
             label, maximise = artefact.result["columns"][column], better_high
 
-    def margin(dataset: Any) -> tuple[list[float], list[float]]:
+    def margin(dataset: Dataset) -> tuple[list[float], list[float]]:
         scorer = load_scorer(artefact.path, dpo_settings(params).precision)
         prompts = list(dataset["prompt"])
         scores = scorer.score_labels(prompts * 2, [*dataset["chosen"], *dataset["rejected"]]).labels

@@ -26,6 +26,7 @@ from peo_bench.core.method import World
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.generation import charge, generate, score
 from peo_bench.evaluation.validation import Validator
+from peo_bench.files.json_types import JsonObject
 from peo_bench.files.jsonl import read_jsonl
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
@@ -42,8 +43,12 @@ from peo_bench.training.settings import PLAIN, dpo_settings
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 Floats = npt.NDArray[np.float64]
+Row = dict[str, object]
+"""A prompt as TRL hands it round."""
 Score = Callable[[list[str], list[str]], Floats]
 
 
@@ -82,7 +87,7 @@ def _scores_bound(job: Job) -> Cost:
 
 
 @job_kind("reference-scores", version=1, bound=_scores_bound, defaults=sampling_params(), keeps="nothing")
-def score_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def score_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `validation.npz`, scores by column (n_prompts,), and `training.npz`, by column (prompts, samples)."""
     validator = Validator(job, inputs, work)
     scores = {name: values[0] for name, values in validator.scores([validator.reference]).items()}
@@ -168,7 +173,7 @@ def _cost(job: Job, answers: int, tokens: int) -> Cost:
     defaults=PLAIN | sampling_params() | {"options": {}},
     label=("combiner", "weights"),
 )
-def train_online(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def train_online(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train one policy; the result's curves hold reward, KL per answer (nats), length and every objective's utility."""
     from peo_bench.training import trainers
 
@@ -190,7 +195,7 @@ def train_online(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dic
     }
 
 
-def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Any:
+def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Trainer:
     """Return TRL's RLOO or GRPO trainer with our prompts, scorers and combiner, ready to train."""
     from datasets import Dataset
     from transformers import set_seed
@@ -230,12 +235,12 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> An
     return trainer
 
 
-def _placeholder(**inputs: Any) -> list[float]:
+def _placeholder(**inputs: object) -> list[float]:
     """TRL wants functions; `OnlineTrainer` scores answers itself."""
     raise NotImplementedError
 
 
-def _config(params: Mapping[str, Any], work: Workspace, steps: int) -> Any:
+def _config(params: Mapping[str, Any], work: Workspace, steps: int) -> TrainingArguments:
     """Return the trainer's configuration: sampling at temperature 1, since that is where KL is measured."""
     from trl import GRPOConfig, RLOOConfig
 
@@ -262,7 +267,9 @@ def _config(params: Mapping[str, Any], work: Workspace, steps: int) -> Any:
     return trainers.one_device(GRPOConfig(**shared, **grouped))
 
 
-def ordered(tokenizer: Any, prompts: Sequence[str], answers: float, params: Mapping[str, Any]) -> list[str]:
+def ordered(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: float, params: Mapping[str, Any]
+) -> list[str]:
     """Return the prompts in the order of training, as many as give about `answers` answers, in whole batches.
 
     Those without room for an answer are dropped; the others take turns.
@@ -284,7 +291,7 @@ def _room(params: Mapping[str, Any]) -> int:
     return dpo_settings(params).max_length - decoding_of(params).max_new_tokens
 
 
-def prompts_lengths(tokenizer: Any, prompts: Sequence[str], params: Mapping[str, Any]) -> Lengths:
+def prompts_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], params: Mapping[str, Any]) -> Lengths:
     """Return how many prompts leave room for an answer, and how many are dropped."""
     room = _room(params)
     fits = [len(ids) <= room for ids in prompt_tokens(tokenizer, list(prompts))]
@@ -310,16 +317,16 @@ def _trainer_class(
     class OnlineTrainer(trainers.Guard, trainers.Remembers, base):  # type: ignore[misc,valid-type]
         """Overrides what an answer is worth and how prompts are tokenised, not how TRL trains on it."""
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, *args: object, **kwargs: object) -> None:
             self.combiner, self.memory = combiner, combiner.state
             self.memory["tokens"] = 0
             super().__init__(*args, **kwargs)
 
-        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, object]]:
             return prompt_tokens(self.processing_class, prompts), None, {}
 
         def _calculate_rewards(
-            self, inputs: Any, prompts: list[str], completions: list[str], completion_ids_list: list[list[int]]
+            self, inputs: list[Row], prompts: list[str], completions: list[str], completion_ids_list: list[list[int]]
         ) -> torch.Tensor:
             texts = answer_texts(self.processing_class, completion_ids_list, self.eos_token_ids)
             raw = score_answers(prompts, [text.strip() for text in texts])  # as the engine gives them
@@ -336,13 +343,13 @@ def _trainer_class(
                 metrics[f"combiner/{name}"].append(value)
             return torch.tensor(rewards, dtype=torch.float32, device=self.accelerator.device)
 
-        def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-            batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Tensor]:
+            batch: dict[str, Tensor] = super()._generate_and_score_completions(inputs)
             if not grouped:
                 _log_kl(self._metrics["train"], batch["completion_mask"])
             return batch
 
-        def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        def _compute_loss(self, model: PreTrainedModel, inputs: dict[str, Tensor]) -> torch.Tensor:
             loss: torch.Tensor = super()._compute_loss(model, inputs)
             if grouped:
                 _log_kl(self._metrics["train"], inputs["completion_mask"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
@@ -13,8 +13,12 @@ from peo_bench.training.lengths import Lengths
 from peo_bench.training.rows import read_rows
 from peo_bench.training.settings import dpo_settings
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
-def shifted(dataset: Any, chosen: list[float], rejected: list[float]) -> Any:
+
+def shifted(dataset: Dataset, chosen: list[float], rejected: list[float]) -> Dataset:
     """Return the dataset with `chosen` and `rejected` added to the reference log-probabilities."""
     for column, values in (("ref_chosen_logps", chosen), ("ref_rejected_logps", rejected)):
         total = [old + new for old, new in zip(dataset[column], values, strict=True)]
@@ -27,7 +31,9 @@ def pairs_file(inputs: Mapping[str, Handle], objective: str) -> Path:
     return inputs["pairs"].path / f"{objective}-policy.jsonl"
 
 
-def tokenised_pairs(tokenizer: Any, path: Path, max_length: int, signs: Sequence[str] = ()) -> Any:
+def tokenised_pairs(
+    tokenizer: PreTrainedTokenizerBase, path: Path, max_length: int, signs: Sequence[str] = ()
+) -> Dataset:
     """Return a dataset with `prompt_ids`, `chosen_ids`, `rejected_ids` and the texts, sorted by length.
 
     A pair whose prompt leaves no room for an answer within `max_length` tokens is dropped; TRL cuts longer answers.
@@ -52,8 +58,11 @@ def tokenised_pairs(tokenizer: Any, path: Path, max_length: int, signs: Sequence
 
 
 def labelled_pairs(
-    params: Mapping[str, Any], inputs: Mapping[str, Handle], tokenizer: Any, signs: Sequence[str] = ()
-) -> tuple[Any, Lengths]:
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Handle],
+    tokenizer: PreTrainedTokenizerBase,
+    signs: Sequence[str] = (),
+) -> tuple[Dataset, Lengths]:
     """Return the pairs on which any learner trains, and what `max_length` did to them; see `tokenised_pairs`.
 
     With `params["swapped"]`, what was chosen is rejected and the other way round; the order stays.
@@ -67,7 +76,7 @@ def labelled_pairs(
     return dataset, lengths
 
 
-def pairs_lengths(dataset: Any, path: Path, max_length: int) -> Lengths:
+def pairs_lengths(dataset: Dataset, path: Path, max_length: int) -> Lengths:
     """Return what `max_length` did to the pairs in the file at `path`, of which `dataset` holds those trained on."""
     dropped = len(read_rows(path, ())) - len(dataset)
     return Lengths.of(pair_lengths(dataset), max_length, dropped)
@@ -81,7 +90,7 @@ def _signs(path: Path, row: Mapping[str, Any], objectives: Sequence[str]) -> lis
     return [labels[name] for name in objectives]
 
 
-def pair_lengths(dataset: Any) -> list[int]:
+def pair_lengths(dataset: Dataset) -> list[int]:
     """Return the tokens per pair, in a way that does not depend on which answer was chosen."""
     answers = zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
     longest = [max(len(chosen), len(rejected)) for chosen, rejected in answers]

@@ -12,9 +12,10 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.ends import generation_config
@@ -23,6 +24,9 @@ from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_
 from peo_bench.training.aspect import pairs_bound
 from peo_bench.training.lengths import Lengths
 from peo_bench.training.settings import RewardModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 Row = Mapping[str, Any]
 CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
@@ -37,7 +41,7 @@ CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
     common=True,
     label=("objective",),
 )
-def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train the model of `params["objective"]` in `params["direction"]`; write `model/`.
 
     `accuracy` is the share of held-out pairs (a tenth, by prompt) that the finished artefact orders correctly.
@@ -105,7 +109,7 @@ def ranking_accuracy(scorer: RewardModelScorer, rows: Sequence[Row], direction: 
     return sum(correct) / len(correct)
 
 
-def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row], work: Workspace) -> Any:
+def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row], work: Workspace) -> Trainer:
     """Return TRL's RewardTrainer on the tokenised rows, ready to train."""
     from datasets import Dataset
     from transformers import set_seed
@@ -144,7 +148,9 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row
     return trainer
 
 
-def tokenised(tokenizer: Any, rows: Sequence[Row], max_length: int, swap: bool) -> list[tuple[list[int], list[int]]]:
+def tokenised(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int, swap: bool
+) -> list[tuple[list[int], list[int]]]:
     """Return (preferred, other) token ids of every pair that fits `max_length`; `swap` trains a cost."""
     prompts = [row["prompt"] for row in rows]
     chosen = scored_tokens(tokenizer, prompts, [row["chosen"] for row in rows])

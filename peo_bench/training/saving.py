@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from peo_bench.models.loading import load_causal
 from peo_bench.training.settings import DPOSettings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
 
-def save_trained(trainer: Any, settings: DPOSettings, reference: Path, directory: Path) -> float:
+
+def save_trained(trainer: Trainer, settings: DPOSettings, reference: Path, directory: Path) -> float:
     """Write the adapter or model; return ||tau||, the norm of the task vector over all parameters."""
     if settings.form == "lora":
         trainer.model.save_pretrained(directory / "adapter")
@@ -20,7 +23,7 @@ def save_trained(trainer: Any, settings: DPOSettings, reference: Path, directory
     return full_norm(trainer.model, reference)
 
 
-def lora_norm(model: Any) -> float:
+def lora_norm(model: PreTrainedModel) -> float:
     """Return sqrt(sum ||scaling B A||_F^2), by ||B A||_F^2 = trace((B^T B)(A A^T)), in float64."""
     total = 0.0
     for module in model.modules():
@@ -30,7 +33,7 @@ def lora_norm(model: Any) -> float:
     return math.sqrt(max(total, 0.0))
 
 
-def full_norm(model: Any, reference: Path) -> float:
+def full_norm(model: PreTrainedModel, reference: Path) -> float:
     """Return ||theta - theta_ref|| over all parameters (tied ones once), in float64."""
     before = dict(load_causal(reference).named_parameters())
     after = dict(model.named_parameters())

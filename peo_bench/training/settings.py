@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.settings import Frozen
 from peo_bench.training.learners import LEARNERS
 
@@ -47,7 +48,7 @@ class DPOSettings(Frozen):
             raise ValueError("learner kto compares pairs of one micro-batch: set micro_batch_size to 2 or more")
         return self
 
-    def job_params(self) -> dict[str, Any]:
+    def job_params(self) -> JsonObject:
         """Return the settings as a job's parameters, with the version of the learner."""
         return self.model_dump(mode="json") | {"learner_version": LEARNERS.get(self.learner).version}
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.settings import SFTSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
 
 IGNORED = -100
 
@@ -30,7 +34,7 @@ def examples(job: Job) -> Cost:
 
 
 @job_kind("sft", version=2, bound=examples, defaults=SFTSettings().model_dump(mode="json"), common=True)
-def train_sft(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def train_sft(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train the model in the corpus job's `init/` on its `corpus.jsonl`; write `model/`."""
     from peo_bench.models.quiet import quiet
     from peo_bench.training import trainers
@@ -44,7 +48,7 @@ def train_sft(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[s
     return {"form": "base", "curves": curves}
 
 
-def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> Any:
+def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> Trainer:
     """Return TRL's SFTTrainer on the tokenised corpus, ready to train."""
     from datasets import Dataset
     from transformers import set_seed
@@ -81,7 +85,7 @@ def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> A
     )
 
 
-def tokenised_corpus(tokenizer: Any, path: Path) -> list[tuple[list[int], list[int]]]:
+def tokenised_corpus(tokenizer: PreTrainedTokenizerBase, path: Path) -> list[tuple[list[int], list[int]]]:
     """Return input ids and labels per row; the labels of the prompt are ignored by the loss."""
     from peo_bench.models.rendering import answer_tokens, prompt_tokens
     from peo_bench.training.rows import read_rows

@@ -12,11 +12,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError, unknown
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.process import environment
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
 NAME, FOLDER = "PEO_BENCH_TRACKER", "PEO_BENCH_TRACKER_DIR"
@@ -46,7 +49,7 @@ def tracking(tracker: str | None, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def tracked(trainer: Any, work: Workspace) -> Iterator[None]:
+def tracked(trainer: Trainer, work: Workspace) -> Iterator[None]:
     """Log what `trainer` does inside as one run, named by the job's label and id, where there is a tracker."""
     tracker = os.environ.get(NAME)
     if not tracker:

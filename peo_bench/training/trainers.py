@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
@@ -25,6 +25,18 @@ from peo_bench.process import device
 from peo_bench.training.checkpoints import last_checkpoint, seal
 from peo_bench.training.settings import DPOSettings
 from peo_bench.training.tracker import tracked
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import (
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        Trainer,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
 
 CHECKPOINT_SECONDS = 60.0
 """A checkpoint is written this often. By the clock, because a step takes from 20 ms to 20 s: a killed job loses at most
@@ -42,7 +54,7 @@ BEGINNING = 4096
 
 
 def base_config(
-    work: Workspace, *, seed: int, steps: int, precision: str, warmup_ratio: float = 0.0, **settings: Any
+    work: Workspace, *, seed: int, steps: int, precision: str, warmup_ratio: float = 0.0, **settings: object
 ) -> dict[str, Any]:
     """Return the keyword arguments shared by every TRL config: AdamW, cosine decay, gradient norm clipped at 1.
 
@@ -80,13 +92,13 @@ def batches(batch_size: int, micro_batch_size: int) -> dict[str, int]:
     return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": batch_size // micro}
 
 
-def one_device(config: Any) -> Any:
+def one_device(config: TrainingArguments) -> TrainingArguments:
     """Keep a config on one device: several visible GPUs would select DataParallel, which TRL refuses."""
     config._n_gpu = min(config.n_gpu, 1)
     return config
 
 
-def lora_config(rank: int, alpha: float, task: str, **settings: Any) -> Any:
+def lora_config(rank: int, alpha: float, task: str, **settings: object) -> LoraConfig:
     """Return plain LoRA (Hu et al. 2021) on every linear layer of the trunk; the head is left alone."""
     from peft import LoraConfig
 
@@ -95,7 +107,9 @@ def lora_config(rank: int, alpha: float, task: str, **settings: Any) -> Any:
     )
 
 
-def pair_log_probs(model: Any, tokenizer: Any, dataset: Any, settings: DPOSettings) -> tuple[list[float], list[float]]:
+def pair_log_probs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: Dataset, settings: DPOSettings
+) -> tuple[list[float], list[float]]:
     """Return the log-probabilities (nats, summed over answer tokens) of chosen and rejected answers.
 
     By the same collator, kernel and autocast as TRL's own pass over the reference, so that the two can be subtracted.
@@ -128,7 +142,7 @@ class Guard:
     def _send_telemetry(self) -> None:
         """Send nothing."""
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, *args: object, **kwargs: object) -> torch.Tensor:
         """Do TRL's step; check its loss."""
         return self.checked(super().training_step(*args, **kwargs))  # type: ignore[misc]
 
@@ -145,12 +159,12 @@ class Remembers:
 
     memory: dict[str, Any]
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: PreTrainedModel, trial: object) -> None:
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
         write_json(folder / MEMORY, self.memory)
 
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: object) -> object:
         """Train; from a checkpoint on with its memory."""
         if resume_from_checkpoint:
             self.memory.update(json.loads((Path(resume_from_checkpoint) / MEMORY).read_text(encoding="utf-8")))
@@ -171,7 +185,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.points = kill_names(work.name)
         self.saved = time.monotonic()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Report the step; decide on a checkpoint."""
         self.work.progress(state.global_step / state.max_steps, f"step {state.global_step}/{state.max_steps}")
         due = self._is_killed(state) or time.monotonic() - self.saved >= CHECKPOINT_SECONDS
@@ -179,7 +195,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if self._is_killed(state) and not control.should_save:
             kill_point(*self.points)
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Seal the checkpoint: one that is not sealed is never resumed from."""
         seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.saved = time.monotonic()
@@ -200,7 +216,7 @@ def kill_names(work: str) -> tuple[str, str]:
     return kind, f"{kind}-{follows}"
 
 
-def train(trainer: Any, work: Workspace, curve: dict[str, str]) -> list[dict[str, float]]:
+def train(trainer: Trainer, work: Workspace, curve: dict[str, str]) -> list[dict[str, float]]:
     """Train, from the last whole checkpoint if there is one; return the curve.
 
     `curve` maps names of the result ("margin") to TRL's ("rewards/margins"). Raises `Diverged` if a loss or, at the
@@ -223,7 +239,7 @@ def train(trainer: Any, work: Workspace, curve: dict[str, str]) -> list[dict[str
     return [{"step": entry["step"]} | {ours: entry[theirs] for ours, theirs in curve.items()} for entry in logs]
 
 
-def _beginnings(model: Any) -> dict[str, torch.Tensor]:
+def _beginnings(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Return the first values of every weight that is trained: enough to see a step of Adam, cheap for any model."""
     trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
     return {name: parameter.detach().flatten()[:BEGINNING].cpu().clone() for name, parameter in trained}
