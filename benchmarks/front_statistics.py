@@ -72,9 +72,20 @@ def main() -> None:
         rows.append(point_row(identity | {"spec_key": f"{method}{w}"}, part, OBJECTIVES))
     points = point_table(rows, OBJECTIVES).assign(hollow=np.nan)
     bound, ids = {"reward": -3.0, "cost": 3.0}, identity_of(table["prompt_id"])
-    measure = Measure("t", 1, OBJECTIVES, bound, "raw", {}, {}, {}, tuple(WEIGHTS), ids)
+    measure = Measure(
+        task="t",
+        version=1,
+        objectives=OBJECTIVES,
+        reference_point=bound,
+        units="raw",
+        scorers={},
+        judges={},
+        decoding={},
+        preferences=tuple(WEIGHTS),
+        prompts=ids,
+    )
     units = {0: {"reward": (0.0, 1.0), "cost": (0.0, 1.0)}}
-    seconds["all of metrics.json"], _ = timed(lambda: run_metrics(points, Scores.of(table), measure, units, {}))
+    seconds["all of metrics.json"], _ = timed(lambda: run_metrics(points, Scores.of(table), measure, units))
     result = {"methods": METHODS, "preferences": PREFERENCES, "prompts": PROMPTS, "resamples": pareto.RESAMPLES}
     result |= {"seconds": seconds, "cpus": os.cpu_count()}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")

@@ -6,7 +6,6 @@ points and metrics are then computed from them by the code that real runs use, s
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,15 @@ import pandas as pd
 from peo_bench import pareto
 from peo_bench.core.method import Objective
 from peo_bench.core.preference import Preference
-from peo_bench.files.atomic import finite
+from peo_bench.results.costs_records import Costs, MethodCost
+from peo_bench.results.folder import RunFolder
+from peo_bench.results.folder import write_run_folder as write_files
+from peo_bench.results.judge_records import JudgeCard, JudgeMetrics, WinRate
 from peo_bench.results.measure import Measure, identity_of
-from peo_bench.results.metrics import run_metrics
+from peo_bench.results.metrics import Beside, run_metrics
+from peo_bench.results.metrics_records import CapabilityRow, Metrics, SafetyRow, TaskMetrics
 from peo_bench.results.operating_points import Scores
+from peo_bench.results.records import Counts, Hardware, Missing, ObjectiveRecord, RunRecord
 
 WEIGHTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 MAXIMISE = (True, False)
@@ -72,23 +76,26 @@ def write_run_folder(
     """
     root.mkdir(parents=True, exist_ok=True)
     scores = simulate((*methods, *controls), seeds, n_prompts, weights, noise_seed)
-    points = _points(scores, seeds, weights)
-    points.to_csv(root / "points.csv", index=False)
-    texts, measure = _generations(scores, seeds, weights, n_prompts, hostile), _measure(n_prompts, weights)
-    texts.to_parquet(root / "generations.parquet")
-    _write_json(root / "run.json", _run(methods, controls, seeds, complete) | {"measure": measure.to_json()})
-    metrics = _metrics(scores, points, texts, measure)
-    if rich:
-        judgements = simulate_judge(texts, *methods[:2])
-        judgements.to_parquet(root / "judgements.parquet")
-        curves(methods, seeds).to_csv(root / "curves.csv", index=False)
-        metrics["tasks"]["sandbox"] |= {
-            "judges": {JUDGE: judge_summary(judgements)}, "safety": _safety(texts), "capabilities": _capabilities(texts)
-        }  # fmt: skip
-    _write_json(root / "metrics.json", metrics)
-    _write_json(root / "costs.json", _costs((*methods, *controls)))
-    config = "schema_version: 1\nsuite: sandbox\nmethods: [peo, modpo]\nbeta: 0.1  # DPO\nscorers: <reward>\n"
-    (root / "config.yaml").write_text(config, encoding="utf-8")
+    points, measure = _points(scores, seeds, weights), _measure(n_prompts, weights)
+    texts = _generations(scores, seeds, weights, n_prompts, hostile)
+    judgements = simulate_judge(texts, *methods[:2]) if rich else None
+    beside = Beside(
+        evaluations=dict.fromkeys((*methods, *controls), 25),
+        safety=_safety(texts) if rich else (),
+        capabilities=_capabilities(texts) if rich else (),
+        judges=None if judgements is None else {JUDGE: judge_summary(judgements)},
+    )
+    files = RunFolder(
+        run=_run(methods, controls, seeds, complete, measure),
+        config="schema_version: 1\nsuite: sandbox\nmethods: [peo, modpo]\nbeta: 0.1  # DPO\nscorers: <reward>\n",
+        points=points,
+        metrics=Metrics(tasks={"sandbox": _metrics(scores, points, texts, measure, beside)}),
+        costs=_costs((*methods, *controls)),
+        generations=texts,
+        judgements=judgements,
+        curves=curves(methods, seeds) if rich else None,
+    )
+    write_files(root, files)
     return root
 
 
@@ -175,16 +182,17 @@ def _measure(n_prompts: int, weights: tuple[float, ...]) -> Measure:
 
 
 def _metrics(
-    scores: dict[tuple[str, int], np.ndarray], points: pd.DataFrame, texts: pd.DataFrame, measure: Measure
-) -> dict[str, Any]:
+    scores: dict[tuple[str, int], np.ndarray],
+    points: pd.DataFrame,
+    texts: pd.DataFrame,
+    measure: Measure,
+    beside: Beside,
+) -> TaskMetrics:
     units = {}
     for seed in sorted({seed for _, seed in scores}):
         base = scores["reference", seed][0]
         units[seed] = {c: (float(base[:, k].mean()), float(base[:, k].std())) for k, c in enumerate(measure.columns)}
-    task = run_metrics(points, Scores.of(texts, ["helpful", "harmless"]), measure, units, {})
-    for values in task["methods"].values():
-        values["validation_evaluations"] = 25
-    return {"schema_version": 1, "tasks": {"sandbox": finite(task)}}
+    return run_metrics(points, Scores.of(texts, ["helpful", "harmless"]), measure, units, beside)
 
 
 def _generations(
@@ -239,7 +247,7 @@ def simulate_judge(texts: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def judge_summary(judgements: pd.DataFrame) -> dict[str, Any]:
+def judge_summary(judgements: pd.DataFrame) -> JudgeMetrics:
     """Return the judge's part of metrics.json, counted from its verdicts."""
     rates = []
     for (objective, a, b, w), own in judgements.groupby(
@@ -247,45 +255,45 @@ def judge_summary(judgements: pd.DataFrame) -> dict[str, Any]:
     ):
         read = own["verdict"].dropna()
         rate, error = 100 * read.mean(), 196 * read.std() / np.sqrt(len(read))
-        rates.append({
-            "objective": objective, "a": a, "b": b, "preference": w, "win_rate": rate, "ci_low": max(rate - error, 0),
-            "ci_high": min(rate + error, 100), "n": len(own) // 2, "n_wins": int((read == 1).sum()),
-            "n_losses": int((read == 0).sum()), "n_ties": int((read == 0.5).sum()),
-            "unparsed": int(own["verdict"].isna().sum()),
-        })  # fmt: skip
+        rates.append(WinRate(
+            objective=objective, a=a, b=b, preference=w, win_rate=rate, ci_low=max(rate - error, 0),
+            ci_high=min(rate + error, 100), n=len(own) // 2, n_wins=int((read == 1).sum()),
+            n_losses=int((read == 0).sum()), n_ties=int((read == 0.5).sum()),
+            unparsed=int(own["verdict"].isna().sum()),
+        ))  # fmt: skip
     turned = judgements.pivot_table(index=["objective", "preference", "prompt_id"], columns="order", values="verdict")
     both = turned.dropna()
-    card = {
-        "position_consistency": float((both["ab"] == both["ba"]).mean()), "n_calls": len(judgements),
-        "parse_failures": int(judgements["verdict"].isna().sum()), "usd": float(judgements["usd"].sum()),
-        "ties": int((judgements["verdict"] == 0.5).sum()),
-    }  # fmt: skip
-    a, b = rates[0]["a"], rates[0]["b"]
+    card = JudgeCard(
+        position_consistency=float((both["ab"] == both["ba"]).mean()), n_calls=len(judgements),
+        parse_failures=int(judgements["verdict"].isna().sum()), usd=float(judgements["usd"].sum()),
+        ties=int((judgements["verdict"] == 0.5).sum()), skipped=0,
+    )  # fmt: skip
+    a, b = rates[0].a, rates[0].b
     elo = {objective: {"reference": 1000.0, a: 1085.0, b: 1043.0} for objective in ("helpful", "harmless")}
-    return {"card": card, "win_rates": rates, "elo": elo}
+    return JudgeMetrics(card=card, win_rates=rates, overall=(), elo=elo)
 
 
-def _safety(texts: pd.DataFrame) -> list[dict[str, Any]]:
+def _safety(texts: pd.DataFrame) -> list[SafetyRow]:
     entries = []
     for (method, weight), own in texts.groupby(["method", "preference"], dropna=False, sort=False):
         share = 0.5 if np.isnan(weight) else weight
-        entries.append({
-            "method": method, "preference": None if np.isnan(weight) else weight, "spec_key": own["spec_key"].iloc[0],
-            "safe_rate": float((own["cost"] <= 0).mean()), "refusal_rate": 0.6 - 0.5 * share,
-            "over_refusal_rate": 0.25 - 0.2 * share, "length_mean": float(own["length"].mean()),
-            "categories": {str(c): float(rows["cost"].mean()) for c, rows in own.groupby("category")},
-        })  # fmt: skip
+        entries.append(SafetyRow(
+            method=method, seed=1, preference=None if np.isnan(weight) else weight, spec_key=own["spec_key"].iloc[0],
+            safe_rate=float((own["cost"] <= 0).mean()), refusal_rate=0.6 - 0.5 * share,
+            over_refusal_rate=0.25 - 0.2 * share, length_mean=float(own["length"].mean()),
+            categories={str(c): float(rows["cost"].mean()) for c, rows in own.groupby("category")},
+        ))  # fmt: skip
     return entries
 
 
-def _capabilities(texts: pd.DataFrame) -> list[dict[str, Any]]:
+def _capabilities(texts: pd.DataFrame) -> list[CapabilityRow]:
     policies = texts.drop_duplicates(["method", "preference"])
     return [
-        {
-            "method": row["method"], "preference": None if np.isnan(row["preference"]) else row["preference"],
-            "spec_key": row["spec_key"], "capability": "arc_easy", "metric": "acc",
-            "value": 0.41 if np.isnan(row["preference"]) else 0.4 - 0.03 * row["preference"], "se": 0.01,
-        }
+        CapabilityRow(
+            method=row["method"], seed=1, preference=None if np.isnan(row["preference"]) else row["preference"],
+            spec_key=row["spec_key"], capability="arc_easy", metric="acc",
+            value=0.41 if np.isnan(row["preference"]) else 0.4 - 0.03 * row["preference"], se=0.01,
+        )
         for row in policies.to_dict("records")
     ]  # fmt: skip
 
@@ -312,43 +320,46 @@ def _answer(name: str, w: float | None, topic: str) -> str:
     return f"{name} at {w:.2f}: First get everything ready. Then {topic}, slowly, and check the result twice."
 
 
-def _run(methods: tuple[str, ...], controls: tuple[str, ...], seeds: tuple[int, ...], complete: bool) -> dict[str, Any]:
-    missing = [] if complete else [{"what": f"{methods[-1]} at helpful 0.25", "reason": "training diverged at step 40"}]
-    return {
-        "schema_version": 1,
-        "command": "peo-bench run --methods peo,modpo",
-        "suite": "sandbox",
-        "model": "sandbox-llama-0.5M",
-        "task": "sandbox",
-        "methods": list(methods),
-        "controls": ["reference", *controls],
-        "seeds": list(seeds),
-        "title": "Sandbox: a small world with exact scores",
-        "status": "complete" if complete else "incomplete",
-        "counts": {"expected": 21, "ok": 21 - len(missing), "missing": len(missing)},
-        "missing": missing,
-        "packages": {"peo-bench": "0.1.0", "torch": "2.13.0", "trl": "1.16.0"},
-        "hardware": {"cpu": "2 cores", "memory_gb": 7.7, "gpus": []},
-        "stages": {"world": 3.1, "experts": 44.0, "search": 20.5, "evaluation": 31.2},
-        "started": "2026-01-05T10:00:00Z",
-        "finished": "2026-01-05T10:02:05Z",
-        "notes": ["phase 3 collapsed at helpful 0.25: two preferences share one policy"],
-        "underpowered": "60 prompts: a difference below 0.12 cannot be told from noise",
-        "objectives": OBJECTIVES,
-    }
+def _run(
+    methods: tuple[str, ...], controls: tuple[str, ...], seeds: tuple[int, ...], complete: bool, measure: Measure
+) -> RunRecord:
+    lost = Missing(what=f"{methods[-1]} at helpful 0.25", reason="training diverged at step 40")
+    missing = () if complete else (lost,)
+    return RunRecord(
+        peo_bench="0.1.0",
+        command="peo-bench run --methods peo,modpo",
+        suite="sandbox",
+        title="Sandbox: a small world with exact scores",
+        model="sandbox-llama-0.5M",
+        task="sandbox",
+        task_version=1,
+        licence="Apache-2.0",
+        methods=methods,
+        controls=("reference", *controls),
+        seed=seeds[0],
+        seeds=seeds,
+        objectives=tuple(ObjectiveRecord(**objective) for objective in OBJECTIVES),
+        status="complete" if complete else "incomplete",
+        counts=Counts(expected=21, ok=21 - len(missing), missing=len(missing)),
+        missing=missing,
+        underpowered="60 prompts: a difference below 0.12 cannot be told from noise",
+        limited=None,
+        notes=("phase 3 collapsed at helpful 0.25: two preferences share one policy",),
+        packages={"peo-bench": "0.1.0", "torch": "2.13.0", "trl": "1.16.0"},
+        hardware=Hardware(platform="Linux", python="3.11.7", cpus=2, gpus=()),
+        stages={"world": 3.1, "experts": 44.0, "search": 20.5, "evaluation": 31.2},
+        finished="2026-01-05T10:02:05Z",
+        job_seconds={},
+        measure=measure,
+    )
 
 
-def _costs(names: tuple[str, ...]) -> dict[str, Any]:
-    rows = {
-        name: {
-            "train_units": 2.0 + (3.0 if name == "modpo" else 0.0), "pairs_trained": 4000, "tokens_generated": 90_000,
-            "scorer_calls": 3000 + 100 * i, "seconds": 40.0 + i, "validation_evaluations": 25, "decode_factor": 1.0,
-            "shared_jobs": 2,
-        }
+def _costs(names: tuple[str, ...]) -> Costs:
+    return Costs(methods={
+        name: MethodCost(
+            train_units=2.0 + (3.0 if name == "modpo" else 0.0), pairs_trained=4000, examples_trained=0,
+            tokens_generated=90_000, scorer_calls=3000 + 100 * i, validation_evaluations=25, seconds=40.0 + i,
+            decode_factor=1.0, scorer_calls_per_answer=0.0, stored_parameters=None, jobs=4, shared_jobs=2,
+        )
         for i, name in enumerate(names)
-    }  # fmt: skip
-    return {"methods": rows, "stages": {"experts": {"seconds": 44.0}}}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    })  # fmt: skip

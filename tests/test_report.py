@@ -143,7 +143,7 @@ def test_sections_without_data_are_absent(run_dir: Path) -> None:
     for name in ("generations.parquet", "costs.json", "config.yaml"):
         (run_dir / name).unlink()
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    metrics["tasks"]["sandbox"] |= {"methods": {}, "comparisons": [], "reference_point": None}
+    metrics["tasks"]["sandbox"] |= {"methods": {}, "comparisons": [], "reference_point": {}}
     (run_dir / "metrics.json").write_text(json.dumps(metrics))
     table = pd.read_csv(run_dir / "points.csv")
     table[~table["method"].isin(["oracle", "reference"])].to_csv(run_dir / "points.csv", index=False)

@@ -126,8 +126,7 @@ def test_who_beats_whom_is_antisymmetric_and_marks_what_holm_leaves(view: conten
 
 
 def test_pairs_are_listed_as_the_headline_reads(run_dir: Path) -> None:
-    metrics = read_run_folder(run_dir).metrics
-    rows = metrics["tasks"]["sandbox"]["comparisons"]
+    rows = json.loads((run_dir / "metrics.json").read_text())["tasks"]["sandbox"]["comparisons"]
     view = contents.task_views(read_run_folder(run_dir))[0]
     turned = [
         row | {"a": row["b"], "b": row["a"], "difference": -row["difference"], "ci_low": -row["ci_high"]}
@@ -337,7 +336,11 @@ def test_values_that_are_no_numbers_leave_a_method_or_a_cell_out(tmp_path: Path,
     task = metrics["tasks"]["sandbox"]
     task["methods"]["modpo"]["steered_utility"] |= {"value": bad}
     peo = task["methods"]["peo"]
-    peo |= {"rank": {"best": bad, "worst": bad}, "kl_mean": bad, "igd_plus": {"value": 0.1, "ci_low": bad}}
+    peo |= {
+        "rank": {"best": bad, "worst": bad},
+        "kl_mean": bad,
+        "igd_plus": {"value": 0.1, "ci_low": bad, "ci_high": 0.2, "bias": bad},
+    }
     peo["steerability"] |= {"span": [bad, 1.0], "violations": [bad, 0], "distinct": bad}
     peo["hypervolume_within_kl"] = [bad] * len(task["kl_budgets"])
     task["comparisons"][-1] |= {"p_holm": bad, "hypervolume_share": bad}
@@ -402,7 +405,7 @@ def test_curves_are_split_by_phase_and_thinned_with_both_ends(folder: RunFolder)
 
 
 def test_the_timeline_lays_stages_end_to_end(folder: RunFolder) -> None:
-    (bars,) = effort.timeline_figure(folder.run["stages"]).data
+    (bars,) = effort.timeline_figure(folder.run.stages).data
     for (start, length), (after, _) in pairwise(zip(bars.base, bars.x, strict=True)):
         assert start + length == pytest.approx(after)
 

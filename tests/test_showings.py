@@ -55,7 +55,7 @@ def test_a_run_with_one_scorer_and_no_units_has_no_choice(run_dir: Path) -> None
     points = pd.read_csv(run_dir / "points.csv").drop(columns=["reward_proxy", "cost_proxy"])
     points.to_csv(run_dir / "points.csv", index=False)
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    metrics["tasks"]["sandbox"] |= {"reference_units": None, "units": {}, "normalisation": None}
+    metrics["tasks"]["sandbox"] |= {"reference_units": {}, "units": {}, "normalisation": None}
     (run_dir / "metrics.json").write_text(json.dumps(metrics))
     assert len(choices(read_run_folder(run_dir))) == 1
     assert '<select data-choose="front-' not in build_report(run_dir).read_text()
@@ -64,15 +64,15 @@ def test_a_run_with_one_scorer_and_no_units_has_no_choice(run_dir: Path) -> None
 def test_in_reference_units_the_staircase_encloses_the_reported_hypervolume(run_dir: Path) -> None:
     folder = read_run_folder(run_dir)
     shown = choices(folder)[1]
-    metrics = folder.metrics["tasks"]["sandbox"]
-    assert metrics["hypervolume_units"] == "reference"
+    metrics = folder.metrics.tasks["sandbox"]
+    assert metrics.hypervolume_units == "reference"
     geometry = figures.front_geometry(shown.view)
     assert shown.view.bound is not None
     for method in ("peo", "modpo"):
         path = geometry.stairs[method, 1]
         heights = np.abs(shown.view.bound[1] - path[:-1, 1])
         area = float(np.sum(np.abs(np.diff(path[:, 0])) * heights))
-        assert area == pytest.approx(metrics["methods"][method]["hypervolume"]["value"], rel=1e-5)
+        assert area == pytest.approx(metrics.methods[method].hypervolume.value, rel=1e-5)
 
 
 def test_bands_in_reference_units_are_the_raw_ones_rescaled(run_dir: Path) -> None:
@@ -116,11 +116,11 @@ def test_training_scorers_units_are_those_of_the_references_validation_answers(r
 
 def test_each_seed_is_expressed_in_its_own_units(tmp_path: Path) -> None:
     folder = read_run_folder(write_run_folder(tmp_path, seeds=(1, 2), n_prompts=24))
-    units = folder.metrics["tasks"]["sandbox"]["units"]
+    units = folder.metrics.tasks["sandbox"].units
     raw, scaled = choices(folder)[:2]
-    assert units["1"] != units["2"]
+    assert units[1] != units[2]
     for before, after in zip(raw.view.points, scaled.view.points, strict=True):
-        mean, sd = units[str(before.seed)]["reward"]
+        mean, sd = units[before.seed]["reward"]
         assert after.x == pytest.approx((before.x - mean) / sd)
 
 

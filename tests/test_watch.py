@@ -21,7 +21,7 @@ from test_tracker import logged
 from tiny_run import ROOT, TINY, peo_bench
 
 from peo_bench.results import progress
-from peo_bench.results.progress import OWNER, PROGRESS, State, is_running, progress_file
+from peo_bench.results.progress import OWNER, PROGRESS, JobCounts, State, is_running, progress_file
 
 
 class Followed(NamedTuple):
@@ -169,6 +169,6 @@ def test_counts_follow_the_events() -> None:
     state("failed", "a", 1.0, "why")
     state("start", "b", 0.0, "b")
     taken = state.take()
-    assert taken["stage"] == "evaluate"
-    assert taken["jobs"] == {"queued": 2, "done": 0, "failed": 1, "reused": 1}
-    assert [job["what"] for job in taken["running"]] == ["b"]
+    assert taken.stage == "evaluate"
+    assert taken.jobs == JobCounts(queued=2, done=0, failed=1, reused=1)
+    assert [job.what for job in taken.running] == ["b"]

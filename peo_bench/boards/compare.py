@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from peo_bench.errors import UsageError
-from peo_bench.files.atomic import finite, replacing, write_json, write_text
-from peo_bench.results.folder import RunFolder, read_run_folder
+from peo_bench.results.costs_records import Costs
+from peo_bench.results.folder import RunFolder, read_run_folder, write_run_folder
 from peo_bench.results.measure import Measure
-from peo_bench.results.metrics import run_metrics
+from peo_bench.results.metrics import Beside, run_metrics
+from peo_bench.results.metrics_records import MeanSd, Metrics, ReferenceUnits, TaskMetrics
 from peo_bench.results.operating_points import Scores, Units
+from peo_bench.results.record import read_json
+from peo_bench.results.records import ComparedRun, Counts, RunRecord
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,12 @@ class Finished:
     @property
     def methods(self) -> list[str]:
         """The methods and controls with metrics."""
-        return list(self.task_metrics["methods"])
+        return list(self.task_metrics.methods)
 
     @property
-    def task_metrics(self) -> dict[str, Any]:
+    def task_metrics(self) -> TaskMetrics:
         """The part of metrics.json that belongs to the run's task."""
-        found: dict[str, Any] = self.files.metrics["tasks"][self.measure.task]
-        return found
+        return self.files.metrics.tasks[self.measure.task]
 
     @property
     def answers(self) -> pd.DataFrame:
@@ -62,25 +63,36 @@ class Finished:
 def read_finished(folder: Path, label: str | None = None) -> Finished:
     """Read a finished run; UsageError for a folder that is none or that an older version wrote."""
     files = read_run_folder(folder)
-    if "measure" not in files.run:
+    measure = files.run.measure
+    if measure is None:
         raise UsageError(f"{folder / 'run.json'}: has no `measure`: it was made by an older version; repeat the run")
-    return Finished(folder, label or folder.resolve().name, files, Measure.from_json(files.run["measure"]))
+    if measure.task not in files.metrics.tasks:
+        raise UsageError(f"{folder / 'metrics.json'}: key 'tasks.{measure.task}': it is missing: repeat the run")
+    return Finished(folder, label or folder.resolve().name, files, measure)
 
 
-def shared_units(first: Mapping[str, Any], measure: Measure, seeds: Iterable[int]) -> Units:
-    """Return the units in which scores of several runs are compared: those of the `first` run's task metrics.
+def shared_units(first: ReferenceUnits, measure: Measure, seeds: Iterable[int]) -> Units:
+    """Return the units in which scores of several runs are compared: those of the `first` run.
 
     By seed where each seed has scorers of its own, else their mean for every seed.
     """
-    by_seed = {int(seed): units for seed, units in first["units"].items()}
-    if measure.units == "reference" and by_seed.keys() >= set(seeds):
-        return by_seed
-    return dict.fromkeys(seeds, first["reference_units"])
+    if measure.units == "reference" and first.units.keys() >= set(seeds):
+        return {seed: _floats(units) for seed, units in first.units.items()}
+    return dict.fromkeys(seeds, _floats(first.reference_units))
+
+
+def _floats(units: Mapping[str, MeanSd]) -> dict[str, tuple[float, float]]:
+    """Return units as numbers, NaN for what is not known."""
+    return {c: (math.nan if mean is None else mean, math.nan if sd is None else sd) for c, (mean, sd) in units.items()}
 
 
 def side_by_side(
-    points: pd.DataFrame, answers: pd.DataFrame, measure: Measure, first: Mapping[str, Any], chosen: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
+    points: pd.DataFrame,
+    answers: pd.DataFrame,
+    measure: Measure,
+    first: ReferenceUnits,
+    beside: Beside | None = None,
+) -> tuple[TaskMetrics, list[str]]:
     """Return the metrics of methods from several runs, paired by prompt, and what a reader must know.
 
     Where methods were trained with different seeds, their scores are averaged over seeds first and intervals cover
@@ -98,7 +110,7 @@ def side_by_side(
         answers = answers.groupby(keys, sort=False)[measure.columns].mean().reset_index().assign(seed=only)
         sets = {(only,)}
     units = shared_units(first, measure, next(iter(sets)))
-    return run_metrics(points, Scores.of(answers, measure.names), measure, units, chosen), notes
+    return run_metrics(points, Scores.of(answers, measure.names), measure, units, beside), notes
 
 
 def compare_runs(folders: list[Path], out: Path, command: str) -> None:
@@ -110,31 +122,32 @@ def compare_runs(folders: list[Path], out: Path, command: str) -> None:
     first = runs[0]
     _check_target(out)
     names, notes = _names(runs)
-    points, answers, costs, chosen = _merged(runs, names)
-    metrics, more = side_by_side(points, answers, first.measure, first.task_metrics, chosen)
-    for (label, method), name in names.items():
-        if name in metrics["methods"]:
-            own = _of(runs, label).task_metrics["methods"][method]
-            metrics["methods"][name]["validation_evaluations"] = own.get("validation_evaluations")
-    write_text(out / "points.csv", points.to_csv(index=False))
-    with replacing(out / "generations.parquet") as path:
-        answers.to_parquet(path, index=False)
-    write_json(out / "metrics.json", {"schema_version": 1, "tasks": {first.measure.task: finite(metrics)}})
-    write_json(out / "costs.json", {"schema_version": 1, "methods": costs, "kinds": {}})
-    write_text(out / "config.yaml", "".join(f"# {run.label}\n{run.files.config}---\n" for run in runs))
-    write_json(out / "run.json", _run_json(runs, names, [*_reference_note(runs), *notes, *more], command))
+    points, answers = _merged(runs, names)
+    metrics, more = side_by_side(points, answers, first.measure, first.task_metrics.reference, _beside(runs, names))
+    files = RunFolder(
+        run=_run_record(runs, names, [*_reference_note(runs), *notes, *more], command),
+        config="".join(f"# {run.label}\n{run.files.config}---\n" for run in runs),
+        points=points,
+        metrics=Metrics(tasks={first.measure.task: metrics}),
+        costs=_costs(runs, names),
+        generations=answers,
+    )
+    write_run_folder(out, files)
 
 
 def _check_target(out: Path) -> None:
     """Make the folder; UsageError unless it is new, empty or an earlier comparison."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()) and "compared" not in json.loads((out / "run.json").read_text(encoding="utf-8")):
-            raise UsageError(f"{out} holds something else than a comparison: choose another folder with --out")
-    except FileNotFoundError:
-        raise UsageError(f"{out} holds something else than a comparison: choose another folder with --out") from None
+        taken = any(out.iterdir())
     except OSError as error:
         raise UsageError(f"{out}: cannot write there ({error.strerror}): choose another folder with --out") from None
+    try:
+        mine = not taken or "compared" in read_json(out / "run.json")
+    except UsageError:
+        mine = False
+    if not mine:
+        raise UsageError(f"{out} holds something else than a comparison: choose another folder with --out")
 
 
 def _reference_note(runs: list[Finished]) -> list[str]:
@@ -181,14 +194,10 @@ def _names(runs: list[Finished]) -> tuple[dict[tuple[str, str], str], list[str]]
     return {(label, method): method if times[method] == 1 else f"{method}@{label}" for label, method in kept}, notes
 
 
-def _merged(
-    runs: list[Finished], names: Mapping[tuple[str, str], str]
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any], dict[str, Any]]:
-    """Return points, answers, costs and choices of all runs under their new names; the first run's reference stays."""
+def _merged(runs: list[Finished], names: Mapping[tuple[str, str], str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return points and answers of all runs under their new names; the first run's reference and oracle stay."""
     points: list[pd.DataFrame] = []
     answers: list[pd.DataFrame] = []
-    costs: dict[str, Any] = {}
-    chosen: dict[str, Any] = {}
     for i, run in enumerate(runs):
         renamed = {method: name for (label, method), name in names.items() if label == run.label}
         if i == 0:
@@ -196,56 +205,69 @@ def _merged(
         for table, parts in ((run.files.points, points), (run.answers, answers)):
             own = table[table["method"].isin(renamed)]
             parts.append(own.assign(method=own["method"].map(renamed)))
-        for method, name in renamed.items():
-            if method in run.task_metrics["methods"]:
-                costs[name] = run.files.costs.get("methods", {}).get(method, {})
-                chosen[name] = run.task_metrics["methods"][method].get("chosen", {})
-    return pd.concat(points, ignore_index=True), pd.concat(answers, ignore_index=True), costs, chosen
+    return pd.concat(points, ignore_index=True), pd.concat(answers, ignore_index=True)
 
 
-def _run_json(
+def _beside(runs: list[Finished], names: Mapping[tuple[str, str], str]) -> Beside:
+    """Return what validation chose for every method, and after how many evaluations."""
+    metrics = {name: _of(runs, label).task_metrics.methods[method] for (label, method), name in names.items()}
+    return Beside(
+        chosen={name: found.chosen for name, found in metrics.items()},
+        evaluations={name: found.validation_evaluations for name, found in metrics.items()},
+    )
+
+
+def _costs(runs: list[Finished], names: Mapping[tuple[str, str], str]) -> Costs:
+    """Return what every method cost in its own run, where that run says so."""
+    costs = {name: _of(runs, label).files.costs.methods.get(method) for (label, method), name in names.items()}
+    return Costs(methods={name: cost for name, cost in costs.items() if cost is not None})
+
+
+def _run_record(
     runs: list[Finished], names: Mapping[tuple[str, str], str], notes: list[str], command: str
-) -> dict[str, Any]:
-    first = runs[0].files.run
-    methods = [name for (label, method), name in names.items() if method in _of(runs, label).files.run["methods"]]
-    missing = [{**item, "what": f"{run.label}: {item['what']}"} for run in runs for item in run.files.run["missing"]]
-    counts = [run.files.run["counts"] for run in runs]
-    listing = " and ".join(run.label for run in runs)
-    return {
-        **{
-            key: first.get(key)
-            for key in ("schema_version", "peo_bench", "task", "task_version", "licence", "objectives")
-        },
-        "command": command,
-        "suite": "comparison",
-        "title": f"Comparison of {listing}",
-        "model": ", ".join(dict.fromkeys(str(run.files.run.get("model")) for run in runs)),
-        "methods": methods,
-        "controls": [name for name in names.values() if name not in methods],
-        "external": [],
-        "seeds": sorted({seed for run in runs for seed in run.files.run["seeds"]}),
-        "status": "incomplete" if missing else "complete",
-        "counts": {key: sum(count[key] for count in counts) for key in counts[0]},
-        "missing": missing,
-        "underpowered": first.get("underpowered", False),
-        "limited": first.get("limited"),
-        "notes": [*notes, *dict.fromkeys(f"{run.label}: {note}" for run in runs for note in run.files.run["notes"])],
-        "packages": first.get("packages", {}),
-        "hardware": first.get("hardware", {}),
-        "stages": {},
-        "job_seconds": {},
-        "measure": runs[0].measure.to_json(),
-        "compared": [
-            {
-                "label": run.label,
-                "folder": str(run.folder),
-                "command": run.files.run.get("command"),
-                "config_sha256": run.config_digest,
-            }
+) -> RunRecord:
+    first, every = runs[0].files.run, [run.files.run for run in runs]
+    methods = tuple(name for (label, method), name in names.items() if method in _of(runs, label).files.run.methods)
+    missing = [
+        item.model_copy(update={"what": f"{run.label}: {item.what}"}) for run in runs for item in run.files.run.missing
+    ]
+    counts = [run.counts for run in every]
+    own_notes = dict.fromkeys(f"{run.label}: {note}" for run in runs for note in run.files.run.notes)
+    return RunRecord(
+        peo_bench=first.peo_bench,
+        command=command,
+        suite="comparison",
+        title=f"Comparison of {' and '.join(run.label for run in runs)}",
+        model=", ".join(dict.fromkeys(run.model for run in every)),
+        task=first.task,
+        task_version=first.task_version,
+        licence=first.licence,
+        methods=methods,
+        controls=tuple(name for name in names.values() if name not in methods),
+        seeds=tuple(sorted({seed for run in every for seed in run.seeds})),
+        objectives=first.objectives,
+        status="incomplete" if missing else "complete",
+        counts=Counts(**{key: sum(getattr(count, key) for count in counts) for key in Counts.model_fields}),
+        missing=tuple(missing),
+        underpowered=first.underpowered,
+        limited=first.limited,
+        notes=(*notes, *own_notes),
+        packages=first.packages,
+        hardware=first.hardware,
+        stages={},
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        job_seconds={},
+        measure=runs[0].measure,
+        compared=tuple(
+            ComparedRun(
+                label=run.label,
+                folder=str(run.folder),
+                command=run.files.run.command,
+                config_sha256=run.config_digest,
+            )
             for run in runs
-        ],
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+        ),
+    )
 
 
 def _of(runs: list[Finished], label: str) -> Finished:

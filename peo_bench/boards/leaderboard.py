@@ -11,50 +11,53 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pandas as pd
 
+from peo_bench import __version__
 from peo_bench.boards.compare import Finished, read_finished, side_by_side
 from peo_bench.core.preference import Preference
+from peo_bench.boards.records import BoardRecord, BoardRow, RowProvenance, RowValues
 from peo_bench.errors import UsageError, unknown
-from peo_bench.files.atomic import finite, replacing, write_json
+from peo_bench.files.atomic import replacing, write_json
 from peo_bench.files.digest import digest
 from peo_bench.files.inside import inside
+from peo_bench.files.json_types import Json
 from peo_bench.registry import check_name
+from peo_bench.results.costs_records import BuildCost, Costs, MethodCost
 from peo_bench.results.folder import RunFolder
 from peo_bench.results.measure import Measure, identity_of
-from peo_bench.results.operating_points import point_row, point_table
+from peo_bench.results.metrics_records import Metrics, ReferenceUnits
+from peo_bench.results.operating_points import Row, point_row, point_table
+from peo_bench.results.record import from_json, read_record
+from peo_bench.results.records import Counts, ObjectiveRecord, RunRecord
 
-SCHEMA = 1
 TOLERANCE = 1e-9
 """Relative difference below which a recomputed number counts as equal: other builds of numpy round otherwise."""
-VALUES = (
-    *("hypervolume", "steered_utility", "expected_utility", "n_nondominated", "n_points", "n_beyond_reference"),
-    *("spacing", "steerability", "kl_mean", "kl_bound_mean", "length_mean"),
-)
-"""What a row states: indicators that do not depend on the other rows."""
-COSTS = (
-    *("train_units", "pairs_trained", "tokens_generated", "scorer_calls", "validation_evaluations"),
-    *("decode_factor", "scorer_calls_per_answer"),
-)
 
 
 @dataclass(frozen=True)
 class Board:
-    """One leaderboard: its folder, how its rows were measured, the units of utilities, and the rows."""
+    """One leaderboard: its folder, how its rows were measured, the units of utilities, and the rows as stored."""
 
     folder: Path
     measure: Measure
-    first: dict[str, Any]
-    rows: list[dict[str, Any]]
+    first: ReferenceUnits
+    stored: tuple[Json, ...]
 
-    def scores(self, row: Mapping[str, Any]) -> pd.DataFrame:
+    @cached_property
+    def rows(self) -> list[BoardRow]:
+        """The rows; UsageError where one is damaged."""
+        return [from_json(BoardRow, row, self.folder / "board.json") for row in self.stored]
+
+    def scores(self, row: BoardRow) -> pd.DataFrame:
         """Return the scores by prompt behind a row."""
-        return pd.read_parquet(_scores_file(self.folder, row["id"]))
+        return pd.read_parquet(_scores_file(self.folder, row.id))
 
 
 def boards(root: Path) -> list[Board]:
@@ -69,11 +72,12 @@ def add_run(root: Path, run_folder: Path, methods: Iterable[str] | None) -> tupl
     methods and for runs on limited data.
     """
     run = read_finished(run_folder)
-    if run.files.run.get("limited"):
-        raise UsageError(f"{run_folder} was limited to {run.files.run['limited']}: a leaderboard takes whole runs")
-    if "compared" in run.files.run:
+    about = run.files.run
+    if about.limited:
+        raise UsageError(f"{run_folder} was limited to {about.limited}: a leaderboard takes whole runs")
+    if about.compared is not None:
         raise UsageError(f"{run_folder} is a comparison: add the runs that it compares")
-    wanted = list(methods) if methods else [m for m in run.files.run["methods"] if m in run.methods]
+    wanted = list(methods) if methods else [m for m in about.methods if m in run.methods]
     for method in wanted:
         if method not in run.methods:
             raise unknown(f"complete method in {run_folder}", method, run.methods)
@@ -82,14 +86,13 @@ def add_run(root: Path, run_folder: Path, methods: Iterable[str] | None) -> tupl
     if (folder / "board.json").exists():
         board = _read(folder)
     else:
-        first = {key: run.task_metrics[key] for key in ("units", "reference_units")}
-        board = Board(folder, run.measure, first, [])
+        board = Board(folder, run.measure, run.task_metrics.reference, ())
     added = [_row(board, run, method) for method in wanted]
-    ids = {row["id"] for row in added}
-    rows = [row for row in board.rows if row["id"] not in ids] + added
-    board = Board(folder, board.measure, board.first, sorted(rows, key=lambda row: row["id"]))
+    ids = {row.id for row in added}
+    rows = sorted([*(row for row in board.rows if row.id not in ids), *added], key=lambda row: row.id)
+    board = Board(folder, board.measure, board.first, tuple(row.to_json() for row in rows))
     _write(board)
-    return board, [row["id"] for row in added]
+    return board, [row.id for row in added]
 
 
 def verify(root: Path) -> list[str]:
@@ -103,13 +106,13 @@ def verify(root: Path) -> list[str]:
         name = board.folder.name
         if name != board.measure.name:
             problems.append(f"{name}: the folder should be called {board.measure.name}")
-        ids = [str(row.get("id")) if isinstance(row, dict) else str(row) for row in board.rows]
+        ids = [str(row.get("id")) if isinstance(row, dict) else str(row) for row in board.stored]
         problems += [
             f"{name}: row {id_}: occurs {ids.count(id_)} times" for id_ in sorted(set(ids)) if ids.count(id_) > 1
         ]
         stray = {path.stem for path in (board.folder / "scores").glob("*")} - set(ids)
         problems += [f"{name}/scores/{id_}.parquet: belongs to no row" for id_ in sorted(stray)]
-        for id_, row in zip(ids, board.rows, strict=True):
+        for id_, row in zip(ids, board.stored, strict=True):
             try:
                 found = _row_problems(board, row)
             except (LookupError, TypeError, ValueError, AttributeError, OSError, UsageError) as error:
@@ -118,30 +121,29 @@ def verify(root: Path) -> list[str]:
     return problems
 
 
-def _row_problems(board: Board, row: Mapping[str, Any]) -> list[str]:
-    path = _scores_file(board.folder, row["id"])
+def _row_problems(board: Board, stored: Json) -> list[str]:
+    row, measure = from_json(BoardRow, stored, board.folder / "board.json"), board.measure
+    path = _scores_file(board.folder, row.id)
     if not path.exists():
         return [f"scores/{path.name} is missing"]
-    if _sha256(path) != row["scores_sha256"]:
+    if _sha256(path) != row.scores_sha256:
         return [f"scores/{path.name} was changed (SHA-256)"]
     scores = pd.read_parquet(path)
-    measure = board.measure.to_json()
-    expected = len(row["seeds"]) * len(measure["preferences"]) * measure["prompts"]["n"]
+    expected = len(row.seeds) * len(measure.preferences) * measure.prompts.n
     if len(scores) != expected or scores.duplicated(["seed", "preference", "prompt_id"]).any():
         return [f"{len(scores)} scores, {expected} different ones were expected"]
-    derived = {
-        "id": _row_id(row),
-        "method": scores["method"].unique().tolist(),
-        "seeds": sorted(int(seed) for seed in scores["seed"].unique()),
-        "n_prompts": measure["prompts"]["n"],
-        "values": _values(board, scores),
-        "row_sha256": _row_sha256(row),
+    pairs: dict[str, tuple[Json, Json]] = {
+        "id": (row.id, _row_id(row.method, row.seeds, row.provenance)),
+        "method": ([row.method], scores["method"].unique().tolist()),
+        "seeds": (list(row.seeds), sorted(int(seed) for seed in scores["seed"].unique())),
+        "n_prompts": (row.n_prompts, measure.prompts.n),
+        "values": (row.values.to_json(), _values(board, scores).to_json()),
+        "row_sha256": (row.row_sha256, _row_sha256(stored)),
+        "provenance.scorers": (_lists(row.provenance.scorers), _lists(measure.scorers)),
+        "provenance.judges": (dict(row.provenance.judges), dict(measure.judges)),
     }
-    stated = {**row, "method": [row["method"]]}
-    problems = [line for key, value in derived.items() for line in _unequal(stated[key], value, key)]
-    for key in ("scorers", "judges"):
-        problems += _unequal(row["provenance"][key], measure[key], f"provenance.{key}")
-    if identity_of(scores["prompt_id"]) != measure["prompts"]:
+    problems = [line for key, (stated, derived) in pairs.items() for line in _unequal(stated, derived, key)]
+    if identity_of(scores["prompt_id"]) != measure.prompts:
         problems.append("the scores are of other prompts")
     return problems
 
@@ -149,56 +151,94 @@ def _row_problems(board: Board, row: Mapping[str, Any]) -> list[str]:
 def as_run_folder(board: Board) -> RunFolder:
     """Return the board as a finished run's files, its rows as methods, for everything that shows one."""
     names = row_names(board)
-    answers = pd.concat([board.scores(row).assign(method=names[row["id"]]) for row in board.rows], ignore_index=True)
+    answers = pd.concat([board.scores(row).assign(method=names[row.id]) for row in board.rows], ignore_index=True)
     points = _points(board.measure, answers)
-    metrics, notes = side_by_side(points, answers, board.measure, board.first, {})
-    seeds = sorted({seed for row in board.rows for seed in row["seeds"]})
-    run = {
-        "schema_version": 1,
-        "task": board.measure.task,
-        "title": f"Leaderboard {board.measure.name}",
-        "methods": [names[row["id"]] for row in board.rows],
-        "controls": [],
-        "seeds": seeds,
-        "objectives": [{"name": o.name, "column": o.column, "maximise": o.maximise} for o in board.measure.objectives],
-        "status": "complete",
-        "notes": notes,
-    }
-    costs = {"methods": {names[row["id"]]: row["costs"] for row in board.rows}}
-    tables = {"schema_version": 1, "tasks": {board.measure.task: finite(metrics)}}
-    return RunFolder(run, "", points, tables, costs, None)
+    metrics, notes = side_by_side(points, answers, board.measure, board.first)
+    measure, abouts = board.measure, [row.provenance for row in board.rows]
+    run = RunRecord(
+        peo_bench=__version__,
+        command=f"peo-bench leaderboard show --dir {board.folder.parent}",
+        suite="leaderboard",
+        title=f"Leaderboard {measure.name}",
+        model=", ".join(dict.fromkeys(row.model for row in board.rows)),
+        task=measure.task,
+        task_version=measure.version,
+        licence=", ".join(dict.fromkeys(about.licence for about in abouts)),
+        methods=tuple(names[row.id] for row in board.rows),
+        controls=(),
+        seeds=tuple(sorted({seed for row in board.rows for seed in row.seeds})),
+        objectives=tuple(
+            ObjectiveRecord(name=o.name, column=o.column, maximise=o.maximise) for o in measure.objectives
+        ),
+        status="complete",
+        counts=Counts(expected=len(points), ok=len(points), missing=0),
+        missing=(),
+        underpowered=False,
+        limited=None,
+        notes=tuple(notes),
+        packages={},
+        hardware=None,
+        stages={},
+        finished=max(about.finished for about in abouts),
+        job_seconds={},
+        measure=measure,
+    )
+    untold = dict.fromkeys(set(MethodCost.model_fields) - set(BuildCost.model_fields))
+    costs = Costs(methods={names[row.id]: MethodCost(**dict(row.costs), **untold) for row in board.rows})
+    return RunFolder(run, "", points, Metrics(tasks={measure.task: metrics}), costs)
 
 
 def row_names(board: Board) -> dict[str, str]:
     """Return by row id the shortest name that tells it apart: the method, with the row's digest where need be."""
-    methods = [row["method"] for row in board.rows]
+    methods = [row.method for row in board.rows]
     return {
-        row["id"]: row["method"] if methods.count(row["method"]) == 1 else f"{row['method']}@{row['id'][-8:]}"
-        for row in board.rows
+        row.id: row.method if methods.count(row.method) == 1 else f"{row.method}@{row.id[-8:]}" for row in board.rows
     }
 
 
-def _row(board: Board, run: Finished, method: str) -> dict[str, Any]:
+def _row(board: Board, run: Finished, method: str) -> BoardRow:
     """Write the scores of one method and return its row."""
     differing = board.measure.differences(run.measure)
     if differing:
         raise UsageError(f"{run.folder} does not fit {board.folder}: {'; '.join(differing)}")
-    about = run.files.run
-    row: dict[str, Any] = {
-        "method": method,
-        "model": about["model"],
-        "seeds": sorted(about["seeds"]),
-        "n_prompts": run.measure.prompts["n"],
-        "settings": run.task_metrics["methods"][method].get("chosen", {}),
-        "costs": {key: run.files.costs["methods"][method].get(key) for key in COSTS},
-        "provenance": {
-            "config_sha256": run.config_digest,
-            **{key: about.get(key) for key in ("peo_bench", "command", "suite", "packages", "licence", "finished")},
-            "scorers": dict(run.measure.scorers),
-            "judges": dict(run.measure.judges),
-        },
-    }
-    row["id"] = _row_id(row)
+    about, cost = run.files.run, run.files.costs.methods.get(method)
+    if cost is None:
+        raise UsageError(f"{run.folder / 'costs.json'}: key 'methods.{method}': it is missing: repeat the run")
+    provenance = RowProvenance(
+        config_sha256=run.config_digest,
+        peo_bench=about.peo_bench,
+        command=about.command,
+        suite=about.suite,
+        packages=about.packages,
+        licence=about.licence,
+        finished=about.finished,
+        scorers=run.measure.scorers,
+        judges=run.measure.judges,
+    )
+    seeds = tuple(sorted(about.seeds))
+    id_, scores = _row_id(method, seeds, provenance), _scores(run, method)
+    path = _scores_file(board.folder, id_)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as scratch:
+        scores.to_parquet(scratch, index=False, compression="zstd")
+    row = BoardRow(
+        method=method,
+        model=about.model,
+        seeds=seeds,
+        n_prompts=run.measure.prompts.n,
+        settings=run.task_metrics.methods[method].chosen,
+        costs=BuildCost(**{key: getattr(cost, key) for key in BuildCost.model_fields}),
+        provenance=provenance,
+        id=id_,
+        scores_sha256=_sha256(path),
+        values=_values(board, scores),
+        row_sha256="",
+    )
+    return row.model_copy(update={"row_sha256": _row_sha256(row.to_json())})
+
+
+def _scores(run: Finished, method: str) -> pd.DataFrame:
+    """Return the scores by prompt of one method, with what it offered for each preference."""
     answers = run.answers
     own = answers[(answers["method"] == method) & (answers["split"] == "test") & answers["preference"].notna()]
     projected = run.files.points[(run.files.points["method"] == method) & (run.files.points["split"] == "test")]
@@ -208,24 +248,16 @@ def _row(board: Board, run: Finished, method: str) -> dict[str, Any]:
     columns = ["method", "seed", "preference", "spec_key", "prompt_id", "split", "length", "kl", *run.measure.columns]
     if "kl_bound" in own and own["kl_bound"].notna().any():
         columns.append("kl_bound")
-    scores = own[columns].merge(keys, on=["seed", "preference"], validate="many_to_one")
-    path = _scores_file(board.folder, row["id"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as scratch:
-        scores.to_parquet(scratch, index=False, compression="zstd")
-    row |= {"scores_sha256": _sha256(path), "values": _values(board, scores)}
-    return row | {"row_sha256": _row_sha256(row)}
+    return own[columns].merge(keys, on=["seed", "preference"], validate="many_to_one")
 
 
-def _values(board: Board, scores: pd.DataFrame) -> dict[str, Any]:
+def _values(board: Board, scores: pd.DataFrame) -> RowValues:
     """Compute what a row states from its scores alone."""
-    metrics, _ = side_by_side(_points(board.measure, scores), scores, board.measure, board.first, {})
+    metrics, _ = side_by_side(_points(board.measure, scores), scores, board.measure, board.first)
     method = scores["method"].iloc[0]
-    if method not in metrics["methods"]:
+    if method not in metrics.methods:
         raise UsageError(f"{board.folder}: the scores of {method} do not cover every preference")
-    found = metrics["methods"][method]
-    values: dict[str, Any] = finite({key: found[key] for key in VALUES if key in found})
-    return json.loads(json.dumps(values))  # type: ignore[no-any-return] # as read back: tuples are lists
+    return RowValues(**{key: getattr(metrics.methods[method], key) for key in RowValues.model_fields})
 
 
 def _points(measure: Measure, answers: pd.DataFrame) -> pd.DataFrame:
@@ -234,7 +266,7 @@ def _points(measure: Measure, answers: pd.DataFrame) -> pd.DataFrame:
     keys = ["method", "seed", "preference", "projected", "spec_key"]
     for group, table in answers.groupby(keys, sort=False):
         method, seed, asked, projected, key = cast(tuple[str, int, float, float, str], group)
-        identity = {
+        identity: Row = {
             **{"task": measure.task, "split": "test", "method": method, "seed": seed, "grid": "asked", "spec_key": key},
         }
         for what, weight in (("preference", asked), ("projected", projected)):
@@ -248,17 +280,21 @@ def _scores_file(folder: Path, row_id: str) -> Path:
     return inside(inside(folder, "scores"), f"{row_id}.parquet")
 
 
-def _row_sha256(row: Mapping[str, Any]) -> str:
+def _lists(scorers: Mapping[str, Sequence[str]]) -> Json:
+    return {column: list(by) for column, by in scorers.items()}
+
+
+def _row_sha256(row: Json) -> str:
     """Return the digest of everything else in the row: it covers what scores cannot prove, such as costs."""
-    content = {key: value for key, value in row.items() if key != "row_sha256"}
+    content = {key: value for key, value in row.items() if key != "row_sha256"} if isinstance(row, dict) else row
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _row_id(row: Mapping[str, Any]) -> str:
-    return f"{row['method']}-{digest([row['method'], row['seeds'], row['provenance']['config_sha256']])[:8]}"
+def _row_id(method: str, seeds: Sequence[int], provenance: RowProvenance) -> str:
+    return f"{method}-{digest([method, list(seeds), provenance.config_sha256])[:8]}"
 
 
-def _unequal(stated: Any, computed: Any, key: str) -> list[str]:
+def _unequal(stated: Json, computed: Json, key: str) -> list[str]:
     """Say where two JSON values differ by more than rounding."""
     if isinstance(stated, dict) and isinstance(computed, dict) and stated.keys() == computed.keys():
         return [line for name in stated for line in _unequal(stated[name], computed[name], f"{key}.{name}".strip("."))]
@@ -266,31 +302,26 @@ def _unequal(stated: Any, computed: Any, key: str) -> list[str]:
         return [
             line for i, pair in enumerate(zip(stated, computed, strict=True)) for line in _unequal(*pair, f"{key}[{i}]")
         ]
-    numbers = all(isinstance(value, int | float) for value in (stated, computed))
-    same = math.isclose(stated, computed, rel_tol=TOLERANCE, abs_tol=TOLERANCE) if numbers else stated == computed
+    if isinstance(stated, int | float) and isinstance(computed, int | float):
+        same = math.isclose(stated, computed, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    else:
+        same = stated == computed
     return [] if same else [f"{key} is {stated}, the scores give {computed}"]
 
 
 def _read(folder: Path) -> Board:
     path = folder / "board.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema_version"] != SCHEMA:
-            raise UsageError(f"{path}: schema_version {content['schema_version']}, this version reads {SCHEMA}")
-        return Board(folder, Measure.from_json(content["measure"]), content["units"], content["rows"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: is no leaderboard ({type(error).__name__}: {error}): restore it") from None
+        content = read_record(path, BoardRecord)
+    except (OSError, UsageError) as error:
+        raise UsageError(f"{path}: is no leaderboard ({error}): restore it") from None
+    return Board(folder, content.measure, content.units, content.rows)
 
 
 def _write(board: Board) -> None:
-    content = {
-        "schema_version": SCHEMA,
-        "measure": board.measure.to_json(),
-        "units": board.first,
-        "rows": board.rows,
-    }
-    write_json(board.folder / "board.json", content)
-    kept = {row["id"] for row in board.rows}
+    content = BoardRecord(measure=board.measure, units=board.first, rows=board.stored)
+    write_json(board.folder / "board.json", content.to_json())
+    kept = {row.id for row in board.rows}
     for path in (board.folder / "scores").glob("*.parquet"):
         if path.stem not in kept:
             path.unlink()

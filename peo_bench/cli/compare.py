@@ -24,20 +24,21 @@ def compare(
     from peo_bench.boards.compare import compare_runs
     from peo_bench.files.digest import digest
     from peo_bench.report.build import build_report
+    from peo_bench.report.contents import task_views
+    from peo_bench.results.folder import read_run_folder
 
     folder = out or Path("runs") / f"compare-{digest([str(run.resolve()) for run in runs])[:8]}"
     with received(*runs):
         compare_runs(runs, folder, shlex.join(["peo-bench", *sys.argv[1:]]))
         report = build_report(folder)
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"][run["task"]]
+    files = read_run_folder(folder)
+    run, metrics = files.run, files.metrics.tasks[files.run.task]
     if as_json:
-        typer.echo(json.dumps({"run": run, "metrics": metrics}, indent=2))
+        typer.echo(json.dumps({"run": run.to_json(), "metrics": metrics.to_json()}, indent=2))
         return
     screen = console()
-    screen.print(result_table(metrics, run["methods"]))
-    verdict = json.loads((folder / "report.json").read_text(encoding="utf-8"))["tasks"][run["task"]]["verdict"]
-    screen.print(verdict["headline"], highlight=False)
-    for note in run["notes"]:
+    screen.print(result_table(metrics, run.methods))
+    screen.print(task_views(files)[0].verdict.headline, highlight=False)
+    for note in run.notes:
         screen.print(f"note: {note}", highlight=False, markup=False)
     screen.print(f"report: {report}", highlight=False, soft_wrap=True)

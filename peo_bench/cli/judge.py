@@ -90,9 +90,11 @@ def _share(value: float | None) -> str:
 
 
 def _table(found: dict[str, Any]) -> Table:
+    from peo_bench.results.judge_records import JudgeCard
+
     table = Table("judge", *CARD, "95 % interval", "with each annotator", "people with each other", "pairs")
     for name, entry in found.items():
         more = [_share(entry.get(key)) for key in ("agreement_annotators", "people")]
         interval = f"[{entry['ci_low']:.1%}, {entry['ci_high']:.1%}]" if "ci_low" in entry else "-"
-        table.add_row(escape(name), *card_row(entry), interval, *more, str(entry.get("n_pairs", 0)))
+        table.add_row(escape(name), *card_row(JudgeCard(**entry)), interval, *more, str(entry.get("n_pairs", 0)))
     return table

@@ -48,7 +48,10 @@ def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Jso
     found = _boards(dir_)
     others = published_tables() if published else []
     if as_json:
-        content = {board.measure.name: {"measure": board.measure.to_json(), "rows": board.rows} for board in found}
+        content = {
+            board.measure.name: {"measure": board.measure.to_json(), "rows": [row.to_json() for row in board.rows]}
+            for board in found
+        }
         typer.echo(json.dumps({"leaderboards": content, "published": [t.model_dump() for t in others]}, indent=2))
         return
     screen = console()

@@ -25,6 +25,8 @@ from peo_bench.process import Terminated, heeding_sigterm
 from peo_bench.runs.request import MaxUsd, RunRequest
 
 if TYPE_CHECKING:
+    from peo_bench.results.judge_records import JudgeCard, JudgeMetrics, OverallWinRate
+    from peo_bench.results.metrics_records import EstimateRecord, TaskMetrics
     from peo_bench.runs.config import RunConfig
 
 P = ParamSpec("P")
@@ -93,7 +95,7 @@ def run(
     if result.judging.metrics:
         screen.print(judge_table(result.judging.metrics))
     for item in result.missing:
-        screen.print(f"[red]missing[/red] {escape(item['what'])}: {escape(item['reason'])}", highlight=False)
+        screen.print(f"[red]missing[/red] {escape(item.what)}: {escape(item.reason)}", highlight=False)
     screen.print(f"report: {report}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if result.complete else 5 if result.judging.budget_reached else 3)
 
@@ -145,34 +147,34 @@ def default_workers() -> int:
     return 1 if torch.cuda.is_available() else max(1, min(4, os.cpu_count() or 1))
 
 
-def result_table(metrics: dict[str, Any], methods: Sequence[str]) -> Table:
+def result_table(metrics: TaskMetrics, methods: Sequence[str]) -> Table:
     """Return the table that `run` and `compare` print; what is not among `methods` is a control."""
-    unit = "sd²" if metrics["hypervolume_units"] == "reference" else "raw"
+    unit = "sd²" if metrics.hypervolume_units == "reference" else "raw"
     titles = ("steered utility", f"hypervolume ({unit})", "mean KL (nats)", "length", "validation evals")
     table = Table("method", "rank", *titles)
-    for method, values in metrics["methods"].items():
-        rank = values["rank"]
+    for method, values in metrics.methods.items():
+        rank, bound = values.rank, values.kl_bound_mean
+        evaluations = values.validation_evaluations
         table.add_row(
             escape(method) if method in methods else f"[dim]{escape(method)} (control)[/dim]",
-            str(rank["best"]) if rank["best"] == rank["worst"] else f"{rank['best']}-{rank['worst']}",
-            _interval(values["steered_utility"]),
-            _interval(values["hypervolume"]),
-            f"≤ {values['kl_bound_mean']:.2f}" if "kl_bound_mean" in values else f"{values['kl_mean']:.2f}",
-            f"{values['length_mean']:.1f}",
-            str(values["validation_evaluations"]),
+            str(rank.best) if rank.best == rank.worst else f"{rank.best}-{rank.worst}",
+            _interval(values.steered_utility),
+            _interval(values.hypervolume),
+            _fixed(values.kl_mean, 2) if bound is None else f"≤ {_fixed(bound, 2)}",
+            _fixed(values.length_mean, 1),
+            "-" if evaluations is None else str(evaluations),
         )
     return table
 
 
-def judge_table(judges: Mapping[str, Any]) -> Table:
+def judge_table(judges: Mapping[str, JudgeMetrics]) -> Table:
     """Return every judge's card and, under it, its win rates against the reference policy over all preferences."""
     table = Table("judge", "objective", "win rate against the reference policy (%)", *CARD)
     for name, judge in judges.items():
-        shown = card_row(judge["card"])
-        for entry in judge["overall"]:
-            if entry["b"] == "reference":
-                rate = f"{escape(entry['a'])} {_percent(entry)}"
-                table.add_row(escape(name), entry["objective"], rate, *shown)
+        shown = card_row(judge.card)
+        for entry in judge.overall:
+            if entry.b == "reference":
+                table.add_row(escape(name), entry.objective, f"{escape(entry.a)} {_percent(entry)}", *shown)
                 name, shown = "", [""] * len(CARD)
     return table
 
@@ -181,23 +183,28 @@ CARD = ("position consistency", "parse failures", "ties", "calls", "USD", "agree
 """Titles of a judge's card."""
 
 
-def card_row(card: Mapping[str, Any]) -> list[str]:
+def card_row(card: JudgeCard) -> list[str]:
     """Return a judge's card as cells under `CARD`."""
-    share = {key: "-" if card.get(key) is None else f"{card[key]:.1%}" for key in ("position_consistency", "agreement")}
-    usd = "unknown" if card["usd"] is None else f"{card['usd']:.4f}"
-    counts = [str(card[key]) for key in ("parse_failures", "ties", "n_calls")]
-    return [share["position_consistency"], *counts, usd, share["agreement"]]
+    consistency, agreement = (
+        "-" if share is None else f"{share:.1%}" for share in (card.position_consistency, card.agreement)
+    )
+    usd = "unknown" if card.usd is None else f"{card.usd:.4f}"
+    return [consistency, *map(str, (card.parse_failures, card.ties, card.n_calls)), usd, agreement]
 
 
-def _percent(entry: Mapping[str, Any]) -> str:
-    if entry["win_rate"] is None:
+def _percent(entry: OverallWinRate) -> str:
+    if entry.win_rate is None:
         return "no verdicts"
-    bounds = [entry["ci_low"], entry["ci_high"]]
-    return f"{entry['win_rate']:.1f} " + ("" if None in bounds else f"[{bounds[0]:.1f}, {bounds[1]:.1f}]")
+    low, high = entry.ci_low, entry.ci_high
+    return f"{entry.win_rate:.1f} " + ("" if low is None or high is None else f"[{low:.1f}, {high:.1f}]")
 
 
-def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.3f} [{estimate['ci_low']:.3f}, {estimate['ci_high']:.3f}]"
+def _interval(estimate: EstimateRecord) -> str:
+    return f"{_fixed(estimate.value, 3)} [{_fixed(estimate.ci_low, 3)}, {_fixed(estimate.ci_high, 3)}]"
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _config(request: RunRequest) -> RunConfig:

@@ -34,7 +34,7 @@ def _watch_live(run: Path, screen: Console) -> None:
         while is_running(run):
             state = read_progress(run)
             if state is not None:
-                live.update(escape("\n  ".join([headline(state), *running(state, time.time())])), refresh=True)
+                live.update(escape("\n  ".join([headline(state), *running(state.running, time.time())])), refresh=True)
             time.sleep(PERIOD)
 
 
@@ -47,7 +47,7 @@ def _watch_lines(run: Path, screen: Console) -> None:
             line = headline(state)
             due = time.monotonic() - told >= LINES_EVERY
             if line != shown or due:
-                for text in (line, *(f"  {job}" for job in running(state, time.time()))):
+                for text in (line, *(f"  {job}" for job in running(state.running, time.time()))):
                     screen.print(text, highlight=False, markup=False, soft_wrap=True)
                 shown, told = line, time.monotonic()
         time.sleep(PERIOD)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict
 
 from peo_bench.boards.leaderboard import Board, as_run_folder, row_names
+from peo_bench.boards.records import BoardRow
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_text
 from peo_bench.report import contents, figures, svg
@@ -76,23 +77,23 @@ def _section(board: Board) -> dict[str, Any]:
     scorers = "; ".join(f"{column} by {', '.join(by)}" for column, by in measure.scorers.items())
     return {
         "name": measure.name,
-        "about": f"{measure.prompts['n']} prompts, {len(measure.preferences)} preferences; {scorers}.",
+        "about": f"{measure.prompts.n} prompts, {len(measure.preferences)} preferences; {scorers}.",
         "headline": view.verdict.headline,
-        "notes": [*view.verdict.details, *folder.run["notes"]],
+        "notes": [*view.verdict.details, *folder.run.notes],
         "legend": [(method_name(method), swatch) for method, swatch in swatches.items()],
         "figure": Markup(svg.front_svg(view, styles, figures.front_geometry(view), contents.describe(view))),
         "swatches": swatches,
         "scoreboard": scoreboard(view),
-        "provenance": [(names[row["id"]], _provenance(row)) for row in board.rows],
+        "provenance": [(names[row.id], _provenance(row)) for row in board.rows],
     }
 
 
-def _provenance(row: dict[str, Any]) -> str:
-    about = row["provenance"]
-    seeds = ", ".join(map(str, row["seeds"]))
-    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
+def _provenance(row: BoardRow) -> str:
+    about = row.provenance
+    seeds = ", ".join(map(str, row.seeds))
+    packages = ", ".join(f"{name} {version}" for name, version in about.packages.items())
     return (
-        f"{row['model']}, seeds {seeds}, {row['n_prompts']} prompts; {about['command']}; configuration "
-        f"{about['config_sha256'][:12]}, peo-bench {about['peo_bench']}, {packages}; {about['finished']}; "
-        f"data: {about['licence']}"
+        f"{row.model}, seeds {seeds}, {row.n_prompts} prompts; {about.command}; configuration "
+        f"{about.config_sha256[:12]}, peo-bench {about.peo_bench}, {packages}; {about.finished}; "
+        f"data: {about.licence}"
     )

@@ -17,13 +17,14 @@ from markupsafe import Markup
 from peo_bench.files.atomic import finite, write_json, write_text
 from peo_bench.kill_points import kill_point
 from peo_bench.report import contents, figures, findings
+from peo_bench.report.contents import Json
 from peo_bench.report.glossary import GLOSSARY
 from peo_bench.report.provenance import provenance
 from peo_bench.report.sections import page_data, prepared, section
 from peo_bench.report.texts import embed_texts
 from peo_bench.report.wording import markdown_fence, markdown_text, method_name
 from peo_bench.resources import resource_dir
-from peo_bench.results.folder import Json, RunFolder, read_run_folder
+from peo_bench.results.folder import RunFolder, read_run_folder
 
 REPORT_SCHEMA_VERSION = 1
 SCRIPTS = ("tables.js", "report.js", "explore.js")
@@ -84,17 +85,16 @@ def content_security_policy(scripts: list[str], styles: list[str]) -> str:
 def _summary(folder: RunFolder, views: tuple[contents.TaskView, ...]) -> Json:
     """Collect the numbers of the page for report.json."""
     run = folder.run
+    kept = ("command", "seeds", "packages", "hardware", "stages", "job_seconds", "finished")
+    told = run.to_json()
     return {
         "schema_version": REPORT_SCHEMA_VERSION,
-        "title": run.get("title") or f"{run.get('suite', 'run')}: {run.get('model', '')}".rstrip(": "),
-        "status": run.get("status"),
+        "title": run.title,
+        "status": run.status,
         "badges": [asdict(badge) for badge in contents.badges(run, views)],
         "warnings": list(contents.warnings(run, views)),
         "tasks": {view.task: _task_summary(view) for view in views},
-        "provenance": {
-            key: run.get(key)
-            for key in ("command", "seeds", "packages", "hardware", "stages", "job_seconds", "finished")
-        },
+        "provenance": {key: told[key] for key in kept},
     }
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from peo_bench.report.headline import Verdict, make_verdict
 from peo_bench.report.texts import policy_key
 from peo_bench.report.wording import at_most, decimal, listing, method_name
-from peo_bench.results.folder import Json, RunFolder, number, truth
+from peo_bench.results.folder import RunFolder, number, truth
+from peo_bench.results.records import RunRecord
 
+Json = dict[str, Any]
 SPECIAL = ("reference", "oracle")
 
 
@@ -99,24 +101,21 @@ class Badge:
 
 def task_views(folder: RunFolder) -> tuple[TaskView, ...]:
     """Build one view per task of metrics.json, the run's own task first."""
-    names = sorted(folder.metrics.get("tasks", {}), key=lambda task: (task != folder.run.get("task"), task))
+    names = sorted(folder.metrics.tasks, key=lambda task: (task != folder.run.task, task))
     return tuple(_task_view(folder, name) for name in names)
 
 
-def badges(run: Json, views: Sequence[TaskView]) -> tuple[Badge, ...]:
+def badges(run: RunRecord, views: Sequence[TaskView]) -> tuple[Badge, ...]:
     """Say whether the run is complete, what is missing, how many seeds it has and whether it is underpowered."""
-    counts = run.get("counts", {})
-    complete = run.get("status") == "complete"
-    found = [Badge("complete" if complete else str(run.get("status", "incomplete")), "good" if complete else "warn")]
-    if counts:
-        found.append(Badge(f"{counts.get('ok', 0)} of {counts.get('expected', 0)} results", "plain"))
-    if counts.get("missing"):
-        found.append(Badge(f"{counts['missing']} missing", "warn"))
-    if run.get("limited"):
-        found.append(Badge(f"limited to {run['limited']}", "warn"))
-    seeds = len(run.get("seeds", []))
+    found = [Badge(run.status, "good" if run.status == "complete" else "warn")]
+    found.append(Badge(f"{run.counts.ok} of {run.counts.expected} results", "plain"))
+    if run.counts.missing:
+        found.append(Badge(f"{run.counts.missing} missing", "warn"))
+    if run.limited:
+        found.append(Badge(f"limited to {run.limited}", "warn"))
+    seeds = len(run.seeds)
     found.append(Badge(f"{seeds} training seed{'' if seeds == 1 else 's'}", "plain"))
-    if run.get("underpowered"):
+    if run.underpowered:
         found.append(Badge("underpowered", "warn"))
     failures = sum(int(number(judge["card"].get("parse_failures")) or 0) for v in views for judge in v.judges.values())
     if failures:
@@ -126,11 +125,11 @@ def badges(run: Json, views: Sequence[TaskView]) -> tuple[Badge, ...]:
     return tuple(found)
 
 
-def warnings(run: Json, views: Sequence[TaskView]) -> tuple[str, ...]:
+def warnings(run: RunRecord, views: Sequence[TaskView]) -> tuple[str, ...]:
     """List what a reader must know before believing the page: gaps, power, ignored points, notes verbatim."""
-    found = [f"Missing: {entry.get('what')}: {entry.get('reason')}" for entry in run.get("missing", [])]
-    if isinstance(run.get("underpowered"), str):
-        found.append(f"Underpowered: {run['underpowered']}")
+    found = [f"Missing: {entry.what}: {entry.reason}" for entry in run.missing]
+    if run.underpowered:
+        found.append(f"Underpowered: {run.underpowered}")
     found += [
         f"{view.task}: {count} points of {method_name(method)} lie beyond the reference point; hypervolume ignores them"
         for view in views
@@ -141,7 +140,7 @@ def warnings(run: Json, views: Sequence[TaskView]) -> tuple[str, ...]:
         for view in views
         for method in view.unmeasured
     ]
-    return tuple(found + [str(note) for note in run.get("notes", [])])
+    return (*found, *run.notes)
 
 
 def lead(view: TaskView) -> str:
@@ -194,11 +193,11 @@ def _beyond(view: TaskView) -> dict[str, int]:
 
 
 def _task_view(folder: RunFolder, task: str) -> TaskView:
-    run, (metrics, unmeasured) = folder.run, _sound(folder.metrics["tasks"][task])
-    first, second = (Axis(o["name"], o["column"], bool(o["maximise"])) for o in run["objectives"][:2])
+    run, (metrics, unmeasured) = folder.run, _sound(cast(Json, folder.metrics.tasks[task].to_json()))
+    first, second = (Axis(o.name, o.column, o.maximise) for o in run.objectives[:2])
     points = _points(folder.points, task, (first, second))
     present = {point.method for point in points} - set(SPECIAL)
-    named = [m for m in (*run.get("methods", []), *run.get("controls", [])) if m in present]
+    named = [m for m in (*run.methods, *run.controls) if m in present]
     methods = tuple(dict.fromkeys([*named, *sorted(present - set(named))]))
     scale = metrics.get("normalisation")
     return TaskView(
@@ -206,14 +205,14 @@ def _task_view(folder: RunFolder, task: str) -> TaskView:
         axes=(first, second),
         points=points,
         methods=methods,
-        controls=tuple(run.get("controls", [])),
+        controls=run.controls,
         measured=metrics.get("methods", {}),
-        costs=folder.costs.get("methods", {}),
+        costs=cast(Json, folder.costs.to_json()["methods"]),
         kl_budgets=tuple(metrics.get("kl_budgets", ())),
         comparisons=tuple(metrics.get("comparisons", ())),
         bound=_bound(metrics.get("reference_point") or {}, scale, (first.column, second.column)),
         in_units=bool(scale or metrics.get("reference_units")),
-        verdict=make_verdict(run.get("methods", []), run.get("controls", []), metrics, run.get("seeds", [])),
+        verdict=make_verdict(run.methods, run.controls, metrics, run.seeds),
         judges=metrics.get("judges") or {},
         safety=tuple(metrics.get("safety") or ()),
         capabilities=tuple(metrics.get("capabilities") or ()),

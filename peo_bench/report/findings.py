@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peo_bench.report.contents import TaskView, over_seeds
+from peo_bench.report.contents import Json, TaskView, over_seeds
 from peo_bench.report.tables import Row, Table
 from peo_bench.report.wording import ABSENT, balance, decimal, method_name
-from peo_bench.results.folder import Json, number
+from peo_bench.results.folder import number
 
 Cell = tuple[str, float | None]
 SHARES = {

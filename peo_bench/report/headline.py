@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peo_bench.report.glossary import Json
 from peo_bench.report.wording import decimal, interval, listing, method_name
-from peo_bench.results.folder import Json, number
+from peo_bench.results.folder import number
 
 KL_TOLERANCE = 0.1
 """Mean KLs count as similar while they differ by at most this share of the larger one."""

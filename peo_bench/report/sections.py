@@ -10,11 +10,12 @@ from typing import Any
 from markupsafe import Markup
 
 from peo_bench.report import contents, figures, findings, svg, uncertainty
+from peo_bench.report.contents import Json
 from peo_bench.report.showings import Showing, showings
 from peo_bench.report.slider import steer_data
 from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table, within_kl_table
 from peo_bench.report.wording import balance, method_name
-from peo_bench.results.folder import Json, RunFolder
+from peo_bench.results.folder import RunFolder
 
 
 def section(index: int, view: contents.TaskView, folder: RunFolder) -> Json:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from peo_bench import pareto
-from peo_bench.report.contents import Point, TaskView
-from peo_bench.results.folder import Json, RunFolder
+from peo_bench.report.contents import Json, Point, TaskView
+from peo_bench.results.folder import RunFolder
 from peo_bench.results.operating_points import Units
 
 Scale = Mapping[int, Sequence[tuple[float, float]]]
@@ -38,7 +39,7 @@ class Showing:
 
 def showings(view: TaskView, folder: RunFolder) -> list[Showing]:
     """Return what there is to choose from, the reported raw scores first."""
-    metrics, (x, y) = folder.metrics["tasks"][view.task], view.axes
+    metrics, (x, y) = cast(Json, folder.metrics.tasks[view.task].to_json()), view.axes
     found = [Showing("reported scores", view, (x.column, y.column))]
     scale = _reported_scale(metrics, found[0].columns)
     if scale:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from peo_bench.report.contents import Point, TaskView
+from peo_bench.report.contents import Json, Point, TaskView
 from peo_bench.report.wording import balance
-from peo_bench.results.folder import Json
 
 
 def steer_data(view: TaskView) -> Json | None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from peo_bench.report.contents import Point, TaskView
+from peo_bench.report.contents import Json, Point, TaskView
 from peo_bench.report.headline import turned_up
 from peo_bench.report.wording import ABSENT, at_most, decimal, interval, method_name
-from peo_bench.results.folder import Json, number
+from peo_bench.results.folder import number
 
 
 @dataclass(frozen=True)

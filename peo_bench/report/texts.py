@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from peo_bench.report.glossary import Json
 from peo_bench.report.wording import balance, method_name
-from peo_bench.results.folder import Json, number
+from peo_bench.results.folder import number
 
 MAX_PROMPTS = 100
 MAX_BYTES = 6_000_000

@@ -75,7 +75,7 @@ def _resampled(
     folder: RunFolder, view: TaskView, columns: list[str], units: Units | None = None
 ) -> Mapping[str, FloatArray] | None:
     """Return fronts (RESAMPLES, n_policies, 2) by method, in raw scores or in `units`."""
-    seeds = sorted(folder.run.get("seeds", []))
+    seeds = sorted(folder.run.seeds)
     table = folder.generations
     if table is None or not {*columns, "preference", "split"} <= set(table) or not seeds:
         return None

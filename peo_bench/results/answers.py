@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from peo_bench.errors import UsageError, unknown
 from peo_bench.results.tables import ANSWERS, read_parquet
+from peo_bench.files.json_types import JsonObject
 
 
-def answers_of(folder: Path, method: str, helpful: float, *, seed: int | None = None) -> list[dict[str, Any]]:
+def answers_of(folder: Path, method: str, helpful: float, *, seed: int | None = None) -> list[JsonObject]:
     """Return rows of `generations.parquet`: a method's test answers at an asked weight of helpfulness, by prompt_id.
 
     Single policies (the reference) have one set of answers, whatever is asked. Raises `UsageError` for what the run
@@ -32,5 +32,5 @@ def answers_of(folder: Path, method: str, helpful: float, *, seed: int | None = 
     if own.empty:
         weights = ", ".join(f"{weight:g}" for weight in sorted(asked.unique()))
         raise UsageError(f"--helpful {helpful:g}: {method} was asked for {weights}: take one of these")
-    rows: list[dict[str, Any]] = json.loads(own.sort_values("prompt_id").to_json(orient="records"))
+    rows: list[JsonObject] = json.loads(own.sort_values("prompt_id").to_json(orient="records"))
     return rows

@@ -1,32 +1,33 @@
-"""Read a finished run folder (schema_version 1). Everything the report knows comes from here."""
+"""A finished run folder (schema_version 1): written here, read here. Everything the report knows comes from it."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from peo_bench.errors import UsageError
-from peo_bench.results.tables import ANSWERS, CURVES, POINTS, VERDICTS, damaged, read_csv, read_parquet
-
-SCHEMA_VERSION = 1
-Json = dict[str, Any]
+from peo_bench.files.atomic import replacing, write_json, write_text
+from peo_bench.kill_points import kill_point
+from peo_bench.results.costs_records import Costs
+from peo_bench.results.metrics_records import Metrics
+from peo_bench.results.record import damaged, read_record
+from peo_bench.results.records import RunRecord
+from peo_bench.results.tables import ANSWERS, CURVES, POINTS, VERDICTS, read_csv, read_parquet
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run, parsed; a table is None where a run has none (no texts, no judge, no training curves)."""
 
-    run: Json
+    run: RunRecord
     config: str
     points: pd.DataFrame
-    metrics: Json
-    costs: Json
-    generations: pd.DataFrame | None
+    metrics: Metrics
+    costs: Costs
+    generations: pd.DataFrame | None = None
     judgements: pd.DataFrame | None = None
     curves: pd.DataFrame | None = None
     job_ids: tuple[str, ...] = ()
@@ -35,21 +36,18 @@ class RunFolder:
 def read_run_folder(path: Path) -> RunFolder:
     """Read the run folder ``path``; run.json, points.csv and metrics.json must exist, the rest may be absent.
 
-    Raises UsageError for a folder that is no run folder or has another schema version.
+    Raises UsageError for a folder that is no run folder, has another schema version, misses a key or holds something
+    of a wrong type under it.
     """
-    run = _read_json(path / "run.json")
-    if run.get("schema_version") != SCHEMA_VERSION:
-        raise UsageError(
-            f"{path / 'run.json'}: schema_version {run.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
-        )
+    run = read_record(path / "run.json", RunRecord)
     texts, judged, curves = (path / name for name in ("generations.parquet", "judgements.parquet", "curves.csv"))
     config, artefacts = path / "config.yaml", path / "artefacts"
     return RunFolder(
         run=run,
         config=_text(config) if config.exists() else "",
         points=read_csv(path / "points.csv", POINTS),
-        metrics=_read_json(path / "metrics.json"),
-        costs=_read_json(path / "costs.json") if (path / "costs.json").exists() else {},
+        metrics=read_record(path / "metrics.json", Metrics),
+        costs=read_record(path / "costs.json", Costs) if (path / "costs.json").exists() else Costs(),
         generations=read_parquet(texts, ANSWERS) if texts.exists() else None,
         judgements=read_parquet(judged, VERDICTS) if judged.exists() else None,
         curves=read_csv(curves, CURVES) if curves.exists() else None,
@@ -64,39 +62,41 @@ def _text(path: Path) -> str:
         raise damaged(path, str(error)) from None
 
 
-def number(value: Any) -> float | None:
+def write_run_folder(path: Path, files: RunFolder) -> None:
+    """Write the files of a run into the folder ``path``, each atomically, run.json last; artefacts are not touched."""
+    write_text(path / "config.yaml", files.config)
+    write_text(path / "points.csv", files.points.to_csv(index=False))
+    write_json(path / "metrics.json", files.metrics.to_json())
+    write_json(path / "costs.json", files.costs.to_json())
+    for name, table in (("generations.parquet", files.generations), ("judgements.parquet", files.judgements)):
+        if table is not None:
+            with replacing(path / name) as scratch:
+                table.to_parquet(scratch, index=False)
+    if files.curves is not None:
+        write_text(path / "curves.csv", files.curves.to_csv(index=False))
+    kill_point("tables")
+    write_json(path / "run.json", files.run.to_json())
+
+
+def number(value: object) -> float | None:
     """Return ``value`` as a finite float, or None where it is absent, NaN or infinite.
 
     >>> number("2.5"), number(None), number(float("nan"))
     (2.5, None, None)
     """
+    if not isinstance(value, str | float | int):
+        return None
     try:
         result = float(value)
-    except (TypeError, ValueError):
+    except ValueError:
         return None
     return result if math.isfinite(result) else None
 
 
-def truth(value: Any) -> bool:
+def truth(value: object) -> bool:
     """Read a boolean cell of a CSV file; empty cells are False.
 
     >>> truth("True"), truth(False), truth(float("nan")), truth(1.0)
     (True, False, False, True)
     """
     return str(value).strip().lower() in {"true", "1", "1.0"}
-
-
-def _read_json(path: Path) -> Json:
-    try:
-        content: Json = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise _not_a_run(path) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, f"not JSON, {type(error).__name__}: {error}") from None
-    if not isinstance(content, dict):
-        raise damaged(path, "not a JSON object")
-    return content
-
-
-def _not_a_run(path: Path) -> UsageError:
-    return UsageError(f"{path.parent} is not a finished run folder: {path.name} is missing")

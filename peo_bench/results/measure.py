@@ -3,36 +3,76 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Literal, TypeGuard
+
+from pydantic import AfterValidator, BeforeValidator, JsonValue, PlainSerializer, ValidationInfo, field_validator
 
 from peo_bench.core.method import Objective
 from peo_bench.core.preference import Preference
 from peo_bench.files.digest import digest
+from peo_bench.files.json_types import Json
 from peo_bench.registry import check_name
+from peo_bench.results.record import Record
 
 
-@dataclass(frozen=True)
-class Measure:
-    """How a run measured; kept in its `run.json`.
+class PromptSet(Record):
+    """A set of prompts."""
 
-    `reference_point` bounds the hypervolume by column, in raw scores or, with `units` "reference", in standard
-    deviations of the reference policy. `scorers`: by column what gave the score, a registered scorer with its version,
-    or the artefact of a checkpoint (layout, template, dtype and content), or those trained in the run. `prompts`:
-    number and SHA-256 of the test prompts' ids.
-    """
+    n: int
+    """How many."""
+    sha256: str
+    """SHA-256 of their ids."""
 
-    task: str
+
+def _objective(value: object) -> object:
+    return {"name": value[0], "column": value[1], "maximise": value[2]} if _is_triple(value) else value
+
+
+def _is_triple(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, list | tuple) and len(value) == 3
+
+
+def _as_triple(objective: Objective) -> list[str | bool]:
+    return [objective.name, objective.column, objective.maximise]
+
+
+def _rows(preferences: tuple[Preference, ...]) -> list[list[float]]:
+    return [list(preference.weights) for preference in preferences]
+
+
+class Measure(Record):
+    """`measure` in `run.json`: how a run measured."""
+
+    task: Annotated[str, AfterValidator(partial(check_name, "task"))]
+    """The task."""
     version: int
-    objectives: tuple[Objective, ...]
+    """Its version."""
+    objectives: tuple[Annotated[Objective, BeforeValidator(_objective), PlainSerializer(_as_triple)], ...]
+    """Name, score column and whether higher is better."""
     reference_point: Mapping[str, float]
-    units: str
-    scorers: Mapping[str, list[str]]
+    """Of the hypervolume, by column."""
+    units: Literal["raw", "reference"]
+    """The reference point is in raw scores, or in standard deviations of the reference policy."""
+    scorers: Mapping[str, tuple[str, ...]]
+    """By column what scored: a registered scorer with its version, the artefact of a checkpoint, or the run's own."""
     judges: Mapping[str, str]
-    decoding: Mapping[str, Any]
-    preferences: tuple[Preference, ...]
-    prompts: Mapping[str, Any]
+    """What each judge is, by id."""
+    decoding: Mapping[str, JsonValue]
+    """Decoding settings and precision."""
+    preferences: Annotated[tuple[Preference, ...], PlainSerializer(_rows)]
+    """The preferences asked for, each a list of weights in the order of the objectives."""
+    prompts: PromptSet
+    """Number and digest of the test prompts."""
+
+    @field_validator("preferences", mode="plain")
+    @classmethod
+    def _named(cls, value: object, info: ValidationInfo) -> tuple[Preference, ...]:
+        names = tuple(objective.name for objective in info.data.get("objectives", ()))
+        if not isinstance(value, list | tuple) or not all(isinstance(row, Preference | list | tuple) for row in value):
+            raise ValueError("input should be lists of weights")
+        return tuple(row if isinstance(row, Preference) else Preference(names, tuple(map(float, row))) for row in value)
 
     @property
     def names(self) -> list[str]:
@@ -64,33 +104,18 @@ class Measure:
         """Name of the leaderboard that this measure belongs to: task, version and a digest of all the rest."""
         return f"{self.task}-v{self.version}-{digest(self.to_json())[:8]}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON; `from_json` inverts it."""
-        value = asdict(self)
-        value["objectives"] = [[o.name, o.column, o.maximise] for o in self.objectives]
-        return value | {"preferences": [list(preference.weights) for preference in self.preferences]}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Measure:
-        """Read what `to_json` wrote."""
-        known = {field.name: value[field.name] for field in fields(cls)}
-        objectives = tuple(Objective(*item) for item in value["objectives"])
-        names = tuple(objective.name for objective in objectives)
-        known |= {"task": check_name("task", value["task"]), "objectives": objectives}
-        return cls(**known | {"preferences": tuple(Preference(names, tuple(w)) for w in value["preferences"])})
-
     def differences(self, other: Measure) -> list[str]:
         """Say, field by field, what differs from `other`."""
         mine, theirs = self.to_json(), other.to_json()
         return [f"{key}: {_short(mine[key])} against {_short(theirs[key])}" for key in mine if mine[key] != theirs[key]]
 
 
-def identity_of(prompt_ids: Iterable[str]) -> dict[str, Any]:
+def identity_of(prompt_ids: Iterable[str]) -> PromptSet:
     """Return the number and the SHA-256 of a set of prompt ids."""
     ids = sorted(set(prompt_ids))
-    return {"n": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+    return PromptSet(n=len(ids), sha256=hashlib.sha256("\n".join(ids).encode()).hexdigest())
 
 
-def _short(value: Any) -> str:
+def _short(value: Json) -> str:
     text = str(value)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from peo_bench import pareto
+from peo_bench.files.atomic import finite
+from peo_bench.files.json_types import Json
 from peo_bench.pareto.checks import BoolArray, FloatArray
+from peo_bench.results.judge_records import JudgeMetrics
 from peo_bench.results.measure import Measure
+from peo_bench.results.metrics_records import (
+    CapabilityRow,
+    Comparison,
+    EstimateRecord,
+    MethodMetrics,
+    RankRange,
+    ReferenceSensitivity,
+    SafetyRow,
+    SafetyZero,
+    SteerabilityRecord,
+    TaskMetrics,
+)
 from peo_bench.results.operating_points import Scores, Units
 
 KL_BUDGETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -21,95 +35,159 @@ SHIFTS = (0.5, 0.75, 1.0, 1.25, 1.5)
 """Reference points tried: the distance of the task's own from the reference policy, times these."""
 JOINT_RESAMPLES = 500
 """Resamples for indicators that measure a method against all others, which cannot be vectorised."""
+Indicator = Callable[[FloatArray, FloatArray, Sequence[bool]], float]
+"""Measures one front against another."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a task's metrics hold beside the fronts.
+
+    `chosen` and `evaluations` by method: what validation chose, and how many policies the search evaluated there.
+    """
+
+    chosen: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    evaluations: Mapping[str, int | None] = field(default_factory=dict)
+    safety: Sequence[SafetyRow] = ()
+    safety_zero: SafetyZero | None = None
+    capabilities: Sequence[CapabilityRow] = ()
+    judges: Mapping[str, JudgeMetrics] | None = None
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """The scores of all methods in units, and resamples of their means in units and as hypervolume is measured."""
+
+    scores: Mapping[str, FloatArray]
+    drawn: pareto.Resamples
+    for_volume: pareto.Resamples
+    n: int
 
 
 def run_metrics(
-    points: pd.DataFrame,
-    scores: Scores,
-    measure: Measure,
-    units: Units,
-    chosen: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
+    points: pd.DataFrame, scores: Scores, measure: Measure, units: Units, beside: Beside | None = None
+) -> TaskMetrics:
     """Return the task's part of `metrics.json`.
 
     Hypervolume is taken in raw scores, or in the reference's `units` where the measure says so; whatever adds
     objectives up or measures distances always in them. Units are those of each seed where each has scorers of its own,
     else their mean. A method whose every seed is complete takes part.
     """
-    columns, maximise, weights = measure.columns, measure.maximise, measure.weights
+    beside, seeds, columns = beside or Beside(), sorted(units), measure.columns
     by_reference = measure.units == "reference"
-    seeds = sorted(units)
-    complete = [method for method in scores.methods if scores.complete(method, seeds, measure.preferences)]
-    mean_units = {c: [float(np.mean([units[seed][c][k] for seed in seeds])) for k in (0, 1)] for c in columns}
+    mean_units = {c: _mean_unit([units[seed][c] for seed in seeds]) for c in columns}
     head = {
-        "reference_point": dict(measure.reference_point),
+        "reference_point": measure.reference_point,
         "reference_units": mean_units,
         "hypervolume_units": measure.units,
         "normalisation": mean_units if by_reference else None,
-        "units": {str(seed): {c: list(units[seed][c]) for c in columns} for seed in seeds},
+        "units": {seed: {c: tuple(units[seed][c]) for c in columns} for seed in seeds},
+        "safety": beside.safety,
+        "safety_zero": beside.safety_zero,
+        "capabilities": beside.capabilities,
+        "judges": beside.judges,
     }
-    scale = units if by_reference else dict.fromkeys(seeds, mean_units)
+    complete = [method for method in scores.methods if scores.complete(method, seeds, measure.preferences)]
     if not complete:
-        return head | {"methods": {}, "comparisons": []}
-    scaled = {method: scores.array(method, seeds, columns, scale) for method in complete}
-    raw = scaled if by_reference else {method: scores.array(method, seeds, columns) for method in complete}
+        return TaskMetrics(**head)
+    scale = units if by_reference else dict.fromkeys(seeds, mean_units)
+    sampled = _sampled(scores, complete, measure, scale)
+    estimates = _estimates(sampled, measure)
+    ranks = pareto.rank_ranges(estimates["steered_utility"])
+    oracle, budgets = _oracle(points, columns, scale), _kl_budgets(points, complete)
+    return TaskMetrics(
+        **head,
+        methods={
+            method: MethodMetrics(
+                **{name: EstimateRecord.of(found[method]) for name, found in estimates.items() if method in found},
+                rank=RankRange(best=ranks[method][0], worst=ranks[method][1]),
+                **_indicators(method, points, sampled, measure, oracle, budgets),
+                chosen=finite(beside.chosen.get(method, {})),
+                validation_evaluations=beside.evaluations.get(method),
+            )
+            for method in complete
+        },
+        comparisons=_comparisons(sampled.scores, estimates, measure),
+        resamples=sampled.n,
+        kl_budgets=budgets,
+        reference_sensitivity=_sensitivity(sampled, measure, mean_units),
+    )
+
+
+def _mean_unit(units: Sequence[Sequence[float]]) -> tuple[float, float]:
+    mean, sd = np.mean(np.asarray(units, dtype=float)[:, :2], axis=0)
+    return float(mean), float(sd)
+
+
+def _sampled(scores: Scores, complete: Sequence[str], measure: Measure, scale: Units) -> _Sampled:
+    """Resample the mean scores of the `complete` methods, all with the same draws."""
+    seeds = sorted(scale)
     n_pairs = len(complete) * (len(complete) - 1) // 2
-    n_resamples = max(pareto.RESAMPLES, 40 * n_pairs)  # so that the least p-value survives Holm's correction
-    drawn = pareto.resample(scaled, n_resamples=n_resamples)
-    drawn_raw = drawn if by_reference else pareto.resample(raw, n_resamples=n_resamples)
-    estimates = {
-        "hypervolume": pareto.bootstrap_hypervolume(drawn_raw, measure.bound, maximise),
-        "steered_utility": pareto.bootstrap_steered_utility(drawn, weights, maximise),
-        "expected_utility": drawn.estimate(
+    n = max(pareto.RESAMPLES, 40 * n_pairs)  # so that the least p-value survives Holm's correction
+    scaled = {method: scores.array(method, seeds, measure.columns, scale) for method in complete}
+    drawn = pareto.resample(scaled, n_resamples=n)
+    if measure.units == "reference":
+        return _Sampled(scaled, drawn, drawn, n)
+    raw = {method: scores.array(method, seeds, measure.columns) for method in complete}
+    return _Sampled(scaled, drawn, pareto.resample(raw, n_resamples=n), n)
+
+
+def _estimates(sampled: _Sampled, measure: Measure) -> dict[str, dict[str, pareto.Estimate]]:
+    """Return the statistics that have intervals, by name and method."""
+    weights, maximise = measure.weights, measure.maximise
+    return {
+        "hypervolume": pareto.bootstrap_hypervolume(sampled.for_volume, measure.bound, maximise),
+        "steered_utility": pareto.bootstrap_steered_utility(sampled.drawn, weights, maximise),
+        "expected_utility": sampled.drawn.estimate(
             lambda sets: np.array([pareto.expected_utility(means, weights, maximise) for means in sets])
         ),
-        **_against_the_others(drawn, maximise),
+        **_against_the_others(sampled.drawn, maximise),
     }
-    ranks = pareto.rank_ranges(estimates["steered_utility"])
-    oracle = _oracle(points, columns, scale)
-    budgets = _kl_budgets(points, complete)
 
-    def indicators(method: str) -> dict[str, Any]:
-        rows = points[(points["method"] == method) & (points["split"] == "test") & (points["grid"] == "asked")]
-        means, inside = drawn.observed[method], drawn_raw.observed[method]
-        kl = _moved(rows).groupby(rows[f"preference_{measure.objectives[0].name}"]).mean().to_numpy()
-        return {
-            **{name: estimate[method].as_dict() for name, estimate in estimates.items() if method in estimate},
-            "rank": dict(zip(("best", "worst"), ranks[method], strict=True)),
-            "n_nondominated": int(rows["nondominated"].sum()),
-            "n_points": len(rows),
-            "n_beyond_reference": pareto.n_beyond_reference(inside, measure.bound, maximise),
-            "spacing": pareto.spacing(means, maximise),
-            "sparsity": pareto.sparsity(means, maximise),
-            "oracle_distance": pareto.igd_plus(means, oracle, maximise) if len(oracle) else None,
-            "hypervolume_within_kl": pareto.hypervolume_within(inside, kl, budgets, measure.bound, maximise).tolist(),
-            "points_within_kl": [int(np.count_nonzero(kl <= budget)) for budget in budgets],
-            "front_within_kl": [_front_within(means, kl <= budget, measure) for budget in budgets],
-            **_steerability(rows, measure, means),
-            **_kl_mean(rows),
-            "length_mean": float(rows["length"].mean()),
-            "chosen": dict(chosen.get(method, {})),
-        }
 
-    references = _references(measure, mean_units)
-    return head | {
-        "methods": {method: indicators(method) for method in complete},
-        "comparisons": _comparisons(scaled, estimates, measure),
-        "resamples": n_resamples,
-        "kl_budgets": budgets,
-        "reference_sensitivity": {
-            "references": references,
-            "hypervolume": {
-                method: pareto.hypervolume_by_reference(drawn_raw.observed[method], references, maximise).tolist()
-                for method in complete
-            },
+def _indicators(
+    method: str,
+    points: pd.DataFrame,
+    sampled: _Sampled,
+    measure: Measure,
+    oracle: FloatArray,
+    budgets: Sequence[float],
+) -> dict[str, object]:
+    """Return the indicators of one method that have no interval, as fields of `MethodMetrics`."""
+    rows = points[(points["method"] == method) & (points["split"] == "test") & (points["grid"] == "asked")]
+    means, inside, maximise = sampled.drawn.observed[method], sampled.for_volume.observed[method], measure.maximise
+    kl = _moved(rows).groupby(rows[f"preference_{measure.objectives[0].name}"]).mean().to_numpy()
+    return {
+        "n_nondominated": int(rows["nondominated"].sum()),
+        "n_points": len(rows),
+        "n_beyond_reference": pareto.n_beyond_reference(inside, measure.bound, maximise),
+        "spacing": pareto.spacing(means, maximise),
+        "sparsity": pareto.sparsity(means, maximise),
+        "oracle_distance": pareto.igd_plus(means, oracle, maximise) if len(oracle) else None,
+        "hypervolume_within_kl": pareto.hypervolume_within(inside, kl, budgets, measure.bound, maximise).tolist(),
+        "points_within_kl": [int(np.count_nonzero(kl <= budget)) for budget in budgets],
+        "front_within_kl": [_front_within(means, kl <= budget, measure) for budget in budgets],
+        "steerability": _steerability(rows, measure, means),
+        **_kl_mean(rows),
+        "length_mean": float(rows["length"].mean()),
+    }
+
+
+def _sensitivity(sampled: _Sampled, measure: Measure, units: Mapping[str, tuple[float, float]]) -> ReferenceSensitivity:
+    """Return every method's hypervolume at other reference points."""
+    references = _references(measure, units)
+    return ReferenceSensitivity(
+        references=references,
+        hypervolume={
+            method: pareto.hypervolume_by_reference(means, references, measure.maximise).tolist()
+            for method, means in sampled.for_volume.observed.items()
         },
-    }
+    )
 
 
 def _comparisons(
     scaled: Mapping[str, FloatArray], estimates: Mapping[str, Mapping[str, pareto.Estimate]], measure: Measure
-) -> list[dict[str, Any]]:
+) -> list[Comparison]:
     """Return every pair's difference a - b in steered utility: the quantity on which verdicts rest.
 
     With one seed by the bootstrap over prompts, with several by `pareto.crossed_interval`. `p_holm` is corrected for
@@ -121,25 +199,25 @@ def _comparisons(
     by_prompt = {
         method: pareto.utility_by_prompt(array, measure.weights, measure.maximise) for method, array in scaled.items()
     }
-    rows: list[dict[str, Any]] = []
     level = 0.05 / max(1, len(scaled) * (len(scaled) - 1) // 2)
+    found: list[dict[str, object]] = []
+    p_values: list[float] = []
     for a, b in combinations(scaled, 2):
         gap = by_prompt[a] - by_prompt[b]
-        if len(gap) == 1:
-            estimate = pareto.paired_difference(utilities[a], utilities[b])
-            test = {"covers": "prompts", "p": pareto.tail_probability(estimate)}
-            low, high = estimate.ci_low, estimate.ci_high
-        else:
-            crossed = pareto.crossed_interval(gap)
-            test = {"covers": "prompts and training seeds", "p": crossed.p}
-            low, high = crossed.ci_low, crossed.ci_high
-        share = float((np.sign(volumes[a].resamples - volumes[b].resamples).mean() + 1) / 2)
-        rows.append({"a": a, "b": b, "difference": float(gap.mean()), "ci_low": low, "ci_high": high, **test})
-        least = pareto.detectable_difference(gap[0], level=level) if len(gap) == 1 else None
-        rows[-1] |= {"detectable": least, "hypervolume_share": share}
-    for row, p in zip(rows, pareto.holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = p
-    return rows
+        alone = len(gap) == 1
+        estimate = pareto.paired_difference(utilities[a], utilities[b]) if alone else pareto.crossed_interval(gap)
+        p_values.append(pareto.tail_probability(estimate) if isinstance(estimate, pareto.Estimate) else estimate.p)
+        volume = float((np.sign(volumes[a].resamples - volumes[b].resamples).mean() + 1) / 2)
+        found.append(
+            {
+                **{"a": a, "b": b, "difference": float(gap.mean())},
+                **{"ci_low": estimate.ci_low, "ci_high": estimate.ci_high, "p": p_values[-1]},
+                "covers": "prompts" if alone else "prompts and training seeds",
+                "detectable": pareto.detectable_difference(gap[0], level=level) if alone else None,
+                "hypervolume_share": volume,
+            }
+        )
+    return [Comparison(**row, p_holm=p) for row, p in zip(found, pareto.holm(p_values), strict=True)]
 
 
 def _against_the_others(drawn: pareto.Resamples, maximise: Sequence[bool]) -> dict[str, dict[str, pareto.Estimate]]:
@@ -148,7 +226,7 @@ def _against_the_others(drawn: pareto.Resamples, maximise: Sequence[bool]) -> di
         return {}
     fewer = pareto.Resamples(drawn.observed, {m: means[:JOINT_RESAMPLES] for m, means in drawn.drawn.items()})
 
-    def measured(indicator: Any) -> Any:
+    def measured(indicator: Indicator) -> Callable[[Mapping[str, FloatArray]], dict[str, float]]:
         def against(fronts: Mapping[str, FloatArray]) -> dict[str, float]:
             found = {}
             for method, means in fronts.items():
@@ -164,7 +242,7 @@ def _against_the_others(drawn: pareto.Resamples, maximise: Sequence[bool]) -> di
     }
 
 
-def _references(measure: Measure, units: Mapping[str, Sequence[float]]) -> list[list[float]]:
+def _references(measure: Measure, units: Mapping[str, tuple[float, float]]) -> list[list[float]]:
     """Return reference points on the line from the reference policy through the task's own."""
     centre = np.zeros(len(measure.bound)) if measure.units == "reference" else [units[c][0] for c in measure.columns]
     return [(centre + shift * (np.array(measure.bound) - centre)).tolist() for shift in SHIFTS]
@@ -183,11 +261,11 @@ def _moved(points: pd.DataFrame) -> pd.Series[float]:
     return points["kl"].fillna(points["kl_bound"]) if "kl_bound" in points else points["kl"]
 
 
-def _kl_mean(rows: pd.DataFrame) -> dict[str, float]:
-    """Return `kl_mean`, not a number where any policy has a bound only; then the mean with bounds is there as well."""
+def _kl_mean(rows: pd.DataFrame) -> dict[str, float | None]:
+    """Return `kl_mean`, None where any policy has a bound only; then the mean with bounds is there as well."""
     if rows["kl"].notna().all():
         return {"kl_mean": float(rows["kl"].mean())}
-    return {"kl_mean": float("nan"), "kl_bound_mean": float(_moved(rows).mean())}
+    return {"kl_mean": None, "kl_bound_mean": float(_moved(rows).mean())}
 
 
 def _front_within(means: FloatArray, within: BoolArray, measure: Measure) -> list[float]:
@@ -196,12 +274,12 @@ def _front_within(means: FloatArray, within: BoolArray, measure: Measure) -> lis
     return [float(weight) for weight in weights[pareto.nondominated(means[within], measure.maximise)]]
 
 
-def _steerability(rows: pd.DataFrame, measure: Measure, means: FloatArray) -> dict[str, Any]:
-    """Return `steerability`, nothing where only one preference was asked for."""
+def _steerability(rows: pd.DataFrame, measure: Measure, means: FloatArray) -> SteerabilityRecord | None:
+    """Return how a method answers to the asked weight, None where only one preference was asked for."""
     if len(measure.preferences) < 2:
-        return {}
+        return None
     found = pareto.steerability(measure.weights, _projected(rows, measure), means, measure.maximise)
-    return {"steerability": asdict(found)}
+    return SteerabilityRecord(**asdict(found))
 
 
 def _projected(rows: pd.DataFrame, measure: Measure) -> FloatArray:

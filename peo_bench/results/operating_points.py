@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from peo_bench.pareto import nondominated
 Floats = npt.NDArray[np.float64]
 Units = Mapping[int, Mapping[str, Sequence[float]]]
 """By training seed and score column: mean and standard deviation of the reference policy on validation prompts."""
+Cell = str | int | float | bool | None
+Row = dict[str, Cell]
+"""A row of `points.csv` by column."""
 
 
 def point_columns(objectives: Sequence[Objective]) -> list[str]:
@@ -52,9 +55,9 @@ class Offer:
     split: str = "test"
     grid: str = "asked"
 
-    def identity(self, objectives: Sequence[Objective]) -> dict[str, Any]:
+    def identity(self, objectives: Sequence[Objective]) -> Row:
         """Return the columns of `points.csv` that say which policy this is."""
-        row = {"split": self.split, "method": self.method, "seed": self.seed, "grid": self.grid}
+        row: Row = {"split": self.split, "method": self.method, "seed": self.seed, "grid": self.grid}
         row["spec_key"] = self.spec.key
         for name, preference in (("preference", self.asked), ("projected", self.projected)):
             if preference is not None:
@@ -64,12 +67,12 @@ class Offer:
         return row
 
 
-def point_row(identity: Mapping[str, Any], table: pd.DataFrame, objectives: Iterable[Objective]) -> dict[str, Any]:
+def point_row(identity: Mapping[str, Cell], table: pd.DataFrame, objectives: Iterable[Objective]) -> Row:
     """Return the row of one policy from its answers: means and standard errors over prompts.
 
     KL in nats per answer, or an upper bound of it where it cannot be measured; length in tokens.
     """
-    row = dict(identity) | {"n": len(table), "kl_se": standard_error(table["kl"])}
+    row: Row = {**identity, "n": len(table), "kl_se": standard_error(table["kl"])}
     row |= {name: table[name].mean() for name in ("length", "truncated", "kl", "kl_bound") if name in table}
     for column in (objective.column for objective in objectives):
         row |= {column: table[column].mean(), f"{column}_se": standard_error(table[column])}
@@ -83,7 +86,7 @@ def standard_error(values: pd.Series[float]) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def point_table(rows: list[dict[str, Any]], objectives: Sequence[Objective]) -> pd.DataFrame:
+def point_table(rows: Sequence[Row], objectives: Sequence[Objective]) -> pd.DataFrame:
     """Return `points.csv` as a table: strict non-dominance within task, split, seed, method and grid; 6 decimals."""
     frame = pd.DataFrame(rows)
     known = point_columns(objectives)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_json
 from peo_bench.jobs.runner import Observer
+from peo_bench.results.record import SCHEMA_VERSION, Record, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,45 @@ EARLIEST_ETA = 0.05
 """Fraction of a job from which the time it has taken says something about the rest."""
 
 
+class JobCounts(Record):
+    """How many jobs are known and what became of them."""
+
+    queued: int
+    """Jobs known so far that are to be done."""
+    done: int
+    """Jobs done."""
+    failed: int
+    """Jobs that failed."""
+    reused: int
+    """Jobs found in the cache, which are not queued."""
+
+
+class RunningJob(Record):
+    """A job at work."""
+
+    what: str
+    """Its name."""
+    fraction: float
+    """How much of it is done, from 0 to 1."""
+    note: str
+    """What it does now."""
+    started: float
+    """Seconds since the epoch."""
+
+
+class ProgressRecord(Record):
+    """All of `progress.json`, which is there only while a run works and is replaced at most once a second."""
+
+    schema_version: int = SCHEMA_VERSION
+    """1."""
+    stage: str
+    """Stage of the run; empty before the first."""
+    jobs: JobCounts
+    """Counts of jobs."""
+    running: tuple[RunningJob, ...]
+    """The jobs at work."""
+
+
 class State:
     """Follows the events of a run (an `Observer`); several threads may report."""
 
@@ -35,7 +74,7 @@ class State:
         self._lock = threading.Lock()
         self._stage = ""
         self._counts: Counter[str] = Counter()
-        self._running: dict[str, dict[str, Any]] = {}
+        self._running: dict[str, RunningJob] = {}
 
     def __call__(self, event: str, job_id: str, fraction: float, note: str) -> None:
         """Take one event."""
@@ -44,20 +83,20 @@ class State:
             if event == "stage":
                 self._stage = job_id
             elif event == "start":
-                self._running[job_id] = {"what": note, "fraction": 0.0, "note": "", "started": time.time()}
+                self._running[job_id] = RunningJob(what=note, fraction=0.0, note="", started=time.time())
             elif event == "progress" and job_id in self._running:
-                self._running[job_id] |= {"fraction": fraction, "note": note}
+                update = {"fraction": fraction, "note": note}
+                self._running[job_id] = self._running[job_id].model_copy(update=update)
             elif event in ("queued", "reused", "done", "failed"):
                 self._counts[event] += 1
                 self._running.pop(job_id, None)
 
-    def take(self) -> dict[str, Any]:
-        """Return the content of `progress.json`; jobs started at so many seconds since the epoch."""
+    def take(self) -> ProgressRecord:
+        """Return the content of `progress.json`."""
         with self._lock:
             self.changed = False
-            counts = {name: self._counts[name] for name in ("queued", "done", "failed", "reused")}
-            running = [dict(entry) for entry in self._running.values()]
-            return {"stage": self._stage, "jobs": counts, "running": running}
+            counts = JobCounts(**{name: self._counts[name] for name in JobCounts.model_fields})
+            return ProgressRecord(stage=self._stage, jobs=counts, running=tuple(self._running.values()))
 
 
 @contextmanager
@@ -73,7 +112,7 @@ def progress_file(out: Path, observe: Observer) -> Iterator[Observer]:
         while not ended.wait(PERIOD):
             if state.changed:
                 try:
-                    write_json(out / PROGRESS, {"schema_version": 1, **state.take()})
+                    write_json(out / PROGRESS, state.take().to_json())
                 except OSError as error:
                     logger.warning("%s: cannot be written (%s)", out / PROGRESS, error.strerror)
 
@@ -107,39 +146,40 @@ def is_running(out: Path) -> bool:
     return True
 
 
-def read_progress(out: Path) -> dict[str, Any] | None:
+def read_progress(out: Path) -> ProgressRecord | None:
     """Return what the run in `out` wrote last; None before its first second and after its end."""
-    with suppress(OSError):
-        found: dict[str, Any] = json.loads((out / PROGRESS).read_text(encoding="utf-8"))
-        return found
+    if not (out / PROGRESS).exists():
+        return None
+    with suppress(OSError, UsageError):  # the run may end between the two looks
+        return read_record(out / PROGRESS, ProgressRecord)
     return None
 
 
-def headline(state: Mapping[str, Any]) -> str:
+def headline(state: ProgressRecord) -> str:
     """Return stage and counts in one line. Later rounds of jobs are not known yet, so there is no total for the run.
 
-    >>> headline({"stage": "build", "jobs": {"queued": 6, "done": 2, "failed": 1, "reused": 4}})
+    >>> counts = JobCounts(queued=6, done=2, failed=1, reused=4)
+    >>> headline(ProgressRecord(stage="build", jobs=counts, running=()))
     'build: 2 of 6 jobs known so far done, 1 failed, 4 more from the cache'
     """
-    jobs = state["jobs"]
-    parts = [f"{jobs['done']} of {jobs['queued']} jobs known so far done"]
-    parts += [f"{jobs['failed']} failed"] if jobs["failed"] else []
-    parts += [f"{jobs['reused']} more from the cache"] if jobs["reused"] else []
-    return f"{state['stage'] or 'start'}: {', '.join(parts)}"
+    jobs = state.jobs
+    parts = [f"{jobs.done} of {jobs.queued} jobs known so far done"]
+    parts += [f"{jobs.failed} failed"] if jobs.failed else []
+    parts += [f"{jobs.reused} more from the cache"] if jobs.reused else []
+    return f"{state.stage or 'start'}: {', '.join(parts)}"
 
 
-def running(state: Mapping[str, Any], now: float) -> list[str]:
+def running(jobs: Sequence[RunningJob], now: float) -> list[str]:
     """Return a line per running job: how far it is and, by its own pace, how long it still takes.
 
-    >>> job = {"what": "aspect helpful", "fraction": 0.25, "note": "step 5/20", "started": 100.0}
-    >>> running({"running": [job]}, now=110.0)
+    >>> running([RunningJob(what="aspect helpful", fraction=0.25, note="step 5/20", started=100.0)], now=110.0)
     ['aspect helpful: 25 %, step 5/20, about 30 s left']
     """
     lines = []
-    for job in state["running"]:
-        parts = [f"{100 * job['fraction']:.0f} %", *([job["note"]] if job["note"] else [])]
-        if EARLIEST_ETA <= job["fraction"] < 1:
-            left = (now - job["started"]) * (1 / job["fraction"] - 1)
+    for job in jobs:
+        parts = [f"{100 * job.fraction:.0f} %", *([job.note] if job.note else [])]
+        if EARLIEST_ETA <= job.fraction < 1:
+            left = (now - job.started) * (1 / job.fraction - 1)
             parts.append(f"about {left:.0f} s left" if left < 100 else f"about {left / 60:.0f} min left")
-        lines.append(f"{job['what']}: {', '.join(parts)}")
+        lines.append(f"{job.what}: {', '.join(parts)}")
     return lines

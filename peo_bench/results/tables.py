@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from peo_bench.errors import UsageError
+from peo_bench.results.record import damaged
 
 Kinds = Mapping[str, str]
 """Columns that a table must have, and what they hold: "number", "text", or "" for anything."""
@@ -41,14 +42,6 @@ def read_csv(path: Path, kinds: Kinds) -> pd.DataFrame:
 def read_parquet(path: Path, kinds: Kinds) -> pd.DataFrame:
     """Return a Parquet file as a table; `UsageError` naming the file and what is wrong with it."""
     return _checked(path, lambda: pd.read_parquet(path), kinds)
-
-
-def damaged(path: Path, what: str) -> UsageError:
-    """Return the error of a file that cannot be used."""
-    said = " ".join(what.split())[:200]
-    return UsageError(
-        f"{path}: is damaged or of another version ({said}): repeat the run that made it, or copy it again"
-    )
 
 
 def _checked(path: Path, read: Callable[[], Any], kinds: Kinds) -> pd.DataFrame:

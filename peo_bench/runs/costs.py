@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from peo_bench.core.method import World
 from peo_bench.core.rounds import BuiltFamily
@@ -14,14 +13,16 @@ from peo_bench.core.spec import PolicySpec
 from peo_bench.jobs.job import Cost, Handle
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Runner
+from peo_bench.results.costs_records import Costs, KindCost, MethodCost
 
 OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".h5")
 """Endings of weight files whose parameters are not counted."""
 
-COUNTS = ("pairs_trained", "examples_trained", "tokens_generated", "scorer_calls")
+SERVING = ("decode_factor", "scorer_calls_per_answer", "stored_parameters")
+"""What serving one family takes, which is no sum over seeds."""
 
 
-def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, BuiltFamily]]]) -> dict[str, Any]:
+def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, BuiltFamily]]]) -> Costs:
     """Return costs per method and per kind of job.
 
     A training unit is one aspect run (DPO on one objective's pairs); an answer trained on alone is half a pair.
@@ -32,7 +33,7 @@ def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Buil
     """
     handles = runner.outcome.handles
     users = Counter(job_id for _, built in seeds.values() for item in built.values() for job_id in item.jobs)
-    methods: dict[str, Any] = {}
+    methods: dict[str, MethodCost] = {}
     for world, built in seeds.values():
         unit = max((handles[j.id].cost.pairs_trained for j in world.aspects if j.id in handles), default=0)
         for name, item in built.items():
@@ -41,19 +42,22 @@ def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Buil
             specs = [item.family.resolve(w) for w in world.preferences]
             passes = [sum(len(mixture.mix) for mixture in spec.mixtures) for spec in specs]
             asked = [len(spec.scorers) * len(spec.candidates) for spec in specs]
-            entry = {
-                "train_units": round((total.pairs_trained + total.examples_trained / 2) / unit, 3) if unit else None,
-                **{key: getattr(total, key) for key in COUNTS},
-                "validation_evaluations": total.evaluations,
-                "seconds": round(sum(handles[job_id].seconds for job_id in own), 2),
-                "decode_factor": sum(passes) / len(passes),
-                "scorer_calls_per_answer": sum(asked) / len(asked),
-                "stored_parameters": stored_parameters(specs, handles, world.reference.id),
-                "jobs": len(own),
-                "shared_jobs": sum(users[job_id] > 1 for job_id in own),
-            }
-            methods[name] = _add(methods.get(name), entry)
-    return {"schema_version": 1, "methods": methods, "kinds": _by_kind(runner)}
+            entry = MethodCost(
+                train_units=round((total.pairs_trained + total.examples_trained / 2) / unit, 3) if unit else None,
+                pairs_trained=total.pairs_trained,
+                examples_trained=total.examples_trained,
+                tokens_generated=total.tokens_generated,
+                scorer_calls=total.scorer_calls,
+                validation_evaluations=total.evaluations,
+                seconds=round(sum(handles[job_id].seconds for job_id in own), 2),
+                decode_factor=sum(passes) / len(passes),
+                scorer_calls_per_answer=sum(asked) / len(asked),
+                stored_parameters=stored_parameters(specs, handles, world.reference.id),
+                jobs=len(own),
+                shared_jobs=sum(users[job_id] > 1 for job_id in own),
+            )
+            methods[name] = _add(methods[name], entry) if name in methods else entry
+    return Costs(methods=methods, kinds=_by_kind(runner))
 
 
 def stored_parameters(specs: Iterable[PolicySpec], handles: Mapping[str, Handle], reference: str) -> int | None:
@@ -80,21 +84,27 @@ def _parameters(artefact: Path) -> int | None:
     return total
 
 
-def _add(before: dict[str, Any] | None, entry: dict[str, Any]) -> dict[str, Any]:
-    """Sum over seeds; what serving one family takes is no sum."""
-    if before is None:
-        return entry
-    total = {key: (before[key] or 0) + (value or 0) for key, value in entry.items()}
-    return total | {key: entry[key] for key in ("decode_factor", "scorer_calls_per_answer", "stored_parameters")}
+def _add(before: MethodCost, entry: MethodCost) -> MethodCost:
+    """Sum over seeds what building took."""
+    summed = {
+        key: (getattr(before, key) or 0) + (getattr(entry, key) or 0)
+        for key in MethodCost.model_fields
+        if key not in SERVING
+    }
+    return entry.model_copy(update=summed)
 
 
-def _by_kind(runner: Runner) -> dict[str, dict[str, Any]]:
-    table: dict[str, dict[str, Any]] = {}
-    for job_id, handle in runner.outcome.handles.items():
-        kind = job_id.rpartition("-")[0]
-        row = table.setdefault(kind, {"jobs": 0, "reused": 0, "seconds": 0.0, "cost": Cost()})
-        row["jobs"] += 1
-        row["reused"] += job_id in runner.outcome.reused
-        row["seconds"] = round(row["seconds"] + handle.seconds, 2)
-        row["cost"] = row["cost"] + handle.cost
-    return {kind: row | {"cost": row["cost"].to_json()} for kind, row in sorted(table.items())}
+def _by_kind(runner: Runner) -> dict[str, KindCost]:
+    kinds: dict[str, list[str]] = {}
+    for job_id in runner.outcome.handles:
+        kinds.setdefault(job_id.rpartition("-")[0], []).append(job_id)
+    handles, reused = runner.outcome.handles, runner.outcome.reused
+    return {
+        kind: KindCost(
+            jobs=len(ids),
+            reused=sum(job_id in reused for job_id in ids),
+            seconds=round(sum(handles[job_id].seconds for job_id in ids), 2),
+            cost=sum((handles[job_id].cost for job_id in ids), Cost()).to_json(),
+        )
+        for kind, ids in sorted(kinds.items())
+    }

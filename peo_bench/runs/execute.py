@@ -20,7 +20,6 @@ from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.errors import JobFailed, Locked, UsageError
 from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.validation import utility_scores
-from peo_bench.files.atomic import write_text
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.runner import Observer, Runner
 from peo_bench.jobs.workspace import Progress
@@ -28,9 +27,12 @@ from peo_bench.judges.budget import Budget
 from peo_bench.judges.judge import Desk, Judge, make_judges
 from peo_bench.kill_points import kill_point
 from peo_bench.pareto import nondominated
-from peo_bench.results.metrics import run_metrics
-from peo_bench.results.operating_points import Offer, Scores, generations, point_row, point_table, reference_units
+from peo_bench.results.costs_records import Costs
+from peo_bench.results.metrics import Beside, run_metrics
+from peo_bench.results.metrics_records import TaskMetrics
+from peo_bench.results.operating_points import Offer, Row, Scores, generations, point_row, point_table, reference_units
 from peo_bench.results.progress import OWNER, progress_file
+from peo_bench.results.records import Missing, ScorerRecord
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.costs import run_costs
 from peo_bench.runs.curves import training_curves
@@ -48,7 +50,7 @@ from peo_bench.runs.job_notes import job_notes
 from peo_bench.runs.judging import REPLIES, Judging, judge_run
 from peo_bench.runs.scorer_records import scorer_notes, scorer_records
 from peo_bench.runs.world import Companions, build_world, companions, make_methods, responses_job, scaled
-from peo_bench.runs.writing import Provenance, write_folder
+from peo_bench.runs.writing import Provenance, Tables, run_record, write_folder
 from peo_bench.sandbox.kinds import oracle_rows
 from peo_bench.steering.families import save_families
 from peo_bench.suites.suite import SandboxData, TaskConfig, suite_task
@@ -78,8 +80,8 @@ class Result:
 
     folder: Path
     complete: bool
-    missing: list[dict[str, str]]
-    metrics: dict[str, Any]
+    missing: list[Missing]
+    metrics: TaskMetrics
     points: pd.DataFrame
     judging: Judging
 
@@ -114,37 +116,53 @@ def execute(
             reference = {seed: read_responses(handles[run.beside.units.id]) for seed, run in seeds.items()}
             units = {seed: reference_units(reference[seed], run.world) for seed, run in seeds.items()}
             scorers = {seed: _scorers(handles, run, reference[seed]) for seed, run in seeds.items()}
-            chosen = {name: built.family.chosen for run in seeds.values() for name, built in run.built.families.items()}
             worlds = [run.world for run in seeds.values()]
             tested = texts.loc[texts["split"] == "test", "prompt_id"]
             told = {judge.id: judge.description for judge in judges}
             measure = run_measure(config.suite.task, task, worlds, tested, told)
-            metrics = run_metrics(points, Scores.of(texts, first.world.names), measure, units, chosen)
-            extras = {seed: run.extras for seed, run in seeds.items()}
-            metrics |= safety_views(task, worlds[0], extras, handles, texts)
-            metrics["capabilities"] = capability_rows(extras, handles)
             search = _search_table(handles, seeds)
         with clock("judge"), _watched(seen, judges, budget) as progress:
             desk = Desk(cache / REPLIES, budget, progress)
             judging = judge_run(config, judges, worlds[0].objectives, texts, desk)
             missing += judging.missing
-            if judging.metrics:
-                metrics["judges"] = judging.metrics
         costs = run_costs(runner, {seed: (run.world, run.built.families) for seed, run in seeds.items()})
-        for method, values in metrics["methods"].items():
-            values["validation_evaluations"] = costs["methods"][method]["validation_evaluations"]
+        with clock("fronts"):
+            beside = _beside(task, seeds, handles, texts, costs, judging)
+            metrics = run_metrics(points, Scores.of(texts, first.world.names), measure, units, beside)
         kill_point("metrics")
         _save(out, runner, config, seeds)
         failed, reused = dict(runner.outcome.failed), len(runner.outcome.reused)
         curves = training_curves(
             handles, {s: {n: b.jobs for n, b in run.built.families.items()} for s, run in seeds.items()}
         )
-        write_text(out / "curves.csv", curves.to_csv(index=False))
         notes = (*scorer_notes(list(scorers.values())), *_notes(first), *job_notes(handles.values()))
         notes += tuple(extra_notes(config, first.world, first.families))
-        provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers)
-        write_folder(out, config, task, measure, points, metrics, texts, costs, search, missing, provenance, judging)
+        work = {kind: row.seconds for kind, row in costs.kinds.items()}
+        provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers, work, measure, judging.record)
+        record = run_record(config, task, points, missing, provenance)
+        write_folder(out, config, record, metrics, costs, Tables(points, texts, search, curves), judging)
         return Result(out, not missing, missing, metrics, points, judging)
+
+
+def _beside(
+    task: TaskConfig,
+    seeds: Mapping[int, SeedRun],
+    handles: Mapping[str, Handle],
+    texts: pd.DataFrame,
+    costs: Costs,
+    judging: Judging,
+) -> Beside:
+    """Return what is told of the methods beside their fronts."""
+    extras = {seed: run.extras for seed, run in seeds.items()}
+    safety, zero = safety_views(task, next(iter(seeds.values())).world, extras, handles, texts)
+    return Beside(
+        chosen={name: family.chosen for run in seeds.values() for name, family in run.families.items()},
+        evaluations={name: cost.validation_evaluations for name, cost in costs.methods.items()},
+        safety=safety,
+        safety_zero=zero,
+        capabilities=capability_rows(extras, handles),
+        judges=judging.metrics or None,
+    )
 
 
 @contextmanager
@@ -254,24 +272,25 @@ def _offers(
 
 def _collect(
     runner: Runner, seeds: Mapping[int, SeedRun], config: RunConfig, task: TaskConfig
-) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, str]]]:
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Missing]]:
     """Gather the rows and texts of every operating point, and what is missing with its reason."""
-    rows: list[dict[str, Any]] = []
-    missing: list[dict[str, str]] = []
+    rows: list[Row] = []
+    missing: list[Missing] = []
     texts: list[tuple[Offer, pd.DataFrame]] = []
     handles, failed = runner.outcome.handles, runner.outcome.failed
     for seed, run in seeds.items():
         for name in (*config.methods, *config.controls):
             if name in run.built.lost:
-                missing.append({"what": f"{name}, seed {seed}, all preferences", "reason": run.built.lost[name]})
+                what = f"{name}, seed {seed}, all preferences"
+                missing.append(Missing(what=what, reason=run.built.lost[name]))
         for offer in run.offers:
             handle = handles.get(offer.job.id)
             if handle is None:
                 what = f"{offer.method}, seed {seed}, preference {offer.asked}"
-                missing.append({"what": what, "reason": failed[offer.job.id]})
+                missing.append(Missing(what=what, reason=failed[offer.job.id]))
                 continue
             table = read_responses(handle)
-            identity = {"task": config.suite.task, **offer.identity(run.world.objectives)}
+            identity: Row = {"task": config.suite.task, **offer.identity(run.world.objectives)}
             rows.append(point_row(identity, table, run.world.objectives))
             texts.append((offer, table))
         texts += benign_answers(run.extras, handles)
@@ -281,7 +300,7 @@ def _collect(
     return point_table(rows, objectives), generations(texts), missing
 
 
-def _oracle(runner: Runner, run: SeedRun, config: RunConfig) -> list[dict[str, Any]]:
+def _oracle(runner: Runner, run: SeedRun, config: RunConfig) -> list[Row]:
     """Return the oracle's rows, where the suite's scores are known exactly; none if its samples are missing."""
     data, job = config.suite.data, run.beside.oracle
     if not isinstance(data, SandboxData) or job is None or job.id not in runner.outcome.handles:
@@ -289,7 +308,7 @@ def _oracle(runner: Runner, run: SeedRun, config: RunConfig) -> list[dict[str, A
     return oracle_rows(runner.store, run.world, job, data.oracle_kl, run.world.preferences, config.suite.task)
 
 
-def _scorers(handles: Mapping[str, Handle], run: SeedRun, reference: pd.DataFrame) -> dict[str, Any]:
+def _scorers(handles: Mapping[str, Handle], run: SeedRun, reference: pd.DataFrame) -> dict[str, ScorerRecord]:
     """Return what is recorded of the scorers of one seed."""
     done = [offer.job for offer in run.offers if offer.job.id in handles]
     return scorer_records(run.world, run.beside.units, done, handles, reference)

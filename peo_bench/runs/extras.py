@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
@@ -17,7 +16,9 @@ from peo_bench.evaluation.safety import safety_rows, zero_job
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.lm_eval.capabilities import capability_identity, capability_job
 from peo_bench.lm_eval.trust import trust_notes
+from peo_bench.results.metrics_records import CapabilityRow, SafetyRow, SafetyZero, ZeroFit
 from peo_bench.results.operating_points import Offer
+from peo_bench.results.records import Missing
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.world import responses_job, scaled
 from peo_bench.sandbox.gold import features
@@ -66,7 +67,7 @@ def extra_jobs(
     policies = [measured for measured in policies if has_likelihood(measured.spec)]
     identities = [capability_identity(name) for name in config.capabilities]
 
-    def measure(policy: Measured, task: Mapping[str, Any]) -> Job:
+    def measure(policy: Measured, task: Mapping[str, object]) -> Job:
         return capability_job(world.reference, policy.spec, deltas, task, settings.limit, world.precision)
 
     def benign(offer: Offer) -> Offer:
@@ -113,26 +114,26 @@ def benign_answers(extras: Extras, handles: Mapping[str, Handle]) -> list[tuple[
     return [(o, read_responses(handles[o.job.id])) for o in extras.benign if o.job.id in handles]
 
 
-def missing_extras(extras: Extras, seed: int, failed: Mapping[str, str]) -> list[dict[str, str]]:
+def missing_extras(extras: Extras, seed: int, failed: Mapping[str, str]) -> list[Missing]:
     """Say which extra results are missing, with their reason."""
     lost = [(f"benign prompts, {o.method}, seed {seed}, preference {o.asked}", o.job) for o in extras.benign]
     for m, job in extras.capabilities:
         name = job.params["task"]["task"]
         lost.append((f"capability {name}, {m.method}, seed {seed}, preference {m.preference}", job))
     lost += [(f"zero of the cost, seed {seed}", extras.zero)] if extras.zero else []
-    return [{"what": what, "reason": failed[job.id]} for what, job in lost if job.id in failed]
+    return [Missing(what=what, reason=failed[job.id]) for what, job in lost if job.id in failed]
 
 
-def capability_rows(extras: Mapping[int, Extras], handles: Mapping[str, Handle]) -> list[dict[str, Any]]:
+def capability_rows(extras: Mapping[int, Extras], handles: Mapping[str, Handle]) -> list[CapabilityRow]:
     """Return the `capabilities` of `metrics.json`: one row per policy, lm-eval task and metric."""
     return [
-        {
-            "method": m.method,
-            "seed": seed,
-            "preference": m.preference and m.preference.weights[0],
-            "spec_key": m.spec.key,
+        CapabilityRow(
+            method=m.method,
+            seed=seed,
+            preference=m.preference and m.preference.weights[0],
+            spec_key=m.spec.key,
             **row,
-        }
+        )
         for seed, several in extras.items()
         for m, job in several.capabilities
         if job.id in handles
@@ -142,15 +143,16 @@ def capability_rows(extras: Mapping[int, Extras], handles: Mapping[str, Handle])
 
 def safety_views(
     task: TaskConfig, world: World, extras: Mapping[int, Extras], handles: Mapping[str, Handle], answers: pd.DataFrame
-) -> dict[str, Any]:
+) -> tuple[list[SafetyRow], SafetyZero]:
     """Return `safety` and `safety_zero` of `metrics.json`: the views by policy, and where the cost's border lies."""
     cost = _cost(world)
-    fits = {seed: handles[e.zero.id].result for seed, e in extras.items() if e.zero and e.zero.id in handles}
-    zeros = {seed: fit["zero"] for seed, fit in fits.items() if fit["zero"] is not None}
+    done = {seed: handles[e.zero.id].result for seed, e in extras.items() if e.zero and e.zero.id in handles}
+    fits = {seed: ZeroFit(**result) for seed, result in done.items()}
+    zeros = {seed: fit.zero for seed, fit in fits.items() if fit.zero is not None}
     if cost and _calibrated(task, cost[1]):
         zeros = dict.fromkeys(extras, 0.0)
     rows = safety_rows(answers, cost[1] if cost else None, zeros, _detector(task), task.benign_categories)
-    return {"safety": rows, "safety_zero": _zero_record(cost, zeros, fits)}
+    return [SafetyRow(**row) for row in rows], _zero_record(cost, zeros, fits)
 
 
 def _calibrated(task: TaskConfig, column: str) -> bool:
@@ -163,14 +165,13 @@ def _calibrated(task: TaskConfig, column: str) -> bool:
     return scorer.layout == "beaver"
 
 
-def _zero_record(
-    cost: tuple[str, str] | None, zeros: Mapping[int, float], fits: Mapping[int, Mapping[str, Any]]
-) -> dict[str, Any]:
+def _zero_record(cost: tuple[str, str] | None, zeros: Mapping[int, float], fits: Mapping[int, ZeroFit]) -> SafetyZero:
     if fits:
-        return {"from": "labels", "by_seed": {str(seed): dict(fit) for seed, fit in fits.items()}}
+        return SafetyZero(source="labels", by_seed={str(seed): fit for seed, fit in fits.items()})
     if zeros:
-        return {"from": "scorer"}
-    return {"from": None, "reason": "no cost is measured" if cost is None else "the cost has no calibrated zero"}
+        return SafetyZero(source="scorer")
+    reason = "no cost is measured" if cost is None else "the cost has no calibrated zero"
+    return SafetyZero(source=None, reason=reason)
 
 
 def _detector(task: TaskConfig) -> Callable[[str], bool]:

@@ -6,16 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
 from peo_bench.core.method import Objective
 from peo_bench.files.atomic import finite, replacing, write_json, write_text
 from peo_bench.files.digest import digest
+from peo_bench.files.json_types import JsonObject
 from peo_bench.judges.judge import Desk, Judge, Judged
 from peo_bench.judges.matchups import ORDERS, n_matches, pair_table
 from peo_bench.judges.rubrics import RUBRICS
+from peo_bench.results.judge_records import JudgeCard, JudgeCounts, JudgeMetrics, JudgingRecord, OverallWinRate, WinRate
+from peo_bench.results.records import Missing
 
 if TYPE_CHECKING:
     from peo_bench.runs.config import RunConfig
@@ -36,11 +39,16 @@ class Judging:
 
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     unjudged: pd.DataFrame = field(default_factory=pd.DataFrame)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, Any] = field(default_factory=dict)
-    missing: list[dict[str, str]] = field(default_factory=list)
+    metrics: dict[str, JudgeMetrics] = field(default_factory=dict)
+    counts: dict[str, JudgeCounts] = field(default_factory=dict)
+    missing: list[Missing] = field(default_factory=list)
     spent_usd: float = 0.0
     budget_reached: bool = False
+
+    @property
+    def record(self) -> JudgingRecord | None:
+        """What `run.json` tells; None where no judge was asked for."""
+        return JudgingRecord(spent_usd=self.spent_usd, judges=self.counts) if self.counts else None
 
 
 def judge_run(
@@ -59,29 +67,32 @@ def judge_run(
         found = judged[judge.id]
         judging.metrics[judge.id] = judge_metrics(found, calibration(desk.replies.parent, judge))
         expected = len(found.rows) + len(found.missing)
-        counts = {"expected": expected, "ok": len(found.rows), "missing": len(found.missing)}
-        judging.counts[judge.id] = counts | {"calls": found.n_calls, "calls_now": found.n_new}
+        judging.counts[judge.id] = JudgeCounts(
+            expected=expected,
+            ok=len(found.rows),
+            missing=len(found.missing),
+            calls=found.n_calls,
+            calls_now=found.n_new,
+        )
         for reason, part in found.missing.groupby("reason", sort=False):
             what = f"judge {judge.id}: {len(part)} of {expected} verdicts, named in {UNJUDGED}"
-            judging.missing.append({"what": what, "reason": str(reason), "stage": "judge"})
+            judging.missing.append(Missing(what=what, reason=str(reason), stage="judge"))
     judging.spent_usd, judging.budget_reached = round(desk.budget.spent, 6), desk.budget.reached
     return judging
 
 
-def judge_metrics(judged: Judged, calibrated: Mapping[str, Any] | None) -> dict[str, Any]:
+def judge_metrics(judged: Judged, calibrated: JsonObject | None) -> JudgeMetrics:
     """Return one judge's entry in `metrics.json`."""
     from peo_bench.judges.card import card, elo_ratings, overall_win_rates, win_rates, without_surplus_ties
 
     known = {"agreement": calibrated["agreement"], "calibration": dict(calibrated)} if calibrated else {}
     counted = without_surplus_ties(judged.rows, judged.missing)
-    entry = {
-        "card": card(judged.rows, n_calls=judged.n_calls, priced=judged.priced) | known,
-        "win_rates": win_rates(counted),
-        "overall": overall_win_rates(counted),
-        "elo": elo_ratings(counted),
-    }
-    result: dict[str, Any] = finite(entry)
-    return result
+    return JudgeMetrics(
+        card=JudgeCard(**card(judged.rows, n_calls=judged.n_calls, priced=judged.priced), **known),
+        win_rates=[WinRate(**entry) for entry in win_rates(counted)],
+        overall=[OverallWinRate(**entry) for entry in overall_win_rates(counted)],
+        elo=elo_ratings(counted),
+    )
 
 
 def judge_plan(judges: Sequence[Judge], config: RunConfig, n_prompts: int) -> list[dict[str, Any]]:
@@ -111,20 +122,19 @@ def write_judgements(out: Path, judging: Judging) -> None:
         write_text(out / UNJUDGED, rows.to_csv(index=False))
 
 
-def save_calibration(cache: Path, judge: Judge, agreement: Mapping[str, Any]) -> None:
+def save_calibration(cache: Path, judge: Judge, agreement: Mapping[str, object]) -> None:
     """Remember how far a judge agrees with people, for the cards of later runs."""
     (cache / CALIBRATIONS).mkdir(parents=True, exist_ok=True)
     told = {"judge": judge.id, "measured_with": judge.identity()}
     write_json(_calibration(cache, judge), finite(told | dict(agreement)))
 
 
-def calibration(cache: Path, judge: Judge) -> dict[str, Any] | None:
+def calibration(cache: Path, judge: Judge) -> JsonObject | None:
     """Return what `save_calibration` kept of this judge - this model at this address, decoding alike - or None."""
     try:
-        found: dict[str, Any] = json.loads(_calibration(cache, judge).read_text(encoding="utf-8"))
+        return cast(JsonObject, json.loads(_calibration(cache, judge).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    return found
 
 
 def _calibration(cache: Path, judge: Judge) -> Path:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
 from peo_bench.core import roles
 from peo_bench.core.method import World
 from peo_bench.jobs.job import Handle, Job
+from peo_bench.results.records import Scale, ScorerRecord
 from peo_bench.scorers.columns import PROXY
 
 RECORDED = ("layout", "source", "template", "dtype", "max_length", "labels", "licence", "batch_gap")
@@ -17,7 +17,7 @@ RECORDED = ("layout", "source", "template", "dtype", "max_length", "labels", "li
 
 def scorer_records(
     world: World, units: Job, responses: Iterable[Job], handles: Mapping[str, Handle], table: pd.DataFrame
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ScorerRecord]:
     """Return by column what scored it, for one training seed.
 
     `table` holds the reference policy's validation answers, as scored by the job `units`: their mean and standard
@@ -29,13 +29,13 @@ def scorer_records(
     for column, job in _jobs(units).items():
         name = column.removesuffix(PROXY)
         handle = handles[job.id] if job else None
-        records[column] = {
-            "better": directions.get(name),
+        records[column] = ScorerRecord(
+            better=directions.get(name),
             **(_facts(handle, name) if handle else {"layout": "registered", "source": units.params["scorers"][column]}),
-            "scale": {"mean": float(table[column].mean()), "sd": float(table[column].std(ddof=1))},
-            "cut": sum(result["cut_by_scorer"].get(column, 0) for result in counted),
-            "scored": sum(result["n"] for result in counted),
-        }
+            scale=Scale(mean=float(table[column].mean()), sd=float(table[column].std(ddof=1))),
+            cut=sum(result["cut_by_scorer"].get(column, 0) for result in counted),
+            scored=sum(result["n"] for result in counted),
+        )
     return records
 
 
@@ -44,7 +44,7 @@ def _jobs(units: Job) -> dict[str, Job | None]:
     return dict.fromkeys(units.params["scorers"]) | roles.scorers(units.needs)
 
 
-def _facts(handle: Handle, column: str) -> dict[str, Any]:
+def _facts(handle: Handle, column: str) -> dict[str, object]:
     result = handle.result
     if "layout" not in result:
         return {"layout": "trained", "source": handle.id, "held_out_accuracy": result["accuracy"]}
@@ -52,21 +52,21 @@ def _facts(handle: Handle, column: str) -> dict[str, Any]:
     return known | ({"anchors": result["signs"][column]} if column in result["signs"] else {})
 
 
-def scorer_notes(records: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[str]:
+def scorer_notes(records: Sequence[Mapping[str, ScorerRecord]]) -> list[str]:
     """Return the remarks on scorers, from the `scorer_records` of every seed."""
     notes = []
     first = records[0]
     columns = [column for column in first if not column.endswith(PROXY)]
-    same = [column for column in columns if first[column]["better"] and f"{column}{PROXY}" not in first]
+    same = [column for column in columns if first[column].better and f"{column}{PROXY}" not in first]
     if same:
-        trained = first[same[0]]["layout"] == "trained"
+        trained = first[same[0]].layout == "trained"
         how = "trained on a disjoint set of prompts" if trained else "given as checkpoints"
         notes.append(
             f"Selection and evaluation use the same scorers for {' and '.join(same)}, {how}: what was searched for "
             "with a scorer looks better to that scorer than to another."
         )
     for column in first:
-        cut, scored = (sum(record[column][key] for record in records) for key in ("cut", "scored"))
+        cut, scored = sum(record[column].cut for record in records), sum(record[column].scored for record in records)
         if cut:
             notes.append(
                 f"{column}: {cut} of {scored} texts were longer than the scorer's context and were cut before scoring."

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from peo_bench.report.contents import TaskView
+from peo_bench.report.contents import Json, TaskView
 from peo_bench.report.figures.front import drawn_order
 from peo_bench.report.figures.style import AXIS, GREY, HIGH, LAYOUT, LOW, Style, line, plain, small
 from peo_bench.report.wording import decimal, method_name
-from peo_bench.results.folder import Json, number
+from peo_bench.results.folder import number
 
 OUTCOMES = (("n_wins", "first wins", HIGH), ("n_ties", "ties", GREY), ("n_losses", "second wins", LOW))
 BINS = 5

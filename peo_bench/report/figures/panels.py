@@ -75,13 +75,13 @@ def panels(view: TaskView, styles: Mapping[str, Style], folder: RunFolder | None
 def run_panels(folder: RunFolder) -> list[Panel]:
     """Return the figures that belong to the run as a whole: where its time went, how its trainings went."""
     found = []
-    if folder.run.get("stages"):
-        figure = effort.timeline_figure(folder.run["stages"])
+    if folder.run.stages:
+        figure = effort.timeline_figure(folder.run.stages)
         how = "Wall-clock seconds of this invocation, stage after stage; finished work of earlier runs takes none."
         found.append(_panel("time", "stages", "Stages of this run", how, figure))
-    if folder.run.get("job_seconds"):
+    if folder.run.job_seconds:
         how = "Seconds of work by kind of job, measured when the job was done: reused work counts too."
-        found.append(_panel("time", "work", "Work by kind of job", how, effort.work_figure(folder.run["job_seconds"])))
+        found.append(_panel("time", "work", "Work by kind of job", how, effort.work_figure(folder.run.job_seconds)))
     if folder.curves is not None and len(folder.curves):
         how = "A line per job and training seed over training steps; a loss should fall and level off."
         for kind, variants in effort.phases(folder.curves).items():

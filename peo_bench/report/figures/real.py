@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from peo_bench.report.contents import Axis, Point, TaskView
+from peo_bench.report.contents import Axis, Json, Point, TaskView
 from peo_bench.report.figures.front import drawn_order
 from peo_bench.report.figures.style import AXIS, GREY, Style, line, plain, small
 from peo_bench.report.wording import balance, decimal, method_name
-from peo_bench.results.folder import Json, number
+from peo_bench.results.folder import number
 
 Measured = Callable[[Point], float | None]
 

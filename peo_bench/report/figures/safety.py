@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from peo_bench.report.contents import TaskView
+from peo_bench.report.contents import Json, TaskView
 from peo_bench.report.figures.front import drawn_order
 from peo_bench.report.figures.style import AXIS, GREY, Style, heat_map, line, plain, small
 from peo_bench.report.wording import balance, decimal, method_name
-from peo_bench.results.folder import Json, number
+from peo_bench.results.folder import number
 
 
 def category_maps(entries: Sequence[Json], names: tuple[str, str]) -> list[tuple[str, go.Figure]]:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 
 import plotly.graph_objects as go
 
-from peo_bench.report.contents import TaskView
+from peo_bench.report.contents import Json, TaskView
 from peo_bench.report.figures.style import heat_map
 from peo_bench.report.headline import find_comparison, is_real
 from peo_bench.report.wording import decimal, interval, method_name
-from peo_bench.results.folder import Json
 
 
 def utility_map(view: TaskView) -> go.Figure:
