@@ -22,7 +22,16 @@ from peo_bench.results.folder import write_run_folder as write_files
 from peo_bench.results.judge_records import JudgeCard, JudgeMetrics, WinRate
 from peo_bench.results.measure import Measure, identity_of
 from peo_bench.results.metrics import Beside, run_metrics
-from peo_bench.results.metrics_records import CapabilityRow, Metrics, SafetyRow, TaskMetrics
+from peo_bench.results.metrics_records import (
+    CapabilityRow,
+    Comparison,
+    EstimateRecord,
+    MethodMetrics,
+    Metrics,
+    RankRange,
+    SafetyRow,
+    TaskMetrics,
+)
 from peo_bench.results.operating_points import Scores
 from peo_bench.results.records import Counts, Hardware, Missing, ObjectiveRecord, RunRecord
 
@@ -97,6 +106,30 @@ def write_run_folder(
     )
     write_files(root, files)
     return root
+
+
+KNOWN = EstimateRecord(value=0.0, ci_low=-1.0, ci_high=1.0, bias=0.0)
+
+
+def method_metrics(**changes: Any) -> MethodMetrics:
+    """Return the metrics of a method with one policy, but for `changes`."""
+    plain = {
+        "hypervolume": KNOWN, "steered_utility": KNOWN, "expected_utility": KNOWN, "rank": RankRange(best=1, worst=1),
+        "n_nondominated": 1, "n_points": 1, "n_beyond_reference": 0, "spacing": 0.0, "sparsity": 0.0,
+        "oracle_distance": None, "hypervolume_within_kl": (), "points_within_kl": (), "front_within_kl": (),
+        "kl_mean": None, "length_mean": 9.0, "chosen": {},
+    }  # fmt: skip
+    return MethodMetrics(**plain | changes)
+
+
+def comparison(a: str, b: str, low: float, high: float, **changes: Any) -> Comparison:
+    """Return the comparison a - b with the interval from `low` to `high`, established where that leaves zero out."""
+    p = 0.5 if low < 0 < high else 0.001
+    plain = {
+        "a": a, "b": b, "difference": (low + high) / 2, "ci_low": low, "ci_high": high, "covers": "prompts", "p": p,
+        "detectable": None, "hypervolume_share": None, "p_holm": p,
+    }  # fmt: skip
+    return Comparison(**plain | changes)
 
 
 def simulate(

@@ -13,16 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
-from run_folder_fixture import HOSTILE, write_run_folder
+from run_folder_fixture import HOSTILE, comparison, method_metrics, write_run_folder
 
 from peo_bench import pareto
 from peo_bench.errors import UsageError
 from peo_bench.report import build_report, contents, figures, texts
 from peo_bench.report.build import embedded_json
-from peo_bench.report.headline import make_verdict
+from peo_bench.report.headline import Standing, make_verdict
 from peo_bench.report.tables import points_table, scoreboard
 from peo_bench.report.texts import MAX_CHARACTERS, embed_texts
 from peo_bench.results.folder import read_run_folder
+from peo_bench.results.metrics_records import Comparison, EstimateRecord
 
 SCORERS = {"reward": True, "cost": False}
 
@@ -318,14 +319,17 @@ def test_an_external_policy_is_a_single_point(run_dir: Path) -> None:
 # ---- verdict ----
 
 
-def metrics_of(**utilities: float) -> dict[str, Any]:
-    methods = {m: {"steered_utility": {"value": u, "ci_low": u - 1, "ci_high": u + 1}} for m, u in utilities.items()}
-    return {"methods": methods, "comparisons": []}
-
-
-def gap(a: str, b: str, low: float, high: float, p_holm: float | None = None) -> dict[str, Any]:
-    p = (0.5 if low < 0 < high else 0.001) if p_holm is None else p_holm
-    return {"a": a, "b": b, "difference": (low + high) / 2, "ci_low": low, "ci_high": high, "p_holm": p}
+def standing(
+    methods: list[str], comparisons: list[Comparison], seeds: list[int], controls: tuple[str, ...] = (), **known: Any
+) -> Standing:
+    """What a verdict rests on; `known` holds each method's steered utility and mean KL."""
+    measured = {
+        method: method_metrics(
+            steered_utility=EstimateRecord(value=u, ci_low=u - 1, ci_high=u + 1, bias=0.0), kl_mean=kl
+        )
+        for method, (u, kl) in known.items()
+    }
+    return Standing(methods, controls, measured, comparisons, seeds)
 
 
 @pytest.mark.parametrize(
@@ -335,17 +339,17 @@ def gap(a: str, b: str, low: float, high: float, p_holm: float | None = None) ->
         ({"peo": 0.5}, [], "PEO reaches a steered utility of 0.50 [−0.50, 1.50]."),
         (
             {"peo": 0.5, "modpo": 0.4},
-            [gap("modpo", "peo", -0.15, -0.05)],
+            [comparison("modpo", "peo", -0.15, -0.05)],
             "PEO beats MODPO: PEO − MODPO +0.10 [0.05, 0.15] in steered utility.",
         ),
         (
             {"peo": 0.5, "modpo": 0.4},
-            [gap("peo", "modpo", -0.05, 0.25)],
+            [comparison("peo", "modpo", -0.05, 0.25)],
             "PEO and MODPO are not told apart: PEO − MODPO +0.10 [−0.05, 0.25] in steered utility.",
         ),
         (
             {"peo": 0.5, "modpo": 0.4},
-            [gap("peo", "modpo", 0.01, 0.19, p_holm=0.2)],
+            [comparison("peo", "modpo", 0.01, 0.19, p_holm=0.2)],
             "PEO and MODPO are not told apart: PEO − MODPO +0.10 [0.01, 0.19] in steered utility.",
         ),
         (
@@ -355,51 +359,52 @@ def gap(a: str, b: str, low: float, high: float, p_holm: float | None = None) ->
         ),
         (
             {"peo": 0.5, "modpo": 0.4, "mod": 0.3},
-            [gap("peo", "modpo", 0.05, 0.15), gap("peo", "mod", 0.1, 0.3)],
+            [comparison("peo", "modpo", 0.05, 0.15), comparison("peo", "mod", 0.1, 0.3)],
             "PEO beats MODPO and MOD: PEO − MODPO +0.10 [0.05, 0.15] in steered utility.",
         ),
         (
             {"peo": 0.5, "modpo": 0.4, "mod": 0.3},
-            [gap("peo", "modpo", -0.05, 0.25), gap("peo", "mod", 0.1, 0.3)],
+            [comparison("peo", "modpo", -0.05, 0.25), comparison("peo", "mod", 0.1, 0.3)],
             "PEO beats MOD; it is not told apart from MODPO: PEO − MODPO +0.10 [−0.05, 0.25] in steered utility.",
         ),
         (
             {"peo": 0.5, "modpo": 0.4},
-            [gap("modpo", "peo", -0.15, -0.05) | {"hypervolume_share": 0.97}],
+            [comparison("modpo", "peo", -0.15, -0.05, hypervolume_share=0.97)],
             "PEO beats MODPO: PEO − MODPO +0.10 [0.05, 0.15] in steered utility, though MODPO has the larger "
             "hypervolume in 97 % of resamples.",
         ),
         (
             {"peo": 0.5, "modpo": 0.4},
-            [gap("peo", "modpo", 0.05, 0.15) | {"hypervolume_share": 0.06}],
+            [comparison("peo", "modpo", 0.05, 0.15, hypervolume_share=0.06)],
             "PEO beats MODPO: PEO − MODPO +0.10 [0.05, 0.15] in steered utility.",
         ),
         (
             {"peo": 0.5, "a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1},
-            [gap("peo", m, 0.05, 0.15) for m in "abcd"],
+            [comparison("peo", m, 0.05, 0.15) for m in "abcd"],
             "PEO beats 4 other methods: PEO − a +0.10 [0.05, 0.15] in steered utility.",
         ),
     ],
 )
-def test_the_headline_follows_the_intervals(utilities: Any, comparisons: Any, headline: str) -> None:
-    task = {**metrics_of(**utilities), "comparisons": comparisons}
-    assert make_verdict(list(utilities), [], task, [1]).headline == headline
+def test_the_headline_follows_the_intervals(
+    utilities: dict[str, float], comparisons: list[Comparison], headline: str
+) -> None:
+    known = {method: (utility, None) for method, utility in utilities.items()}
+    assert make_verdict(standing(list(utilities), comparisons, [1], **known)).headline == headline
 
 
 def test_the_verdict_names_its_limits() -> None:
-    task = metrics_of(peo=0.5, modpo=0.4, soup=0.45)
-    task["comparisons"] = [gap("peo", "modpo", 0.05, 0.15), gap("peo", "soup", -0.01, 0.11)]
-    for method, kl in (("peo", 9.0), ("modpo", 6.0)):
-        task["methods"][method]["kl_mean"] = kl
-    details = " ".join(make_verdict(["peo", "modpo"], ["reference", "soup"], task, [1]).details)
+    gaps = [comparison("peo", "modpo", 0.05, 0.15), comparison("peo", "soup", -0.01, 0.11)]
+    known = {"peo": (0.5, 9.0), "modpo": (0.4, 6.0), "soup": (0.45, None)}
+    methods = ["peo", "modpo"]
+    details = " ".join(make_verdict(standing(methods, gaps, [1], ("reference", "soup"), **known)).details)
     assert "Mean KLs differ (PEO 9.0, MODPO 6.0 nats)" in details
     assert "best free control: PEO − soup +0.05 [−0.01, 0.11], not told apart" in details
     assert "One training seed: these checkpoints; training variance not included." in details
-    task["methods"]["modpo"]["kl_mean"] = 8.5
-    assert "about equally far" in make_verdict(["peo", "modpo"], [], task, [1, 2]).details[0]
-    task["methods"]["peo"]["kl_mean"] = None
-    known = make_verdict(["peo", "modpo"], [], task, [1, 2]).details
-    assert known == (
+    gaps = [gap.model_copy(update={"covers": "prompts and training seeds"}) for gap in gaps]
+    similar = make_verdict(standing(methods, gaps, [1, 2], **known | {"modpo": (0.4, 8.5)})).details
+    assert "about equally far" in similar[0]
+    unknown = make_verdict(standing(methods, gaps, [1, 2], **known | {"peo": (0.5, None)})).details
+    assert unknown == (
         "Not at equal KL: the KL of PEO is not known.",
         "2 training seeds: differences cover prompts and training.",
     )
@@ -415,17 +420,17 @@ def test_every_policy_shows_the_same_fixed_sample_of_prompts(run_dir: Path, monk
     shuffled = embed_texts(table.sample(frac=1, random_state=0), SCORERS)
     assert found is not None
     assert shuffled is not None
-    assert found["prompts"] == shuffled["prompts"]
-    assert (len(found["prompts"]), found["n_prompts"]) == (24, 60)
-    assert {prompt["category"] for prompt in found["prompts"]} == {"benign", "dual-use", "dangerous"}
-    assert all(prompt["sensitive"] == (prompt["category"] != "benign") for prompt in found["prompts"])
-    assert len(found["policies"]) == 21
-    for key, answers in found["policies"].items():
+    assert found.prompts == shuffled.prompts
+    assert (len(found.prompts), found.n_prompts) == (24, 60)
+    assert {prompt.category for prompt in found.prompts} == {"benign", "dual-use", "dangerous"}
+    assert all(prompt.sensitive == (prompt.category != "benign") for prompt in found.prompts)
+    assert len(found.policies) == 21
+    for key, answers in found.policies.items():
         method, _, weight = key.split("|")
-        for prompt, (index, reward, _) in zip(found["prompts"], answers, strict=True):
-            own = table[(table["method"] == method) & (table["prompt"] == prompt["text"])]
+        for prompt, (index, reward, _) in zip(found.prompts, answers, strict=True):
+            own = table[(table["method"] == method) & (table["prompt"] == prompt.text)]
             row = own[own["preference"].isna() if weight == "" else own["preference"] == float(weight)].iloc[0]
-            assert found["texts"][index] == row["response"]
+            assert found.texts[index] == row["response"]
             assert reward == pytest.approx(row["reward"], abs=1e-3)
 
 
@@ -435,10 +440,10 @@ def test_long_texts_are_cut_equal_texts_stored_once_and_gaps_stay_gaps(run_dir: 
     lost = (table["method"] == "peo") & (table["preference"] == 1.0)
     found = embed_texts(table[~lost | (table["prompt_id"] == "p0000")], {"reward": True, "absent": True})
     assert found is not None
-    assert len(found["texts"]) == 1
-    assert len(found["texts"][0]) < MAX_CHARACTERS + 20
-    assert found["scorers"] == ["reward"]
+    assert len(found.texts) == 1
+    assert len(found.texts[0]) < MAX_CHARACTERS + 20
+    assert found.scorers == ["reward"]
     unlabelled = embed_texts(table.drop(columns="category"), {})
     assert unlabelled is not None
-    assert not any(prompt["sensitive"] for prompt in unlabelled["prompts"])
+    assert not any(prompt.sensitive for prompt in unlabelled.prompts)
     assert embed_texts(None, {}) is None

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from run_folder_fixture import JUDGE, write_run_folder
+from run_folder_fixture import JUDGE, comparison, write_run_folder
 
 from peo_bench import pareto
 from peo_bench.report import build_report, contents, figures, findings, texts
 from peo_bench.report.figures import effort, judged, numbers, safety, versus
-from peo_bench.report.headline import is_real
+from peo_bench.report.headline import find_comparison
 from peo_bench.report.slider import steer_data
 from peo_bench.report.tables import scoreboard, versus_table
 from peo_bench.report.uncertainty import uncertainty
@@ -107,9 +107,9 @@ def test_the_numbers_of_a_figure_are_its_marks(view: contents.TaskView, folder: 
     shown = sorted((row.cells[0][1], row.cells[1][1]) for row in table.rows)
     assert np.allclose(np.array(shown, dtype=float), np.array(marks))
     whiskers = found["steered_utility"].table
-    value = view.measured["peo"]["steered_utility"]
+    value = view.measured["peo"].steered_utility.ends
     cells = next(row.cells for row in whiskers.rows if row.label == "PEO")
-    assert [cell[1] for cell in cells] == pytest.approx([value["value"], value["ci_low"], value["ci_high"]])
+    assert [cell[1] for cell in cells] == pytest.approx(value)
 
 
 def test_who_beats_whom_is_antisymmetric_and_marks_what_holm_leaves(view: contents.TaskView) -> None:
@@ -119,19 +119,20 @@ def test_who_beats_whom_is_antisymmetric_and_marks_what_holm_leaves(view: conten
     assert np.allclose(z, -z.T, equal_nan=True)
     assert np.allclose(p + p.T, np.where(np.eye(len(p)), np.nan, 1), equal_nan=True)
     names = list(cells.x)
-    for gap in view.comparisons:
-        row, column = (names.index(contents.method_name(gap[side])) for side in ("a", "b"))
-        assert cells.z[row][column] == gap["difference"]
-        assert cells.text[row][column].endswith("*") == is_real(gap) == cells.text[column][row].endswith("*")
+    for gap in view.gaps:
+        row, column = names.index(contents.method_name(gap.a)), names.index(contents.method_name(gap.b))
+        assert cells.z[row][column] == gap.difference
+        assert cells.text[row][column].endswith("*") == gap.real == cells.text[column][row].endswith("*")
 
 
 def test_pairs_are_listed_as_the_headline_reads(run_dir: Path) -> None:
-    rows = json.loads((run_dir / "metrics.json").read_text())["tasks"]["sandbox"]["comparisons"]
     view = contents.task_views(read_run_folder(run_dir))[0]
     turned = [
-        row | {"a": row["b"], "b": row["a"], "difference": -row["difference"], "ci_low": -row["ci_high"]}
-        | {"ci_high": -row["ci_low"], "hypervolume_share": 1 - row["hypervolume_share"]}
-        for row in rows
+        row.model_copy(update={
+            "a": row.b, "b": row.a, "difference": -row.difference, "ci_low": -row.ci_high, "ci_high": -row.ci_low,
+            "hypervolume_share": 1 - row.hypervolume_share,
+        })
+        for row in view.comparisons
     ]  # fmt: skip
     table = versus_table(view)
     assert [row.cells for row in versus_table(replace(view, comparisons=tuple(turned))).rows] == [
@@ -143,20 +144,10 @@ def test_pairs_are_listed_as_the_headline_reads(run_dir: Path) -> None:
 
 def test_two_equal_methods_share_the_resamples(run_dir: Path) -> None:
     """Methods with the same policies: neither has the larger hypervolume, in either direction."""
-    entry = {
-        "a": "x",
-        "b": "y",
-        "difference": 0.0,
-        "ci_low": 0.0,
-        "ci_high": 0.0,
-        "p_holm": 1.0,
-        "hypervolume_share": 0.5,
-    }
-    from peo_bench.report.headline import find_comparison
-
-    turned = find_comparison({"comparisons": [entry]}, "y", "x")
+    entry = comparison("x", "y", 0.0, 0.0, p_holm=1.0, hypervolume_share=0.5)
+    turned = find_comparison([entry], "y", "x")
     assert turned is not None
-    assert turned["hypervolume_share"] == 0.5
+    assert turned.hypervolume_share == 0.5
 
 
 # ---- resampled fronts ----
@@ -218,10 +209,10 @@ def test_the_verdict_bars_count_every_readable_verdict(view: contents.TaskView, 
 
 def test_win_rates_stand_at_their_preference_with_their_interval(view: contents.TaskView, folder: RunFolder) -> None:
     (line,) = panels(view, folder)["judge-0-harmless-rates"].figure.data
-    rates = [e for e in view.judges[JUDGE]["win_rates"] if e["objective"] == "harmless"]
-    assert dict(zip(line.x, line.y, strict=True)) == {e["preference"]: e["win_rate"] for e in rates}
+    rates = [e for e in view.judges[JUDGE].win_rates if e.objective == "harmless"]
+    assert dict(zip(line.x, line.y, strict=True)) == {e.preference: e.win_rate for e in rates}
     low = {x: y - e for x, y, e in zip(line.x, line.y, line.error_y.arrayminus, strict=True)}
-    assert low == pytest.approx({e["preference"]: e["ci_low"] for e in rates})
+    assert low == pytest.approx({e.preference: e.ci_low for e in rates})
 
 
 def test_the_win_rates_legend_names_the_opponents_that_are_drawn(tmp_path: Path) -> None:
@@ -261,7 +252,7 @@ def test_the_safety_map_has_a_map_per_preference_with_the_reference_beside(
     own = table[(table["method"] == "modpo") & (table["preference"] == 0.25) & (table["category"] == "dangerous")]
     assert cells.z[list(cells.y).index("dangerous")][list(cells.x).index("MODPO")] == pytest.approx(own["cost"].mean())
     assert "reference policy" in cells.x
-    assert safety.category_maps([{"method": "peo", "preference": 0.5, "length_mean": 3.0}], ("a", "b")) == []
+    assert safety.category_maps([view.safety[0].model_copy(update={"categories": None})], ("a", "b")) == []
 
 
 def test_safety_and_abilities_are_means_over_training_seeds(tmp_path: Path) -> None:
@@ -285,7 +276,7 @@ def test_safety_and_abilities_are_means_over_training_seeds(tmp_path: Path) -> N
 
 def test_refusals_without_harmless_prompts_are_no_figure(view: contents.TaskView) -> None:
     assert safety.refusal_figure(view.safety, view, {}) is not None
-    half = [{k: v for k, v in entry.items() if k != "over_refusal_rate"} for entry in view.safety]
+    half = [entry.model_copy(update={"over_refusal_rate": None}) for entry in view.safety]
     assert safety.refusal_figure(half, view, {}) is None
 
 
@@ -369,7 +360,8 @@ def test_a_method_that_a_kl_figure_lacks_is_named_with_the_reason(view: contents
         for p in view.points
     )
     measured = {
-        m: v | {"points_within_kl": [0] * len(view.kl_budgets)} if m == "peo" else v for m, v in view.measured.items()
+        m: v.model_copy(update={"points_within_kl": (0,) * len(view.kl_budgets)}) if m == "peo" else v
+        for m, v in view.measured.items()
     }
     styles = figures.method_styles(view.methods)
     found = {p.name: p for p in figures.panels(replace(view, points=points, measured=measured), styles)}
@@ -381,7 +373,7 @@ def test_a_method_that_a_kl_figure_lacks_is_named_with_the_reason(view: contents
 
 
 def test_parse_failures_are_a_badge(folder: RunFolder, view: contents.TaskView) -> None:
-    failures = view.judges[JUDGE]["card"]["parse_failures"]
+    failures = view.judges[JUDGE].card.parse_failures
     assert failures > 0
     assert f"{failures} judge replies not understood" in [b.text for b in contents.badges(folder.run, [view])]
 
@@ -427,10 +419,10 @@ def test_one_preference_leaves_steering_out_and_says_so(tmp_path: Path) -> None:
 def test_the_slider_runs_from_helpful_to_harmless_with_a_policy_of_everybody(view: contents.TaskView) -> None:
     steer = steer_data(view)
     assert steer is not None
-    assert steer["steps"][0] == "100 % helpful, 0 % harmless"
-    assert steer["weights"] == [1.0, 0.75, 0.5, 0.25, 0.0]
-    keys = {m["method"]: m["keys"] for m in steer["methods"]}
-    assert keys["modpo"] == [f"modpo|1|{w:.6f}" for w in steer["weights"]]
+    assert steer.steps[0] == "100 % helpful, 0 % harmless"
+    assert steer.weights == [1.0, 0.75, 0.5, 0.25, 0.0]
+    keys = {m.method: m.keys for m in steer.methods}
+    assert keys["modpo"] == [f"modpo|1|{w:.6f}" for w in steer.weights]
     assert set(keys["reference"]) == {"reference|1|"}
     assert set(keys) == {"reference", "peo", "modpo", "soup", "peo-expo"}
 
@@ -440,15 +432,15 @@ def test_disagreement_is_the_largest_gap_at_one_preference(folder: RunFolder) ->
     table = folder.generations
     assert found is not None
     assert table is not None
-    prompt = found["prompts"][3]
-    own = table[(table["prompt"] == prompt["text"]) & table["preference"].notna()]
+    prompt = found.prompts[3]
+    own = table[(table["prompt"] == prompt.text) & table["preference"].notna()]
     gaps = [
         (rows[column].max() - rows[column].min()) / table[column].std(ddof=0)
         for column in ("reward", "cost")
         for _, rows in own.groupby("preference")
     ]
-    assert prompt["spread"] == pytest.approx(max(gaps), abs=1e-3)
-    assert prompt["worst"] == pytest.approx(table[table["prompt"] == prompt["text"]]["cost"].max(), abs=1e-3)
+    assert prompt.spread == pytest.approx(max(gaps), abs=1e-3)
+    assert prompt.worst == pytest.approx(table[table["prompt"] == prompt.text]["cost"].max(), abs=1e-3)
 
 
 def test_a_judge_flip_is_a_verdict_that_changed_with_the_order() -> None:
@@ -472,13 +464,11 @@ def test_long_texts_make_the_sample_smaller_for_everybody(folder: RunFolder, mon
     small = texts.embed_texts(folder.generations, SCORERS)
     assert whole is not None
     assert small is not None
-    n = len(small["prompts"])
-    assert 0 < n < len(whole["prompts"])
-    assert small["prompts"] == whole["prompts"][:n] or [p["text"] for p in small["prompts"]] == [
-        p["text"] for p in whole["prompts"][:n]
-    ]
-    assert {len(answers) for answers in small["policies"].values()} == {n}
-    assert sum(texts._size(text) for text in small["texts"]) <= 40_000
+    n = len(small.prompts)
+    assert 0 < n < len(whole.prompts)
+    assert small.prompts == whole.prompts[:n] or [p.text for p in small.prompts] == [p.text for p in whole.prompts[:n]]
+    assert {len(answers) for answers in small.policies.values()} == {n}
+    assert sum(texts._size(text) for text in small.texts) <= 40_000
 
 
 def test_redacted_reports_hold_no_text_at_all(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from markupsafe import Markup
@@ -16,7 +16,7 @@ from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_text
 from peo_bench.report import contents, figures, svg
 from peo_bench.report.build import asset, content_security_policy, environment
-from peo_bench.report.tables import scoreboard
+from peo_bench.report.tables import Table, scoreboard
 from peo_bench.report.wording import method_name
 from peo_bench.resources import resource_dir
 
@@ -68,24 +68,39 @@ def write_page(boards: Sequence[Board], path: Path) -> None:
         ) from None
 
 
-def _section(board: Board) -> dict[str, Any]:
+@dataclass(frozen=True)
+class BoardSection:
+    """One leaderboard of the page."""
+
+    name: str
+    about: str
+    headline: str
+    notes: list[str]
+    legend: list[tuple[str, Markup]]
+    figure: Markup
+    swatches: dict[str, Markup]
+    scoreboard: Table
+    provenance: list[tuple[str, str]]
+
+
+def _section(board: Board) -> BoardSection:
     folder = as_run_folder(board)
     (view,) = contents.task_views(folder)
     styles = figures.method_styles(contents.shown_methods(view))
     swatches = {method: Markup(svg.swatch(style)) for method, style in styles.items()}
     measure, names = board.measure, row_names(board)
     scorers = "; ".join(f"{column} by {', '.join(by)}" for column, by in measure.scorers.items())
-    return {
-        "name": measure.name,
-        "about": f"{measure.prompts.n} prompts, {len(measure.preferences)} preferences; {scorers}.",
-        "headline": view.verdict.headline,
-        "notes": [*view.verdict.details, *folder.run.notes],
-        "legend": [(method_name(method), swatch) for method, swatch in swatches.items()],
-        "figure": Markup(svg.front_svg(view, styles, figures.front_geometry(view), contents.describe(view))),
-        "swatches": swatches,
-        "scoreboard": scoreboard(view),
-        "provenance": [(names[row.id], _provenance(row)) for row in board.rows],
-    }
+    return BoardSection(
+        name=measure.name,
+        about=f"{measure.prompts.n} prompts, {len(measure.preferences)} preferences; {scorers}.",
+        headline=view.verdict.headline,
+        notes=[*view.verdict.details, *folder.run.notes],
+        legend=[(method_name(method), swatch) for method, swatch in swatches.items()],
+        figure=Markup(svg.front_svg(view, styles, figures.front_geometry(view), contents.describe(view))),
+        swatches=swatches,
+        scoreboard=scoreboard(view),
+        provenance=[(names[row.id], _provenance(row)) for row in board.rows],
+    )
 
 
 def _provenance(row: BoardRow) -> str:

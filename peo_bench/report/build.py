@@ -6,9 +6,9 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import plotly.offline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,12 +16,12 @@ from markupsafe import Markup
 
 from peo_bench.files.atomic import finite, write_json, write_text
 from peo_bench.kill_points import kill_point
+from peo_bench.files.json_types import JsonObject
 from peo_bench.report import contents, figures, findings
-from peo_bench.report.contents import Json
 from peo_bench.report.glossary import GLOSSARY
 from peo_bench.report.provenance import provenance
 from peo_bench.report.sections import page_data, prepared, section
-from peo_bench.report.texts import embed_texts
+from peo_bench.report.texts import Texts, embed_texts
 from peo_bench.report.wording import markdown_fence, markdown_text, method_name
 from peo_bench.resources import resource_dir
 from peo_bench.results.folder import RunFolder, read_run_folder
@@ -43,26 +43,28 @@ def build_report(run_dir: Path, *, redact: bool = False) -> Path:
     summary = _summary(folder, views)
     write_json(run_dir / "report.json", finite(summary))
     templates = environment()
-    context: Json = {
+    texts = None if redact else _texts(folder, views)
+    tasks = [section(index, view, folder) for index, view in enumerate(views)]
+    whole = prepared(figures.run_panels(folder), "run")
+    context = {
         "provenance": provenance(folder),
         "config": folder.config,
         "glossary": GLOSSARY,
         "summary": summary,
+        "run_panels": whole,
+        "texts": texts,
+        "hints": _hints(views, folder, _without_texts(folder, texts, redact)),
+        "tasks": tasks,
     }
-    texts = None if redact else _texts(folder, views)
-    tasks = [section(index, view, folder) for index, view in enumerate(views)]
-    whole = prepared(figures.run_panels(folder), "run")
-    absent = _without_texts(folder, texts, redact)
-    context |= {"run_panels": whole, "texts": texts, "hints": _hints(views, folder, absent)}
-    write_text(run_dir / "report.md", templates.get_template("report.md.j2").render(**context, tasks=tasks))
-    data = Markup(embedded_json(page_data(views, tasks, whole, texts)))
-    page = _render(templates, {**context, "tasks": tasks, "data": data})
+    write_text(run_dir / "report.md", templates.get_template("report.md.j2").render(**context))
+    data = Markup(embedded_json(page_data(tasks, whole, texts)))
+    page = _render(templates, {**context, "data": data})
     kill_point("report")
     write_text(run_dir / "report.html", page)
     return run_dir / "report.html"
 
 
-def embedded_json(value: Any) -> str:
+def embedded_json(value: object) -> str:
     r"""Encode ``value`` for a ``<script type="application/json">`` element; no text in it can end the element.
 
     >>> embedded_json("</script>")
@@ -82,7 +84,7 @@ def content_security_policy(scripts: list[str], styles: list[str]) -> str:
     )
 
 
-def _summary(folder: RunFolder, views: tuple[contents.TaskView, ...]) -> Json:
+def _summary(folder: RunFolder, views: tuple[contents.TaskView, ...]) -> JsonObject:
     """Collect the numbers of the page for report.json."""
     run = folder.run
     kept = ("command", "seeds", "packages", "hardware", "stages", "job_seconds", "finished")
@@ -98,26 +100,26 @@ def _summary(folder: RunFolder, views: tuple[contents.TaskView, ...]) -> Json:
     }
 
 
-def _task_summary(view: contents.TaskView) -> Json:
+def _task_summary(view: contents.TaskView) -> JsonObject:
     return {
         "verdict": asdict(view.verdict),
         "reference_point_raw": view.bound,
-        "methods": view.measured,
-        "comparisons": view.comparisons,
-        "judges": view.judges,
-        "safety": view.safety,
-        "capabilities": view.capabilities,
-        "costs": view.costs,
+        "methods": {method: metrics.to_json() for method, metrics in view.measured.items()},
+        "comparisons": [comparison.to_json() for comparison in view.comparisons],
+        "judges": {judge: metrics.to_json() for judge, metrics in view.judges.items()},
+        "safety": [row.to_json() for row in view.safety],
+        "capabilities": [row.to_json() for row in view.capabilities],
+        "costs": {method: cost.to_json() for method, cost in view.costs.items()},
         "points": [asdict(point) for point in view.points],
     }
 
 
-def _texts(folder: RunFolder, views: tuple[contents.TaskView, ...]) -> Json | None:
+def _texts(folder: RunFolder, views: tuple[contents.TaskView, ...]) -> Texts | None:
     columns = {axis.column: axis.maximise for view in views for axis in view.axes}
     return embed_texts(folder.generations, columns, folder.judgements)
 
 
-def _without_texts(folder: RunFolder, texts: Json | None, redact: bool) -> str:
+def _without_texts(folder: RunFolder, texts: Texts | None, redact: bool) -> str:
     """Say why the page has no texts; empty where it has."""
     if redact and folder.generations is not None:
         return "No prompts and answers: they were left out (--redact); peo-bench report RUN puts them back."
@@ -148,7 +150,7 @@ def asset(name: str) -> str:
     return (resource_dir("reports") / name).read_text(encoding="utf-8")
 
 
-def _render(templates: Environment, context: Json) -> str:
+def _render(templates: Environment, context: Mapping[str, object]) -> str:
     """Fill the page and allow its inline scripts and styles by hash."""
     scripts = [plotly.offline.get_plotlyjs(), *map(asset, SCRIPTS)]
     style = asset("report.css")

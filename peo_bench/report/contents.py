@@ -1,20 +1,28 @@
-"""Everything the page says, as plain data. Figures, page, Markdown and JSON are made from this alone."""
+"""What the page says of a task, as plain data: points, metrics, verdict. Texts, tables and figures start here."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import pandas as pd
 
-from peo_bench.report.headline import Verdict, make_verdict
+from peo_bench.report.headline import Gap, Standing, Verdict, make_verdict
 from peo_bench.report.texts import policy_key
 from peo_bench.report.wording import at_most, decimal, listing, method_name
+from peo_bench.results.costs_records import MethodCost
 from peo_bench.results.folder import RunFolder, number, truth
+from peo_bench.results.judge_records import JudgeMetrics
+from peo_bench.results.metrics_records import (
+    CapabilityRow,
+    Comparison,
+    MethodMetrics,
+    SafetyRow,
+    SafetyZero,
+    TaskMetrics,
+)
 from peo_bench.results.records import RunRecord
 
-Json = dict[str, Any]
 SPECIAL = ("reference", "oracle")
 
 
@@ -68,22 +76,32 @@ class TaskView:
     points: tuple[Point, ...]
     methods: tuple[str, ...]
     controls: tuple[str, ...]
-    measured: Json
-    costs: Json
+    measured: Mapping[str, MethodMetrics]
+    costs: Mapping[str, MethodCost]
     kl_budgets: tuple[float, ...]
-    comparisons: tuple[Json, ...]
+    comparisons: tuple[Comparison, ...]
     bound: tuple[float, float] | None
     in_units: bool
     verdict: Verdict
-    judges: Json
-    safety: tuple[Json, ...]
-    capabilities: tuple[Json, ...]
+    judges: Mapping[str, JudgeMetrics]
+    safety: tuple[SafetyRow, ...]
+    capabilities: tuple[CapabilityRow, ...]
     no_safe_rate: str
     unmeasured: tuple[str, ...] = ()
 
     def of(self, method: str) -> tuple[Point, ...]:
         """Return the points of ``method`` in file order."""
         return tuple(point for point in self.points if point.method == method)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The objectives' names."""
+        return self.axes[0].name, self.axes[1].name
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The comparisons whose differences are numbers."""
+        return [gap for gap in map(Gap.of, self.comparisons) if gap is not None]
 
 
 def shown_methods(view: TaskView) -> list[str]:
@@ -117,7 +135,7 @@ def badges(run: RunRecord, views: Sequence[TaskView]) -> tuple[Badge, ...]:
     found.append(Badge(f"{seeds} training seed{'' if seeds == 1 else 's'}", "plain"))
     if run.underpowered:
         found.append(Badge("underpowered", "warn"))
-    failures = sum(int(number(judge["card"].get("parse_failures")) or 0) for v in views for judge in v.judges.values())
+    failures = sum(judge.card.parse_failures or 0 for view in views for judge in view.judges.values())
     if failures:
         found.append(Badge(f"{failures} judge replies not understood", "warn"))
     if any(_beyond(view) for view in views):
@@ -188,99 +206,101 @@ def caption(view: TaskView, *, banded: Collection[str] = (), choices: int = 1) -
 
 
 def _beyond(view: TaskView) -> dict[str, int]:
-    counts = {m: int(number(metrics.get("n_beyond_reference")) or 0) for m, metrics in view.measured.items()}
-    return {method: count for method, count in counts.items() if count}
+    return {m: metrics.n_beyond_reference for m, metrics in view.measured.items() if metrics.n_beyond_reference}
 
 
 def _task_view(folder: RunFolder, task: str) -> TaskView:
-    run, (metrics, unmeasured) = folder.run, _sound(cast(Json, folder.metrics.tasks[task].to_json()))
+    run, metrics = folder.run, folder.metrics.tasks[task]
     first, second = (Axis(o.name, o.column, o.maximise) for o in run.objectives[:2])
     points = _points(folder.points, task, (first, second))
     present = {point.method for point in points} - set(SPECIAL)
     named = [m for m in (*run.methods, *run.controls) if m in present]
     methods = tuple(dict.fromkeys([*named, *sorted(present - set(named))]))
-    scale = metrics.get("normalisation")
+    measured = {method: values for method, values in metrics.methods.items() if values.measured}
+    comparisons = _sound(metrics.comparisons, measured)
     return TaskView(
         task=task,
         axes=(first, second),
         points=points,
         methods=methods,
         controls=run.controls,
-        measured=metrics.get("methods", {}),
-        costs=cast(Json, folder.costs.to_json()["methods"]),
-        kl_budgets=tuple(metrics.get("kl_budgets", ())),
-        comparisons=tuple(metrics.get("comparisons", ())),
-        bound=_bound(metrics.get("reference_point") or {}, scale, (first.column, second.column)),
-        in_units=bool(scale or metrics.get("reference_units")),
-        verdict=make_verdict(run.methods, run.controls, metrics, run.seeds),
-        judges=metrics.get("judges") or {},
-        safety=tuple(metrics.get("safety") or ()),
-        capabilities=tuple(metrics.get("capabilities") or ()),
-        no_safe_rate=_no_safe_rate(metrics.get("safety_zero") or {}),
-        unmeasured=unmeasured,
+        measured=measured,
+        costs=folder.costs.methods,
+        kl_budgets=metrics.kl_budgets,
+        comparisons=comparisons,
+        bound=_bound(metrics, (first.column, second.column)),
+        in_units=bool(metrics.normalisation or metrics.reference_units),
+        verdict=make_verdict(Standing(run.methods, run.controls, measured, comparisons, run.seeds)),
+        judges=metrics.judges or {},
+        safety=metrics.safety,
+        capabilities=metrics.capabilities,
+        no_safe_rate=_no_safe_rate(metrics.safety_zero),
+        unmeasured=tuple(method for method in metrics.methods if method not in measured),
     )
 
 
-def _sound(metrics: Json) -> tuple[Json, tuple[str, ...]]:
-    """Return a task's metrics without methods and comparisons that are no numbers, and the names of those methods."""
-    methods = metrics.get("methods", {})
-    ends = ("value", "ci_low", "ci_high")
-    sound = {
-        method: values
-        for method, values in methods.items()
-        if all(_numbers(values.get(key) or {}, ends) for key in ("steered_utility", "hypervolume"))
-    }
-    comparisons = [
+def _sound(comparisons: Sequence[Comparison], methods: Collection[str]) -> tuple[Comparison, ...]:
+    """Return the comparisons of `methods` whose numbers are numbers."""
+    return tuple(
         gap
-        for gap in metrics.get("comparisons", ())
-        if gap["a"] in sound and gap["b"] in sound and _numbers(gap, ("difference", "ci_low", "ci_high", "p_holm"))
-    ]
-    return {**metrics, "methods": sound, "comparisons": comparisons}, tuple(m for m in methods if m not in sound)
+        for gap in comparisons
+        if gap.a in methods and gap.b in methods and gap.ends is not None and gap.p_holm is not None
+    )
 
 
-def _numbers(entry: Json, keys: Sequence[str]) -> bool:
-    return all(number(entry.get(key)) is not None for key in keys)
-
-
-def over_seeds(entries: Sequence[Json], by: Sequence[str] = ("method", "preference")) -> list[Json]:
-    """Return one entry per policy asked for: the mean over training seeds of whatever is a number, also by category.
-
-    >>> over_seeds([{"method": "a", "preference": 1.0, "seed": s, "safe_rate": s / 4} for s in (1, 2)])
-    [{'method': 'a', 'preference': 1.0, 'safe_rate': 0.375}]
-    """
-    groups: dict[tuple[Any, ...], list[Json]] = {}
-    for entry in entries:
-        groups.setdefault(tuple(entry.get(key) for key in by), []).append(entry)
+def safety_over_seeds(rows: Sequence[SafetyRow]) -> list[SafetyRow]:
+    """Return one row per policy asked for, the first seed's, with means over training seeds, also by category."""
+    groups: dict[tuple[str, float | None], list[SafetyRow]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.preference), []).append(row)
+    shares = ("length_mean", "refusal_rate", "over_refusal_rate", "n_benign", "safe_rate")
     found = []
-    for key, own in groups.items():
-        row: Json = dict(zip(by, key, strict=True))
-        names = dict.fromkeys(name for entry in own for name in entry if name not in (*by, "seed", "categories"))
-        row |= {name: mean for name in names if (mean := _mean([entry.get(name) for entry in own])) is not None}
-        categories = dict.fromkeys(c for entry in own for c in entry.get("categories") or {})
-        if categories:
-            row["categories"] = {c: _mean([(e.get("categories") or {}).get(c) for e in own]) for c in categories}
-        found.append(row)
+    for own in groups.values():
+        means: dict[str, object] = {name: mean_known([getattr(row, name) for row in own]) for name in shares}
+        categories = dict.fromkeys(name for row in own for name in row.categories or ())
+        costs = {name: mean_known([(row.categories or {}).get(name) for row in own]) for name in categories}
+        found.append(own[0].model_copy(update={**means, "categories": costs or None}))
     return found
 
 
-def _mean(values: Sequence[Any]) -> float | None:
-    known = [value for value in map(number, values) if value is not None]
+def abilities_over_seeds(rows: Sequence[CapabilityRow]) -> list[CapabilityRow]:
+    """Return one row per policy asked for and ability, the first seed's, with means over training seeds."""
+    groups: dict[tuple[str, float | None, str, str], list[CapabilityRow]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.preference, row.capability, row.metric), []).append(row)
+    return [
+        own[0].model_copy(
+            update={"value": mean_known([row.value for row in own]), "se": mean_known([row.se for row in own])}
+        )
+        for own in groups.values()
+    ]
+
+
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are known, None where none is.
+
+    >>> mean_known([1.0, None, 2.0]), mean_known([None])
+    (1.5, None)
+    """
+    known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def _no_safe_rate(zero: Json) -> str:
+def _no_safe_rate(zero: SafetyZero | None) -> str:
     """Say why the border between safe and unsafe costs is not known; empty where it is, or where nothing is said."""
-    reasons = [zero.get("reason"), *(fit.get("reason") for fit in zero.get("by_seed", {}).values())]
-    return next((str(reason) for reason in reasons if reason), "")
+    if zero is None:
+        return ""
+    reasons = [zero.reason, *(fit.reason for fit in (zero.by_seed or {}).values())]
+    return next((reason for reason in reasons if reason), "")
 
 
-def _bound(reference: Json, scale: Json | None, columns: tuple[str, str]) -> tuple[float, float] | None:
-    """Return the reference point in the units of points.csv: mean + z * sd where ``scale[column]`` is (mean, sd)."""
+def _bound(metrics: TaskMetrics, columns: tuple[str, str]) -> tuple[float, float] | None:
+    """Return the reference point in the units of points.csv: mean + z * sd where hypervolume is in reference units."""
     raw = []
     for column in columns:
-        value = number(reference.get(column))
-        if scale:
-            mean, sd = (number(part) for part in scale.get(column, (None, None)))
+        value = metrics.reference_point.get(column)
+        if metrics.normalisation:
+            mean, sd = metrics.normalisation.get(column, (None, None))
             value = None if value is None or mean is None or sd is None else mean + value * sd
         if value is None:
             return None
@@ -296,7 +316,7 @@ def _points(table: pd.DataFrame, task: str, axes: tuple[Axis, Axis]) -> tuple[Po
     return tuple(point for point in read if point is not None)
 
 
-def _point(row: dict[Any, Any], axes: tuple[Axis, Axis]) -> Point | None:
+def _point(row: Mapping[Hashable, object], axes: tuple[Axis, Axis]) -> Point | None:
     first, second = axes
     x, y = number(row.get(first.column)), number(row.get(second.column))
     if x is None or y is None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peo_bench.report.contents import Json, TaskView, over_seeds
+from peo_bench.report.contents import TaskView, abilities_over_seeds, safety_over_seeds
 from peo_bench.report.tables import Row, Table
 from peo_bench.report.wording import ABSENT, balance, decimal, method_name
-from peo_bench.results.folder import number
+from peo_bench.results.judge_records import JudgeMetrics
 
 Cell = tuple[str, float | None]
 SHARES = {
@@ -32,20 +32,20 @@ def judge_cards(view: TaskView) -> Table:
     )
     rows = []
     for judge, found in view.judges.items():
-        card = found["card"]
+        card = found.card
         cells = (
-            _count(card.get("n_calls")),
-            _share(card.get("position_consistency")),
-            _count(card.get("parse_failures")),
-            _count(card.get("ties")),
-            _share(card.get("agreement")),
-            _plain(card.get("usd"), 2),
+            _count(card.n_calls),
+            _share(card.position_consistency),
+            _count(card.parse_failures),
+            _count(card.ties),
+            _share(card.agreement),
+            _plain(card.usd, 2),
         )
         rows.append(Row("", judge, False, "", cells))
     return Table(titles, tuple(rows), head="Judge")
 
 
-def rates_table(found: Json, names: tuple[str, str]) -> Table:
+def rates_table(found: JudgeMetrics, names: tuple[str, str]) -> Table:
     """List one judge's win rates; ``names`` are the objectives' names."""
     titles = (
         ("Asked", "the preference that both methods were asked for"),
@@ -56,30 +56,22 @@ def rates_table(found: Json, names: tuple[str, str]) -> Table:
         ("Not understood", ""),
     )
     rows = []
-    for entry in found.get("win_rates") or []:
-        label = f"{entry['objective']}: {method_name(entry['a'])} against {method_name(entry['b'])}"
-        low, high = (decimal(entry.get(key), 1) for key in ("ci_low", "ci_high"))
-        rate = ABSENT if number(entry["win_rate"]) is None else f"{decimal(entry['win_rate'], 1)} % [{low}, {high}]"
-        counts = [_count(entry.get(key)) for key in ("n_wins", "n_ties", "n_losses", "unparsed")]
-        asked = number(entry.get("preference"))
-        rows.append(
-            Row(
-                entry["a"],
-                label,
-                False,
-                "",
-                ((balance(asked, *names), asked), (rate, number(entry["win_rate"])), *counts),
-            )
-        )
+    for entry in found.win_rates:
+        label = f"{entry.objective}: {method_name(entry.a)} against {method_name(entry.b)}"
+        low, high = decimal(entry.ci_low, 1), decimal(entry.ci_high, 1)
+        rate = ABSENT if entry.win_rate is None else f"{decimal(entry.win_rate, 1)} % [{low}, {high}]"
+        counts = [_count(count) for count in (entry.n_wins, entry.n_ties, entry.n_losses, entry.unparsed)]
+        asked = (balance(entry.preference, *names), entry.preference)
+        rows.append(Row(entry.a, label, False, "", (asked, (rate, entry.win_rate), *counts)))
     return Table(titles, tuple(rows), head="Pair")
 
 
-def elo_table(found: Json) -> Table:
+def elo_table(found: JudgeMetrics) -> Table:
     """List one judge's Elo ratings by objective, the reference policy at 1000."""
-    ratings: Json = found.get("elo") or {}
+    ratings = found.elo
     methods = sorted(
         {m for by in ratings.values() for m in by},
-        key=lambda m: -max(number(by.get(m)) or 0.0 for by in ratings.values()),
+        key=lambda m: -max(by.get(m) or 0.0 for by in ratings.values()),
     )
     rows = [Row(m, method_name(m), False, "", tuple(_plain(by.get(m), 0) for by in ratings.values())) for m in methods]
     return Table(tuple((f"Elo, {name}", "the reference policy has 1000") for name in ratings), tuple(rows))
@@ -87,15 +79,13 @@ def elo_table(found: Json) -> Table:
 
 def safety_table(view: TaskView) -> Table:
     """List refusals, safe rate and length of every policy; a column that nobody has is left out."""
-    present = {key: head for key, head in SHARES.items() if any(number(e.get(key)) is not None for e in view.safety)}
+    present = {key: head for key, head in SHARES.items() if any(getattr(e, key) is not None for e in view.safety)}
     titles = (("Asked", "the preference asked for"), *present.values(), ("Length", "tokens per answer"))
-    names = (view.axes[0].name, view.axes[1].name)
     rows = []
-    for entry in over_seeds(view.safety):
-        asked = number(entry.get("preference"))
-        label = method_name(entry["method"])
-        cells = [_asked(asked, names), *(_share(entry.get(key)) for key in present)]
-        rows.append(Row(entry["method"], label, False, "", (*cells, _plain(entry.get("length_mean"), 1))))
+    for entry in safety_over_seeds(view.safety):
+        cells = [_asked(entry.preference, view.names), *(_share(getattr(entry, key)) for key in present)]
+        label = method_name(entry.method)
+        rows.append(Row(entry.method, label, False, "", (*cells, _plain(entry.length_mean, 1))))
     return Table(titles, tuple(rows))
 
 
@@ -106,15 +96,12 @@ def tax_table(view: TaskView) -> Table:
         ("Ability", "lm-eval task and metric"),
         ("Value", "± 1 standard error"),
     )
-    names = (view.axes[0].name, view.axes[1].name)
     rows = []
-    for entry in over_seeds(view.capabilities, ("method", "preference", "capability", "metric")):
-        asked = number(entry.get("preference"))
-        label = method_name(entry["method"])
-        value = f"{decimal(entry.get('value'), 3)} ± {decimal(entry.get('se'), 3)}"
-        ability = f"{entry['capability']} ({entry['metric']})"
-        cells = (_asked(asked, names), (ability, None), (value, number(entry.get("value"))))
-        rows.append(Row(entry["method"], label, False, "", cells))
+    for entry in abilities_over_seeds(view.capabilities):
+        value = f"{decimal(entry.value, 3)} ± {decimal(entry.se, 3)}"
+        ability = f"{entry.capability} ({entry.metric})"
+        cells = (_asked(entry.preference, view.names), (ability, None), (value, entry.value))
+        rows.append(Row(entry.method, method_name(entry.method), False, "", cells))
     return Table(titles, tuple(rows))
 
 
@@ -123,16 +110,16 @@ def hints(view: TaskView, curves: bool, texts: str) -> tuple[str, ...]:
     safety = view.safety
     lacking: Sequence[tuple[bool, str]] = (
         (
-            bool(view.measured) and not any("steerability" in values for values in view.measured.values()),
+            bool(view.measured) and not any(values.steerability for values in view.measured.values()),
             "No steerability: one preference was asked for; run with --preferences 2 or more.",
         ),
         (not view.judges, "No judge compared answers: run with --judge openai:MODEL@BASE_URL."),
         (
-            not any(entry.get("categories") for entry in safety),
+            not any(entry.categories for entry in safety),
             "No costs by category of harm: use a task whose prompts have categories.",
         ),
         (
-            not any(number(entry.get("over_refusal_rate")) is not None for entry in safety),
+            not any(entry.over_refusal_rate is not None for entry in safety),
             "No over-refusals: give harmless prompts that look harmful (XSTest) with --data-dir.",
         ),
         (bool(view.no_safe_rate), f"No safe rate: {view.no_safe_rate}."),
@@ -148,14 +135,13 @@ def _asked(weight: float | None, names: tuple[str, str]) -> Cell:
     return (ABSENT if weight is None else balance(weight, *names), weight)
 
 
-def _share(value: object) -> Cell:
-    share = number(value)
+def _share(share: float | None) -> Cell:
     return (ABSENT, None) if share is None else (f"{100 * share:.1f} %", share)
 
 
-def _count(value: object) -> Cell:
-    return decimal(value, 0), number(value)
+def _count(value: float | None) -> Cell:
+    return _plain(value, 0)
 
 
-def _plain(value: object, digits: int) -> Cell:
-    return decimal(value, digits), number(value)
+def _plain(value: float | None, digits: int) -> Cell:
+    return decimal(value, digits), None if value is None else float(value)

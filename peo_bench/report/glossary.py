@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-Json = dict[str, Any]
-
 GLOSSARY: tuple[tuple[str, str, str], ...] = (
     ("policy", "π", "A model that answers prompts. Every point of the figure is one policy."),
     ("reference policy", "π_ref", "The model before any alignment; the star."),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
-from peo_bench.report.glossary import Json
 from peo_bench.report.wording import decimal, interval, listing, method_name
-from peo_bench.results.folder import number
+from peo_bench.results.metrics_records import Comparison, MethodMetrics
 
 KL_TOLERANCE = 0.1
 """Mean KLs count as similar while they differ by at most this share of the larger one."""
@@ -26,75 +24,120 @@ class Verdict:
     details: tuple[str, ...]
 
 
-def make_verdict(methods: Sequence[str], controls: Sequence[str], task: Json, seeds: Sequence[int]) -> Verdict:
-    """Compare ``methods`` by steered utility (``task`` is one task of metrics.json), best first.
+@dataclass(frozen=True)
+class Gap:
+    """A paired difference in steered utility, `a` minus `b`, that is a number and has an interval."""
+
+    a: str
+    b: str
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_holm: float | None
+    covers: str
+    detectable: float | None
+    hypervolume_share: float | None
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> Gap | None:
+        """Return a comparison of metrics.json; None where its difference or interval is no number."""
+        if comparison.ends is None:
+            return None
+        names = (field.name for field in fields(cls))
+        return cls(**{name: getattr(comparison, name) for name in names})
+
+    @property
+    def turned(self) -> Gap:
+        """The difference `b` minus `a`; the share of the other direction is what ties leave of 1."""
+        share = None if self.hypervolume_share is None else 1 - self.hypervolume_share
+        other = replace(self, a=self.b, b=self.a, difference=-self.difference, hypervolume_share=share)
+        return replace(other, ci_low=-self.ci_high, ci_high=-self.ci_low)
+
+    @property
+    def upwards(self) -> Gap:
+        """The same with the method of higher steered utility first."""
+        return self.turned if self.difference < 0 else self
+
+    @property
+    def real(self) -> bool:
+        """Whether it may be called a difference: interval without zero, and Holm's p-value at most 0.05."""
+        return (self.ci_low > 0 or self.ci_high < 0) and self.p_holm is not None and self.p_holm <= 0.05
+
+    def __str__(self) -> str:
+        """Write the difference with its interval."""
+        return interval((self.difference, self.ci_low, self.ci_high), signed=True)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a verdict rests on: the methods asked for, the free controls, what was measured, the training seeds."""
+
+    methods: Sequence[str]
+    controls: Sequence[str]
+    measured: Mapping[str, MethodMetrics]
+    comparisons: Sequence[Comparison]
+    seeds: Sequence[int]
+
+    def utility(self, method: str) -> float | None:
+        """Return a method's steered utility, None where it was not measured."""
+        return self.measured[method].steered_utility.value if method in self.measured else None
+
+    def ranked(self, methods: Sequence[str]) -> list[str]:
+        """Return those of `methods` that were measured, the highest steered utility first."""
+        known = {method: utility for method in methods if (utility := self.utility(method)) is not None}
+        return sorted(known, key=lambda method: -known[method])
+
+    def gap(self, a: str, b: str) -> Gap | None:
+        """Return the difference a - b, None where it was not tested."""
+        return find_comparison(self.comparisons, a, b)
+
+
+def make_verdict(standing: Standing) -> Verdict:
+    """Compare the methods by steered utility, best first.
 
     A difference is called one only where its paired 95 % interval excludes zero and its p-value, corrected by Holm
-    for all pairs of the run, is at most 0.05. The leader is also held against the best of the free ``controls``.
+    for all pairs of the run, is at most 0.05. The leader is also held against the best of the free controls.
     """
-    measured = task.get("methods", {})
-    ranked = sorted((m for m in methods if _utility(measured, m) is not None), key=lambda m: -_utility(measured, m))
+    ranked = standing.ranked(standing.methods)
     if not ranked:
-        return Verdict("No method was measured.", (_seeds(seeds),))
+        return Verdict("No method was measured.", (_seeds(standing.seeds),))
     if len(ranked) == 1:
-        only = interval(measured[ranked[0]]["steered_utility"])
+        utility = standing.measured[ranked[0]].steered_utility
+        only = interval((utility.value, utility.ci_low, utility.ci_high))
         headline = f"{method_name(ranked[0])} reaches a steered utility of {only}."
-        return Verdict(headline, (*_against_control(ranked[0], controls, task), _seeds(seeds)))
+        return Verdict(headline, (*_against_control(ranked[0], standing), _seeds(standing.seeds)))
     leader, *rivals = ranked
-    gap = find_comparison(task, leader, rivals[0])
+    gap = standing.gap(leader, rivals[0])
     details = (
-        _kl(measured, leader, rivals[0]),
-        *_against_control(leader, controls, task),
+        _kl(standing.measured, leader, rivals[0]),
+        *_against_control(leader, standing),
         *_power(gap),
-        _seeds(seeds, gap),
+        _seeds(standing.seeds, gap),
     )
-    return Verdict(_headline(leader, rivals, task), details)
+    return Verdict(_headline(leader, rivals, standing), details)
 
 
-def find_comparison(task: Json, a: str, b: str) -> Json | None:
-    """Return the comparison a - b from ``task``, in whichever order it was stored, or None."""
-    for entry in task.get("comparisons", []):
-        gap, low, high = (number(entry.get(key)) for key in ("difference", "ci_low", "ci_high"))
-        if gap is None or low is None or high is None:
-            continue
-        if (entry["a"], entry["b"]) == (a, b):
-            return dict(entry)
-        if (entry["a"], entry["b"]) == (b, a):
-            return _turned(entry)
+def find_comparison(comparisons: Sequence[Comparison], a: str, b: str) -> Gap | None:
+    """Return the difference a - b, in whichever order it was stored, or None."""
+    for entry in comparisons:
+        gap = Gap.of(entry) if {entry.a, entry.b} == {a, b} else None
+        if gap is not None:
+            return gap if gap.a == a else gap.turned
     return None
 
 
-def turned_up(comparison: Json) -> Json:
-    """Return the comparison with the method of higher steered utility first."""
-    return _turned(comparison) if comparison["difference"] < 0 else comparison
-
-
-def _turned(entry: Json) -> Json:
-    ends = {"difference": -entry["difference"], "ci_low": -entry["ci_high"], "ci_high": -entry["ci_low"]}
-    share = number(entry.get("hypervolume_share"))
-    shares = {} if share is None else {"hypervolume_share": 1 - share}
-    return {**entry, "a": entry["b"], "b": entry["a"], **ends, **shares}
-
-
-def is_real(comparison: Json | None) -> bool:
-    """Say whether a difference may be called one: interval without zero, and Holm's p-value at most 0.05."""
-    if comparison is None:
-        return False
-    return bool((comparison["ci_low"] > 0 or comparison["ci_high"] < 0) and comparison["p_holm"] <= 0.05)
-
-
-def _headline(leader: str, rivals: list[str], task: Json) -> str:
+def _headline(leader: str, rivals: list[str], standing: Standing) -> str:
     """Say who leads, whom it beats and from whom it is not told apart; at most three names a group.
 
     No test here shows that two methods are equal, so none "tie". The difference is the leader's minus the next best's.
     """
-    gaps = {rival: find_comparison(task, leader, rival) for rival in rivals}
-    beaten = [rival for rival, gap in gaps.items() if gap and gap["difference"] > 0 and is_real(gap)]
+    gaps = {rival: standing.gap(leader, rival) for rival in rivals}
+    beaten = [rival for rival, gap in gaps.items() if gap and gap.difference > 0 and gap.real]
     open_ = [rival for rival in rivals if rival not in beaten]
     name, nearest, first = method_name(leader), method_name(rivals[0]), gaps[rivals[0]]
     if first is None:
         return f"{name} has the highest steered utility; whether it differs from {nearest} was not tested."
-    gap = f"{name} − {nearest} {interval(first, key='difference', signed=True)} in steered utility"
+    gap = f"{name} − {nearest} {first} in steered utility"
     larger = _larger_hypervolume(gaps)
     if not open_:
         return f"{name} beats {_names(beaten)}: {gap}{larger}."
@@ -103,9 +146,9 @@ def _headline(leader: str, rivals: list[str], task: Json) -> str:
     return f"{name} beats {_names(beaten)}; it is not told apart from {_names(open_)}: {gap}{larger}."
 
 
-def _larger_hypervolume(gaps: Mapping[str, Json | None]) -> str:
+def _larger_hypervolume(gaps: Mapping[str, Gap | None]) -> str:
     """Return a clause that names the rivals whose hypervolume is the larger in at least 95 % of resamples."""
-    shares = {rival: number((gap or {}).get("hypervolume_share")) for rival, gap in gaps.items()}
+    shares = {rival: gap.hypervolume_share for rival, gap in gaps.items() if gap is not None}
     contrary = {rival: 1 - share for rival, share in shares.items() if share is not None and 1 - share >= CONTRARY}
     if not contrary:
         return ""
@@ -114,12 +157,13 @@ def _larger_hypervolume(gaps: Mapping[str, Json | None]) -> str:
     return f", though {_names(list(contrary))} {have} the larger hypervolume in {least} of resamples"
 
 
-def _kl(measured: Json, leader: str, rival: str) -> str:
-    a, b = (number(measured[m].get("kl_mean")) for m in (leader, rival))
+def _kl(measured: Mapping[str, MethodMetrics], leader: str, rival: str) -> str:
+    a, b = (measured[m].kl_mean for m in (leader, rival))
     first, second = method_name(leader), method_name(rival)
     if a is None or b is None:
         unknown = [(name, m) for name, kl, m in ((first, a, leader), (second, b, rival)) if kl is None]
-        bounded = " (only an upper bound is)" if any("kl_bound_mean" in measured[m] for _, m in unknown) else ""
+        bounds = [measured[m].kl_bound_mean for _, m in unknown]
+        bounded = " (only an upper bound is)" if any(bound is not None for bound in bounds) else ""
         return f"Not at equal KL: the KL of {listing([name for name, _ in unknown])} is not known{bounded}."
     pair = f"{first} {decimal(a, 1)}, {second} {decimal(b, 1)} nats"
     if abs(a - b) <= KL_TOLERANCE * max(abs(a), abs(b)):
@@ -127,34 +171,28 @@ def _kl(measured: Json, leader: str, rival: str) -> str:
     return f"Mean KLs differ ({pair}): part of the gap may be distance from the reference, not a better trade-off."
 
 
-def _against_control(leader: str, controls: Sequence[str], task: Json) -> tuple[str, ...]:
-    measured = task.get("methods", {})
-    free = [c for c in controls if c not in ("reference", "oracle", leader) and _utility(measured, c) is not None]
-    if not free:
-        return ()
-    best = max(free, key=lambda c: _utility(measured, c))
-    gap = find_comparison(task, leader, best)
+def _against_control(leader: str, standing: Standing) -> tuple[str, ...]:
+    free = standing.ranked([c for c in standing.controls if c not in ("reference", "oracle", leader)])
+    gap = standing.gap(leader, free[0]) if free else None
     if gap is None:
         return ()
-    claim = "not told apart" if not is_real(gap) else "better" if gap["difference"] > 0 else "worse"
-    text = interval(gap, key="difference", signed=True)
-    return (f"Against the best free control: {method_name(leader)} − {method_name(best)} {text}, {claim}.",)
+    claim = "not told apart" if not gap.real else "better" if gap.difference > 0 else "worse"
+    return (f"Against the best free control: {method_name(leader)} − {method_name(gap.b)} {gap}, {claim}.",)
 
 
-def _power(gap: Json | None) -> tuple[str, ...]:
-    least = number((gap or {}).get("detectable"))
-    if least is None:
+def _power(gap: Gap | None) -> tuple[str, ...]:
+    if gap is None or gap.detectable is None:
         return ()
     return (
-        f"With these prompts a true difference of {decimal(least, 3)} between these checkpoints is detected 4 times "
-        "out of 5, the number of comparisons allowed for.",
+        f"With these prompts a true difference of {decimal(gap.detectable, 3)} between these checkpoints is detected "
+        "4 times out of 5, the number of comparisons allowed for.",
     )
 
 
-def _seeds(seeds: Sequence[int], gap: Json | None = None) -> str:
+def _seeds(seeds: Sequence[int], gap: Gap | None = None) -> str:
     if len(seeds) == 1:
         return "One training seed: these checkpoints; training variance not included."
-    if gap is not None and gap.get("covers") == "prompts":
+    if gap is not None and gap.covers == "prompts":
         return f"{len(seeds)} training seeds, not the same for all: these checkpoints; training variance not included."
     return f"{len(seeds)} training seeds: differences cover prompts and training."
 
@@ -163,7 +201,3 @@ def _names(methods: Sequence[str]) -> str:
     if len(methods) > 3:
         return f"{len(methods)} other methods"
     return listing([method_name(m) for m in methods])
-
-
-def _utility(measured: Json, method: str) -> Any:
-    return number((measured.get(method, {}).get("steered_utility") or {}).get("value"))

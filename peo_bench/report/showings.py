@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 
 from peo_bench import pareto
-from peo_bench.report.contents import Json, Point, TaskView
+from peo_bench.report.contents import Point, TaskView
 from peo_bench.results.folder import RunFolder
+from peo_bench.results.metrics_records import MeanSd, TaskMetrics
 from peo_bench.results.operating_points import Units
 
 Scale = Mapping[int, Sequence[tuple[float, float]]]
@@ -39,12 +39,11 @@ class Showing:
 
 def showings(view: TaskView, folder: RunFolder) -> list[Showing]:
     """Return what there is to choose from, the reported raw scores first."""
-    metrics, (x, y) = cast(Json, folder.metrics.tasks[view.task].to_json()), view.axes
+    metrics, (x, y) = folder.metrics.tasks[view.task], view.axes
     found = [Showing("reported scores", view, (x.column, y.column))]
     scale = _reported_scale(metrics, found[0].columns)
     if scale:
-        reference = metrics.get("reference_point") or {}
-        exact = [reference.get(axis.column) for axis in view.axes] if metrics.get("normalisation") else None
+        exact = [metrics.reference_point.get(axis.column) for axis in view.axes] if metrics.normalisation else None
         found.append(_scaled(found[0], scale, exact))
     training = _training(view)
     if training:
@@ -97,12 +96,12 @@ def _scaled(showing: Showing, scale: Scale, bound: Sequence[float | None] | None
     return Showing(f"{showing.label}, in standard deviations of the reference policy", changed, showing.columns, scale)
 
 
-def _reported_scale(metrics: Json, columns: tuple[str, str]) -> Scale:
+def _reported_scale(metrics: TaskMetrics, columns: tuple[str, str]) -> Scale:
     """Return the units of metrics.json: each seed's own where hypervolume is measured in them, else their mean."""
-    mean, seeds = metrics.get("reference_units"), metrics.get("units") or {}
+    mean = metrics.reference_units
     if not mean:
         return {}
-    own = {int(s): seeds[s] if metrics.get("normalisation") else mean for s in seeds}
+    own = {seed: units if metrics.normalisation else mean for seed, units in metrics.units.items()}
     return {seed: pairs for seed, units in own.items() if (pairs := _pairs([units.get(c) for c in columns]))}
 
 
@@ -115,16 +114,16 @@ def _training_scale(folder: RunFolder, columns: tuple[str, str], seeds: set[int]
     found = {}
     for seed in sorted(seeds):
         rows = own.loc[own["seed"] == seed, list(columns)]
-        pairs = _pairs([(rows[c].mean(), rows[c].std(ddof=1)) for c in columns]) if len(rows) > 1 else []
+        pairs = _pairs([(float(rows[c].mean()), float(rows[c].std(ddof=1))) for c in columns]) if len(rows) > 1 else []
         if not pairs:
             return {}
         found[seed] = pairs
     return found
 
 
-def _pairs(units: Sequence[Sequence[float] | None]) -> list[tuple[float, float]]:
+def _pairs(units: Sequence[MeanSd | None]) -> list[tuple[float, float]]:
     """Return (mean, sd) per column, nothing where one is unknown or does not vary."""
-    found = [(float(unit[0]), float(unit[1])) for unit in units if unit is not None]
+    found = [(unit[0], unit[1]) for unit in units if unit is not None and unit[0] is not None and unit[1] is not None]
     usable = len(found) == len(units) and all(np.isfinite(mean) and np.isfinite(sd) and sd > 0 for mean, sd in found)
     return found if usable else []
 

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-from peo_bench.report.contents import Json, Point, TaskView
+from peo_bench.report.contents import Point, TaskView
 from peo_bench.report.wording import balance
 
 
-def steer_data(view: TaskView) -> Json | None:
+@dataclass(frozen=True)
+class Offered:
+    """One method: the key of the policy it offers at each step."""
+
+    method: str
+    name: str
+    keys: list[str]
+
+
+@dataclass(frozen=True)
+class Steer:
+    """The slider: training seed where there are several, weights and their words by step, the first step, methods."""
+
+    seed: int | None
+    weights: list[float]
+    steps: list[str]
+    start: int
+    methods: list[Offered]
+
+
+def steer_data(view: TaskView) -> Steer | None:
     """Return the slider's steps from all helpful to all harmless, and per method the policy's key at each.
 
     The first training seed's policies; a method that was not asked for a balance offers its nearest, a single policy
@@ -18,15 +38,14 @@ def steer_data(view: TaskView) -> Json | None:
     weights = sorted({w for m in methods for p in _offers(view, m) if (w := p.weight) is not None}, reverse=True)
     if len(weights) < 2:
         return None
-    names = (view.axes[0].name, view.axes[1].name)
     trained = sorted({point.seed for method in view.methods for point in view.of(method)})
-    return {
-        "seed": trained[0] if len(trained) > 1 else None,
-        "weights": weights,
-        "steps": [balance(weight, *names) for weight in weights],
-        "start": len(weights) // 2,
-        "methods": [_method(view, method, weights) for method in methods],
-    }
+    return Steer(
+        seed=trained[0] if len(trained) > 1 else None,
+        weights=weights,
+        steps=[balance(weight, *view.names) for weight in weights],
+        start=len(weights) // 2,
+        methods=[_method(view, method, weights) for method in methods],
+    )
 
 
 def _offers(view: TaskView, method: str) -> list[Point]:
@@ -34,11 +53,10 @@ def _offers(view: TaskView, method: str) -> list[Point]:
     return [point for point in points if point.seed == points[0].seed]
 
 
-def _method(view: TaskView, method: str, weights: list[float]) -> Json:
+def _method(view: TaskView, method: str, weights: list[float]) -> Offered:
     points = _offers(view, method)
 
     def nearest(weight: float) -> str:
         return min(points, key=lambda p: 0.0 if p.weight is None else abs(p.weight - weight)).key
 
-    offered: dict[str, Any] = {"method": method, "name": points[0].name, "keys": [nearest(w) for w in weights]}
-    return offered
+    return Offered(method, points[0].name, [nearest(w) for w in weights])

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from peo_bench.report.contents import Json, Point, TaskView
-from peo_bench.report.headline import turned_up
+from peo_bench.report.contents import Point, TaskView
 from peo_bench.report.wording import ABSENT, at_most, decimal, interval, method_name
-from peo_bench.results.folder import number
+from peo_bench.results.costs_records import MethodCost
+from peo_bench.results.metrics_records import EstimateRecord, MethodMetrics
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A method's metrics and, where it is known, what it cost."""
+
+    metrics: MethodMetrics
+    cost: MethodCost | None
 
 
 @dataclass(frozen=True)
@@ -18,8 +25,8 @@ class Column:
 
     title: str
     hint: str
-    text: Callable[[Json], str]
-    sort: Callable[[Json], float | None]
+    text: Callable[[Scored], str]
+    sort: Callable[[Scored], float | None]
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,11 @@ class Table:
 
 def scoreboard(view: TaskView) -> Table:
     """List every measured method, best steered utility first, with what it cost."""
-    columns = [column for column in _SCORES if any(column.text(_record(view, m)) != ABSENT for m in view.measured)]
+    scored = {method: Scored(metrics, view.costs.get(method)) for method, metrics in view.measured.items()}
+    columns = [column for column in _SCORES if any(column.text(record) != ABSENT for record in scored.values())]
     rows = [
-        Row(method, method_name(method), method in view.controls, "", _cells(columns, _record(view, method)))
-        for method in sorted(view.measured, key=lambda m: -(_nested("steered_utility")(view.measured[m]) or -1e300))
+        Row(method, method_name(method), method in view.controls, "", _cells(columns, record))
+        for method, record in sorted(scored.items(), key=lambda item: -(item[1].metrics.steered_utility.value or 0.0))
     ]
     return Table(tuple((column.title, column.hint) for column in columns), tuple(rows))
 
@@ -80,16 +88,15 @@ def versus_table(view: TaskView) -> Table:
         ("Larger hypervolume", "share of resamples in which the first has the larger hypervolume; no p-value"),
     )
     rows = []
-    turned = [turned_up(entry) for entry in view.comparisons]
-    for gap in sorted(turned, key=lambda entry: (entry["p_holm"], -entry["difference"])):
-        label = f"{method_name(gap['a'])} − {method_name(gap['b'])}"
+    for gap in sorted((gap.upwards for gap in view.gaps), key=lambda gap: (gap.p_holm or 0.0, -gap.difference)):
+        label = f"{method_name(gap.a)} − {method_name(gap.b)}"
         cells = (
-            (interval(gap, key="difference", signed=True), gap["difference"]),
-            (decimal(gap["p_holm"], 3), gap["p_holm"]),
-            (decimal(gap["detectable"], 3), gap["detectable"]),
-            _percent(gap.get("hypervolume_share")),
+            (str(gap), gap.difference),
+            (decimal(gap.p_holm, 3), gap.p_holm),
+            (decimal(gap.detectable, 3), gap.detectable),
+            _percent(gap.hypervolume_share),
         )
-        rows.append(Row(gap["a"], label, False, "", cells))
+        rows.append(Row(gap.a, label, False, "", cells))
     return Table(titles, tuple(rows))
 
 
@@ -104,17 +111,17 @@ def steering_table(view: TaskView) -> Table:
         ]
     rows = []
     for method, values in view.measured.items():
-        found = values.get("steerability")
+        found = values.steerability
         if found is None:
             continue
-        cells: list[tuple[str, float | None]] = [_percent(found["distinct"])]
+        cells: list[tuple[str, float | None]] = [_percent(found.distinct)]
         for i in range(len(view.axes)):
-            rank, bad, steps, span = (found[key][i] for key in ("rank_correlation", "violations", "steps", "span"))
+            rank, span, bad, steps = found.rank_correlation[i], found.span[i], found.violations[i], found.steps[i]
             cells += [
-                (decimal(rank), number(rank)),
+                (decimal(rank), rank),
                 (f"{bad} of {steps}", bad / steps) if steps and bad is not None else (ABSENT, None),
+                (decimal(span), span),
             ]
-            cells.append((decimal(span), number(span)))
         rows.append(Row(method, method_name(method), method in view.controls, "", tuple(cells)))
     return Table(tuple(titles), tuple(rows))
 
@@ -127,7 +134,7 @@ def within_kl_table(view: TaskView) -> Table:
     )
     rows = []
     for method, values in view.measured.items() if titles else ():
-        pairs = zip(values["hypervolume_within_kl"], values["points_within_kl"], strict=True)
+        pairs = zip(values.hypervolume_within_kl, values.points_within_kl, strict=True)
         cells = tuple((decimal(volume), volume) if n else (ABSENT, None) for volume, n in pairs)
         rows.append(Row(method, method_name(method), method in view.controls, "", cells))
     return Table(titles, tuple(rows))
@@ -145,8 +152,7 @@ def _point_cells(point: Point) -> tuple[tuple[str, float | None], ...]:
     )
 
 
-def _percent(value: Any) -> tuple[str, float | None]:
-    share = number(value)
+def _percent(share: float | None) -> tuple[str, float | None]:
     return (ABSENT, None) if share is None else (f"{100 * share:.0f} %", share)
 
 
@@ -154,43 +160,45 @@ def _with_error(value: float, error: float | None) -> str:
     return decimal(value) if error is None else f"{decimal(value)} ± {decimal(error)}"
 
 
-def _record(view: TaskView, method: str) -> Json:
-    return {**view.costs.get(method, {}), **view.measured[method]}
+def _cells(columns: list[Column], record: Scored) -> tuple[tuple[str, float | None], ...]:
+    sorts = [column.sort(record) for column in columns]
+    return tuple(
+        (column.text(record), None if sort is None else float(sort))
+        for column, sort in zip(columns, sorts, strict=True)
+    )
 
 
-def _cells(columns: list[Column], record: Json) -> tuple[tuple[str, float | None], ...]:
-    return tuple((column.text(record), column.sort(record)) for column in columns)
+def _plain(title: str, hint: str, read: Callable[[MethodMetrics], float | None], digits: int) -> Column:
+    return Column(title, hint, lambda record: decimal(read(record.metrics), digits), lambda r: read(r.metrics))
 
 
-def _nested(key: str) -> Callable[[Json], float | None]:
-    return lambda record: number((record.get(key) or {}).get("value"))
+def _estimated(title: str, hint: str, read: Callable[[MethodMetrics], EstimateRecord]) -> Column:
+    def text(record: Scored) -> str:
+        found = read(record.metrics)
+        return interval((found.value, found.ci_low, found.ci_high))
+
+    return Column(title, hint, text, lambda record: read(record.metrics).value)
 
 
-def _plain(title: str, hint: str, key: str, digits: int) -> Column:
-    def sort(record: Json) -> float | None:
-        return number(record.get(key))
-
-    return Column(title, hint, lambda record: decimal(record.get(key), digits), sort)
-
-
-def _estimated(title: str, hint: str, key: str) -> Column:
-    return Column(title, hint, lambda record: interval(record.get(key)), _nested(key))
-
-
-def _cost(record: Json) -> str:
-    shown: list[Any] = [record.get(key) for key in ("train_units", "scorer_calls", "decode_factor")]
-    if all(number(value) is None for value in shown):
+def _cost(record: Scored) -> str:
+    cost = record.cost
+    if cost is None or (cost.train_units, cost.scorer_calls, cost.decode_factor) == (None, None, None):
         return ABSENT
-    asked = number(record.get("scorer_calls_per_answer"))
+    asked = cost.scorer_calls_per_answer
     more = f" + {decimal(asked, 1)} per answer" if asked else ""
-    return f"{decimal(shown[0], 1)} · {decimal(shown[1], 0)}{more} · ×{decimal(shown[2], 1)}"
+    return f"{decimal(cost.train_units, 1)} · {decimal(cost.scorer_calls, 0)}{more} · ×{decimal(cost.decode_factor, 1)}"
 
 
-def _rank(record: Json) -> str:
-    rank = record.get("rank") or {}
-    if None in (rank.get("best"), rank.get("worst")):
+def _rank(record: Scored) -> str:
+    rank = record.metrics.rank
+    if rank.best is None or rank.worst is None:
         return ABSENT
-    return str(rank["best"]) if rank["best"] == rank["worst"] else f"{rank['best']} to {rank['worst']}"
+    return str(rank.best) if rank.best == rank.worst else f"{rank.best} to {rank.worst}"
+
+
+def _kl(record: Scored) -> float | None:
+    metrics = record.metrics
+    return metrics.kl_mean if metrics.kl_bound_mean is None else metrics.kl_bound_mean
 
 
 _SCORES = (
@@ -198,29 +206,41 @@ _SCORES = (
         "Rank",
         "range of the ranks by steered utility in 95 % of resamples",
         _rank,
-        lambda r: number((r.get("rank") or {}).get("best")),
+        lambda record: record.metrics.rank.best,
     ),
-    _estimated("Steered utility ↑", "mean over asked balances of weight · score, 95 % interval", "steered_utility"),
-    _estimated("Hypervolume ↑", "area the front dominates up to the reference point, 95 % interval", "hypervolume"),
+    _estimated(
+        "Steered utility ↑",
+        "mean over asked balances of weight · score, 95 % interval",
+        lambda metrics: metrics.steered_utility,
+    ),
+    _estimated(
+        "Hypervolume ↑",
+        "area the front dominates up to the reference point, 95 % interval",
+        lambda metrics: metrics.hypervolume,
+    ),
     Column(
         "Bias",
         "mean hypervolume over resamples minus the hypervolume: what noise adds to it",
-        lambda record: decimal((record.get("hypervolume") or {}).get("bias"), 3, signed=True),
-        lambda record: number((record.get("hypervolume") or {}).get("bias")),
+        lambda record: decimal(record.metrics.hypervolume.bias, 3, signed=True),
+        lambda record: record.metrics.hypervolume.bias,
     ),
-    _plain("On front", "policies that no other policy of the method dominates", "n_nondominated", 0),
+    _plain(
+        "On front", "policies that no other policy of the method dominates", lambda metrics: metrics.n_nondominated, 0
+    ),
     Column(
         "Mean KL",
         "nats per answer from the reference policy; compare methods at similar values; ≤: an upper bound",
-        lambda record: at_most(record.get("kl_mean"), record.get("kl_bound_mean")),
-        lambda record: number(record.get("kl_bound_mean", record.get("kl_mean"))),
+        lambda record: at_most(record.metrics.kl_mean, record.metrics.kl_bound_mean),
+        _kl,
     ),
-    _plain("Mean length", "tokens per answer", "length_mean", 1),
-    _plain("To oracle ↓", "mean shortfall from the best reachable front (IGD+)", "oracle_distance", 2),
+    _plain("Mean length", "tokens per answer", lambda metrics: metrics.length_mean, 1),
+    _plain(
+        "To oracle ↓", "mean shortfall from the best reachable front (IGD+)", lambda metrics: metrics.oracle_distance, 2
+    ),
     Column(
         "Cost ↓",
         "training units · scorer calls · decoding factor; a unit is one expert's training",
         _cost,
-        lambda record: number(record.get("train_units")),
+        lambda record: None if record.cost is None else record.cost.train_units,
     ),
 )

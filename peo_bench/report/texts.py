@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from peo_bench.report.glossary import Json
 from peo_bench.report.wording import balance, method_name
 from peo_bench.results.folder import number
 
@@ -25,7 +24,36 @@ MAX_FLIPS = 4
 BENIGN = {"", "benign", "safe", "none", "helpful"}
 
 
-def policy_key(method: str, seed: Any, weight: float | None) -> str:
+Answer = list[int | float | None]
+"""Index into `Texts.texts`, then the scores, None where missing."""
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """A prompt of the page: whether to blur it, how much methods disagree (`_spread`), the worst score where lower is
+    better, and the verdicts that changed with the order of the answers.
+    """
+
+    text: str
+    category: str
+    sensitive: bool
+    spread: float | None
+    worst: float | None
+    flips: list[str]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of the page: its prompts out of so many, every different answer once, answers by policy and prompt."""
+
+    n_prompts: int
+    scorers: list[str]
+    prompts: list[PromptText]
+    texts: list[str]
+    policies: dict[str, list[Answer | None]]
+
+
+def policy_key(method: str, seed: object, weight: float | None) -> str:
     """Name one policy of a run, the same from points.csv and from generations.parquet.
 
     The reference policy too has one per seed: it is the same model, but draws and scorers are each seed's own.
@@ -38,13 +66,10 @@ def embed_texts(
     scorers: Mapping[str, bool],
     judgements: pd.DataFrame | None = None,
     split: str = "test",
-) -> Json | None:
+) -> Texts | None:
     """Return the texts the page carries, or None without any.
 
-    ``scorers``: the columns shown beside an answer, True where higher is better. ``prompts``: text, category, whether
-    to blur it, ``spread`` (see `_spread`), ``worst`` score in the columns where lower is better, ``flips`` (verdicts
-    that changed with the order of the answers); ``texts``: every different answer once; ``policies[key]``: per prompt
-    the index into ``texts`` and the scores (None where missing).
+    ``scorers``: the columns shown beside an answer, True where higher is better.
     """
     if generations is None or generations.empty:
         return None
@@ -56,24 +81,24 @@ def embed_texts(
     shown = table[table["prompt_id"].isin(chosen)]
     columns = {column: maximise for column, maximise in scorers.items() if column in table}
     spread, worst, flips = _spread(shown, list(columns)), _worst(shown, columns), _flips(judgements)
-    return {
-        "n_prompts": len(prompts),
-        "scorers": list(columns),
-        "prompts": [
-            _prompt(prompts.loc[key])
-            | {"spread": spread.get(key), "worst": worst.get(key), "flips": flips.get(key, [])}
-            for key in chosen
+    texts, policies = _answers(shown, chosen, list(columns))
+    return Texts(
+        n_prompts=len(prompts),
+        scorers=list(columns),
+        prompts=[
+            _prompt(prompts.loc[[key]].iloc[0], spread.get(key), worst.get(key), flips.get(key, [])) for key in chosen
         ],
-        **_answers(shown, chosen, list(columns)),
-    }
+        texts=texts,
+        policies=policies,
+    )
 
 
-def _sample(table: pd.DataFrame, prompts: pd.DataFrame) -> list[Any]:
+def _sample(table: pd.DataFrame, prompts: pd.DataFrame) -> list[str]:
     """Take prompts from every category in turn, in an order that depends on their ids only, while they fit the page."""
     policies = table.groupby(["method", "seed", "preference"], dropna=False).ngroups
     answered = table.groupby("prompt_id").size()
     shared = [key for key in prompts.index if answered[key] >= policies] or list(prompts.index)
-    by_category: dict[str, list[Any]] = {}
+    by_category: dict[str, list[str]] = {}
     for key in sorted(shared, key=lambda key: hashlib.sha256(str(key).encode()).hexdigest()):
         by_category.setdefault(_category(prompts.loc[key]), []).append(key)
     rounds = (queue[i] for i in range(MAX_PROMPTS) for _, queue in sorted(by_category.items()) if i < len(queue))
@@ -84,15 +109,15 @@ def _sample(table: pd.DataFrame, prompts: pd.DataFrame) -> list[Any]:
     return [key for i, (key, fit) in enumerate(zip(candidates, fits, strict=True)) if fit or i == 0]
 
 
-def _size(text: Any) -> int:
+def _size(text: object) -> int:
     """Return the bytes of a text in the page, where <, > and & are written as six characters."""
     shown = _cut(text)
     return len(json.dumps(shown, ensure_ascii=False).encode("utf-8", "replace")) + 5 * sum(map(shown.count, "<>&"))
 
 
-def _prompt(row: pd.Series) -> Json:
+def _prompt(row: pd.Series, spread: float | None, worst: float | None, flips: list[str]) -> PromptText:
     category = _category(row)
-    return {"text": _cut(row["prompt"]), "category": category, "sensitive": category.lower() not in BENIGN}
+    return PromptText(_cut(row["prompt"]), category, category.lower() not in BENIGN, spread, worst, flips)
 
 
 def _category(row: pd.Series) -> str:
@@ -100,13 +125,13 @@ def _category(row: pd.Series) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def _spread(table: pd.DataFrame, columns: Sequence[str]) -> dict[Any, float]:
+def _spread(table: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
     """Return by prompt how much methods disagree: the largest gap between two at one asked preference.
 
     In standard deviations of all answers shown, over the columns and preferences.
     """
     asked = table[table["preference"].notna()]
-    found: dict[Any, float] = {}
+    found: dict[str, float] = {}
     for column in columns:
         sd = float(table[column].std(ddof=0))
         if not sd > 0:
@@ -114,19 +139,19 @@ def _spread(table: pd.DataFrame, columns: Sequence[str]) -> dict[Any, float]:
         groups = asked.groupby(["prompt_id", "preference"])[column]
         gaps = ((groups.max() - groups.min()) / sd).groupby("prompt_id").max()
         for key, gap in gaps.items():
-            found[key] = round(max(found.get(key, 0.0), float(gap)), 3)
+            found[str(key)] = round(max(found.get(str(key), 0.0), float(gap)), 3)
     return found
 
 
-def _worst(table: pd.DataFrame, columns: Mapping[str, bool]) -> dict[Any, float]:
+def _worst(table: pd.DataFrame, columns: Mapping[str, bool]) -> dict[str, float]:
     """Return by prompt the highest cost of any answer; nothing where no column is a cost."""
     costs = [column for column, maximise in columns.items() if not maximise]
     if not costs:
         return {}
-    return {key: round(float(value), 3) for key, value in table.groupby("prompt_id")[costs[0]].max().items()}
+    return {str(key): round(float(value), 3) for key, value in table.groupby("prompt_id")[costs[0]].max().items()}
 
 
-def _flips(judgements: pd.DataFrame | None) -> dict[Any, list[str]]:
+def _flips(judgements: pd.DataFrame | None) -> dict[str, list[str]]:
     """Say by prompt which verdicts changed with the order in which the judge saw the answers."""
     if judgements is None or judgements.empty:
         return {}
@@ -134,7 +159,7 @@ def _flips(judgements: pd.DataFrame | None) -> dict[Any, list[str]]:
     orders = judgements.pivot_table(index=question, columns="order", values="verdict", aggfunc="first", dropna=True)
     if not {"ab", "ba"} <= set(orders):
         return {}
-    found: dict[Any, list[str]] = {}
+    found: dict[str, list[str]] = {}
     both = orders.dropna(subset=["ab", "ba"])
     flipped = np.sign(both["ab"] - 0.5) != np.sign(both["ba"] - 0.5)  # verdicts may be graded: a change of side counts
     for row in both[flipped].reset_index().to_dict("records"):
@@ -148,14 +173,16 @@ def _flips(judgements: pd.DataFrame | None) -> dict[Any, list[str]]:
     return found
 
 
-def _verdict(value: float, row: Mapping[Any, Any]) -> str:
-    return "a tie" if value == 0.5 else method_name(row["method_a"] if value > 0.5 else row["method_b"])
+def _verdict(value: float, row: Mapping[Hashable, object]) -> str:
+    return "a tie" if value == 0.5 else method_name(str(row["method_a" if value > 0.5 else "method_b"]))
 
 
-def _answers(table: pd.DataFrame, chosen: list[Any], columns: list[str]) -> Json:
+def _answers(
+    table: pd.DataFrame, chosen: list[str], columns: list[str]
+) -> tuple[list[str], dict[str, list[Answer | None]]]:
     position = {key: index for index, key in enumerate(chosen)}
     texts: dict[str, int] = {}
-    policies: Json = {}
+    policies: dict[str, list[Answer | None]] = {}
     for row in table.to_dict("records"):
         key = policy_key(row["method"], row["seed"], number(row["preference"]))
         answers = policies.setdefault(key, [None] * len(chosen))
@@ -163,9 +190,9 @@ def _answers(table: pd.DataFrame, chosen: list[Any], columns: list[str]) -> Json
             index = texts.setdefault(_cut(row["response"]), len(texts))
             scores = [None if (value := number(row[column])) is None else round(value, 3) for column in columns]
             answers[position[row["prompt_id"]]] = [index, *scores]
-    return {"texts": list(texts), "policies": policies}
+    return list(texts), policies
 
 
-def _cut(text: Any) -> str:
+def _cut(text: object) -> str:
     whole = str(text)
     return whole if len(whole) <= MAX_CHARACTERS else f"{whole[:MAX_CHARACTERS]} … (cut)"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from peo_bench.results.folder import number
 
@@ -35,7 +34,7 @@ def method_name(method: str) -> str:
     return ".".join(pieces) + at + run
 
 
-def decimal(value: Any, digits: int = 2, *, signed: bool = False) -> str:
+def decimal(value: object, digits: int = 2, *, signed: bool = False) -> str:
     """Write a number with a true minus sign, or a dash where there is none.
 
     >>> decimal(-0.126), decimal(3, signed=True), decimal(None)
@@ -50,7 +49,7 @@ def decimal(value: Any, digits: int = 2, *, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def at_most(value: Any, bound: Any) -> str:
+def at_most(value: object, bound: object) -> str:
     """Write a KL, or its upper bound where that is all that is known.
 
     >>> at_most(1.26, None), at_most(None, 0.636)
@@ -59,19 +58,18 @@ def at_most(value: Any, bound: Any) -> str:
     return decimal(value, 1) if number(bound) is None else f"≤ {decimal(bound, 1)}"
 
 
-def interval(estimate: Mapping[str, Any] | None, *, key: str = "value", signed: bool = False) -> str:
-    """Write an estimate with its 95 % interval; with a third digit where two would round a bound to zero.
+def interval(ends: Sequence[float | None], *, signed: bool = False) -> str:
+    """Write a value with its 95 % interval; with a third digit where two would round a bound to zero.
 
-    >>> interval({"value": 0.5, "ci_low": 0.25, "ci_high": 0.75})
+    >>> interval((0.5, 0.25, 0.75))
     '0.50 [0.25, 0.75]'
-    >>> interval({"value": 0.02, "ci_low": 0.004, "ci_high": 0.04})
+    >>> interval((0.02, 0.004, 0.04))
     '0.020 [0.004, 0.040]'
     """
-    if not estimate or number(estimate.get(key)) is None:
+    if ends[0] is None:
         return ABSENT
-    values = [number(estimate.get(name)) for name in (key, "ci_low", "ci_high")]
-    digits = 3 if any(value is not None and 0 < abs(value) < 0.005 for value in values) else 2
-    value, low, high = (decimal(value, digits, signed=signed and i == 0) for i, value in enumerate(values))
+    digits = 3 if any(value is not None and 0 < abs(value) < 0.005 for value in ends) else 2
+    value, low, high = (decimal(value, digits, signed=signed and i == 0) for i, value in enumerate(ends))
     return f"{value} [{low}, {high}]"
 
 
@@ -118,7 +116,7 @@ def balance(weight: float | None, first: str = "helpful", second: str = "harmles
     return f"{weight * 100:.3g} % {first}, {(1 - weight) * 100:.3g} % {second}"
 
 
-def fact(value: Any) -> str:
+def fact(value: object) -> str:
     """Write an entry of the run's circumstances.
 
     >>> fact(3.14159), fact([]), fact(None), fact(["a", "b"])

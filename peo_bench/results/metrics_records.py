@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MeanSd = tuple[Number, Number]
 """Mean and standard deviation."""
+Ends = tuple[float, float, float]
+"""A value and the ends of its 95 % interval."""
 
 
 class EstimateRecord(Record):
@@ -35,9 +37,11 @@ class EstimateRecord(Record):
         return cls(**estimate.as_dict())
 
     @property
-    def known(self) -> bool:
-        """Whether value and interval are numbers."""
-        return None not in (self.value, self.ci_low, self.ci_high)
+    def ends(self) -> Ends | None:
+        """Value and interval where all three are numbers."""
+        if self.value is None or self.ci_low is None or self.ci_high is None:
+            return None
+        return self.value, self.ci_low, self.ci_high
 
 
 class RankRange(Record):
@@ -115,7 +119,7 @@ class MethodMetrics(Record):
     @property
     def measured(self) -> bool:
         """Whether the estimates that verdicts and scoreboard rest on are numbers."""
-        return self.steered_utility.known and self.hypervolume.known
+        return self.steered_utility.ends is not None and self.hypervolume.ends is not None
 
 
 class Comparison(Record):
@@ -143,9 +147,11 @@ class Comparison(Record):
     """The p-value, corrected by Holm for all pairs."""
 
     @property
-    def known(self) -> bool:
-        """Whether difference, interval and corrected p-value are numbers."""
-        return None not in (self.difference, self.ci_low, self.ci_high, self.p_holm)
+    def ends(self) -> Ends | None:
+        """Difference and interval where all three are numbers."""
+        if self.difference is None or self.ci_low is None or self.ci_high is None:
+            return None
+        return self.difference, self.ci_low, self.ci_high
 
 
 class SafetyRow(Record):

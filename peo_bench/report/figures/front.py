@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from peo_bench import pareto
+from peo_bench.files.json_types import JsonObject
 from peo_bench.report.contents import Point, TaskView, summary
 from peo_bench.report.figures.style import AXIS, GREY, LAYOUT, Style, faded, plain
 from peo_bench.report.wording import balance
@@ -100,7 +100,7 @@ def _oracle_lines(view: TaskView, maximise: list[bool]) -> dict[float | None, li
 
 
 def _oracle_traces(view: TaskView, geometry: Geometry) -> list[go.Scatter]:
-    meta = {"method": "oracle", "role": "muted"}
+    meta: JsonObject = {"method": "oracle", "role": "muted"}
     lines = [
         go.Scatter(
             x=[p.x for p in line],
@@ -113,11 +113,11 @@ def _oracle_traces(view: TaskView, geometry: Geometry) -> list[go.Scatter]:
         for line in geometry.oracle.values()
     ]
     bounds = view.of("oracle")
-    marker = {"size": 5, "symbol": ["circle-open" if p.hollow else "circle" for p in bounds], "color": GREY}
+    marker: JsonObject = {"size": 5, "symbol": ["circle-open" if p.hollow else "circle" for p in bounds], "color": GREY}
     return [*lines, _scatter(bounds, view, marker, meta)] if bounds else []
 
 
-def _oracle_labels(geometry: Geometry) -> list[dict[str, Any]]:
+def _oracle_labels(geometry: Geometry) -> list[JsonObject]:
     """Name the KL budget where each of the oracle's lines starts, with room to its right on narrow screens."""
     starts = {budget: line[0] for budget, line in geometry.oracle.items() if budget is not None}
     return [
@@ -166,7 +166,7 @@ def _stair_traces(geometry: Geometry, styles: Mapping[str, Style]) -> list[go.Sc
 def _points_trace(view: TaskView, method: str, style: Style) -> go.Scatter:
     points = view.of(method)
     size = 15 if style.symbol.startswith("triangle") else 13
-    marker = {
+    marker: JsonObject = {
         "color": style.colour,
         "symbol": [style.symbol if p.nondominated else f"{style.symbol}-open" for p in points],
         "size": [size if p.grid == "asked" else 7 for p in points],
@@ -177,7 +177,7 @@ def _points_trace(view: TaskView, method: str, style: Style) -> go.Scatter:
 
 
 def _reference_traces(view: TaskView, geometry: Geometry) -> list[go.Scatter]:
-    marker = {"symbol": "star", "size": 17, "color": GREY}
+    marker: JsonObject = {"symbol": "star", "size": 17, "color": GREY}
     points = view.of("reference")
     traces = [_scatter(points, view, marker, {"method": "reference", "role": "ink"})] if points else []
     if view.bound and _inside(view.bound[0], geometry.x_range) and _inside(view.bound[1], geometry.y_range):
@@ -195,9 +195,9 @@ def _reference_traces(view: TaskView, geometry: Geometry) -> list[go.Scatter]:
     return traces
 
 
-def _scatter(points: Sequence[Point], view: TaskView, marker: dict[str, Any], meta: dict[str, Any]) -> go.Scatter:
+def _scatter(points: Sequence[Point], view: TaskView, marker: JsonObject, meta: JsonObject) -> go.Scatter:
     """Draw points with light 1-SE bars; ``customdata`` holds the keys of their texts."""
-    bars = {"type": "data", "thickness": 1, "width": 0, "color": faded(marker["color"])}
+    bars = {"type": "data", "thickness": 1, "width": 0, "color": faded(str(marker["color"]))}
     return go.Scatter(
         x=[p.x for p in points],
         y=[p.y for p in points],
@@ -226,7 +226,7 @@ def _title(column: str, name: str, arrow: str) -> str:
     return plain(f"more {name} {arrow}  ({column})")
 
 
-def _better() -> dict[str, Any]:
+def _better() -> JsonObject:
     """Point to the corner where both objectives are best."""
     return {
         "text": "better", "xref": "paper", "yref": "paper", "x": 0.995, "y": 0.99, "ax": -34, "ay": 26,

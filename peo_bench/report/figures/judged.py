@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from peo_bench.report.contents import Json, TaskView
+from peo_bench.files.json_types import JsonObject
+from peo_bench.pareto.checks import FloatArray
+from peo_bench.report.contents import TaskView
 from peo_bench.report.figures.front import drawn_order
-from peo_bench.report.figures.style import AXIS, GREY, HIGH, LAYOUT, LOW, Style, line, plain, small
+from peo_bench.report.figures.style import AXIS, GREY, HIGH, LAYOUT, LOW, Look, Style, line, plain, small
 from peo_bench.report.wording import decimal, method_name
-from peo_bench.results.folder import number
+from peo_bench.results.judge_records import WinRate
 
 OUTCOMES = (("n_wins", "first wins", HIGH), ("n_ties", "ties", GREY), ("n_losses", "second wins", LOW))
 BINS = 5
 
 
-def verdicts_figure(rates: Sequence[Json]) -> go.Figure:
+def verdicts_figure(rates: Sequence[WinRate]) -> go.Figure:
     """Draw wins, ties and losses of every pair as stacked shares of the judged prompts, all preferences together."""
-    totals: dict[str, np.ndarray[Any, Any]] = {}
+    totals: dict[str, FloatArray] = {}
     for entry in rates:
-        name = f"{method_name(entry['a'])} : {method_name(entry['b'])}"
-        counts = np.array([number(entry.get(key)) or 0.0 for key, _, _ in OUTCOMES])
+        name = f"{method_name(entry.a)} : {method_name(entry.b)}"
+        counts = np.array([getattr(entry, key) or 0.0 for key, _, _ in OUTCOMES])
         totals[name] = totals.get(name, np.zeros(3)) + counts
     figure = go.Figure()
     for i, (_, label, colour) in enumerate(OUTCOMES):
@@ -45,32 +46,37 @@ def verdicts_figure(rates: Sequence[Json]) -> go.Figure:
     return figure
 
 
-def rates_figure(rates: Sequence[Json], first: str, view: TaskView, styles: Mapping[str, Style]) -> go.Figure:
+def rates_figure(rates: Sequence[WinRate], first: str, view: TaskView, styles: Mapping[str, Style]) -> go.Figure:
     """Draw the win rate of ``first`` against every other method by asked weight, with 95 % intervals.
 
     Single policies, which were asked for no weight, are in the table alone.
     """
     figure = go.Figure()
-    rates = [e for e in rates if None not in (number(e.get("preference")), number(e.get("win_rate")))]
-    for rival in drawn_order(view, dict.fromkeys(entry["b"] for entry in rates if entry["a"] == first)):
-        own = sorted((e for e in rates if (e["a"], e["b"]) == (first, rival)), key=lambda e: e["preference"])
-        values = [e["win_rate"] for e in own]
+    known = [(at, entry) for entry in rates if (at := _at(entry)) is not None]
+    for rival in drawn_order(view, dict.fromkeys(entry.b for _, entry in known if entry.a == first)):
+        own = sorted((pair for pair in known if (pair[1].a, pair[1].b) == (first, rival)), key=lambda pair: pair[0])
+        weights, values = [weight for (weight, _), _ in own], [rate for (_, rate), _ in own]
         label = [
-            f"{method_name(first)} against {method_name(rival)} at weight {e['preference']:g}: "
-            f"{decimal(e['win_rate'], 1)} % [{decimal(e.get('ci_low'), 1)}, {decimal(e.get('ci_high'), 1)}]"
-            for e in own
+            f"{method_name(first)} against {method_name(rival)} at weight {weight:g}: "
+            f"{decimal(rate, 1)} % [{decimal(entry.ci_low, 1)}, {decimal(entry.ci_high, 1)}]"
+            for (weight, rate), entry in own
         ]
-        bars = {
+        bars: JsonObject = {
             "type": "data", "symmetric": False, "width": 0, "thickness": 1,
-            "array": [(number(e.get("ci_high")) or e["win_rate"]) - e["win_rate"] for e in own],
-            "arrayminus": [e["win_rate"] - (number(e.get("ci_low")) or e["win_rate"]) for e in own],
+            "array": [(entry.ci_high or rate) - rate for (_, rate), entry in own],
+            "arrayminus": [rate - (entry.ci_low or rate) for (_, rate), entry in own],
         }  # fmt: skip
         style = styles.get(rival, Style(GREY, "star", "dash"))
-        line(figure, rival, style, [e["preference"] for e in own], values, label, bars=bars)
+        line(figure, rival, style, weights, values, label, Look(bars=bars))
     y = {**AXIS, "title": {"text": f"win rate of {plain(method_name(first))} (%)"}, "range": [0, 100]}
     figure = small(figure, {**AXIS, "title": {"text": "asked weight of helpful"}}, y)
     figure.add_hline(y=50, line={"dash": "dash", "width": 1, "color": GREY})
     return figure
+
+
+def _at(entry: WinRate) -> tuple[float, float] | None:
+    """Return weight and win rate, where both are known."""
+    return None if entry.preference is None or entry.win_rate is None else (entry.preference, entry.win_rate)
 
 
 def length_figure(judged: pd.DataFrame, lengths: Mapping[tuple[str, str], float]) -> go.Figure | None:

@@ -8,14 +8,16 @@ from itertools import pairwise
 import numpy as np
 import plotly.graph_objects as go
 
+from peo_bench.files.json_types import JsonObject
 from peo_bench.report.contents import TaskView
 from peo_bench.report.figures.front import drawn_order
-from peo_bench.report.figures.style import AXIS, GREY, LAYOUT, Style, faded, interval_bars, line, plain, small
+from peo_bench.report.figures.style import AXIS, GREY, LAYOUT, Look, Style, faded, interval_bars, line, plain, small
 from peo_bench.report.tables import scoreboard
 from peo_bench.report.wording import decimal, interval, method_name
 from peo_bench.results.folder import number
+from peo_bench.results.metrics_records import Ends, EstimateRecord
 
-WHISKERS = {
+WHISKERS: dict[str, tuple[str, str]] = {
     "steered_utility": ("Steered utility", "Right is better; verdicts rest on this one."),
     "hypervolume": ("Hypervolume", "Right is better, and noise pushes to the right."),
     "igd_plus": ("Distance to the others' front (IGD+)", "Left is better: 0 misses nothing that the others reach."),
@@ -37,18 +39,17 @@ PRICES = {
 
 def whisker_figure(view: TaskView, styles: Mapping[str, Style], metric: str) -> go.Figure:
     """Draw one metric of every method as a dot with its 95 % interval, best steered utility on top."""
-    rows = [row for row in scoreboard(view).rows if is_measured(view, row.method, metric)]
+    rows = [(row, ends) for row in scoreboard(view).rows if (ends := estimated(view, row.method, metric)) is not None]
     figure = go.Figure()
-    for row in reversed(rows):
-        estimate, style = view.measured[row.method][metric], styles.get(row.method, Style(GREY, "circle", "solid"))
-        value = estimate["value"]
+    for row, ends in reversed(rows):
+        style = styles.get(row.method, Style(GREY, "circle", "solid"))
         figure.add_scatter(
-            x=[value],
+            x=[ends[0]],
             y=[plain(row.label)],
             mode="markers",
             marker={"color": style.colour, "symbol": style.symbol, "size": 11},
-            error_x={**interval_bars(estimate), "color": style.colour, "thickness": 2},
-            text=[plain(f"{row.label}: {interval(estimate)}")],
+            error_x={**interval_bars(ends), "color": style.colour, "thickness": 2},
+            text=[plain(f"{row.label}: {interval(ends)}")],
             hoverinfo="text",
             meta={"method": row.method, "role": "points"},
         )
@@ -70,14 +71,14 @@ def kl_figure(view: TaskView, styles: Mapping[str, Style]) -> go.Figure:
     figure = go.Figure()
     for method in drawn_order(view, view.measured):
         values = view.measured[method]
-        counts = zip(values["hypervolume_within_kl"], values["points_within_kl"], strict=True)
+        counts = zip(values.hypervolume_within_kl, values.points_within_kl, strict=True)
         style, volumes = styles[method], [volume if n else None for volume, n in counts]  # a gap, not a zero
         label = [
             f"{method_name(method)}: {decimal(v)} within {b:g} nats"
             for b, v in zip(view.kl_budgets, volumes, strict=True)
         ]
-        line(figure, method, style, list(view.kl_budgets), volumes, label, shape="hv")
-    ticks = {"tickvals": list(view.kl_budgets), "ticktext": [f"{budget:g}" for budget in view.kl_budgets]}
+        line(figure, method, style, view.kl_budgets, volumes, label, Look(shape="hv"))
+    ticks: JsonObject = {"tickvals": list(view.kl_budgets), "ticktext": [f"{budget:g}" for budget in view.kl_budgets]}
     x = {**AXIS, "type": "log", "title": {"text": "KL budget (nats per answer)"}, **ticks}
     return small(figure, x, {**AXIS, "title": {"text": "hypervolume"}, "rangemode": "tozero"})
 
@@ -103,7 +104,7 @@ def steering_figure(view: TaskView, styles: Mapping[str, Style], i: int) -> go.F
             f"{method_name(method)} at weight {w:g}: {axis.column} {decimal(score)}" + ", worse than before" * bad
             for w, score, bad in zip(weights, scores, worse, strict=True)
         ]
-        line(figure, method, styles[method], weights, scores, label, hollow=worse)
+        line(figure, method, styles[method], weights, scores, label, Look(hollow=worse))
     y = {**AXIS, "title": {"text": plain(axis.column)}, "autorange": True if axis.maximise else "reversed"}
     return small(figure, {**AXIS, "title": {"text": plain(f"asked weight of {axis.name}")}}, y)
 
@@ -112,22 +113,27 @@ def price_figure(view: TaskView, styles: Mapping[str, Style], key: str) -> go.Fi
     """Draw each method's hypervolume against one of its costs, with 95 % intervals over prompts."""
     figure = go.Figure()
     for method in drawn_order(view, view.measured):
-        cost, estimate = number(view.costs.get(method, {}).get(key)), view.measured[method]["hypervolume"]
-        if cost is None:
+        cost, ends = price(view, method, key), view.measured[method].hypervolume.ends
+        if cost is None or ends is None:
             continue
         style = styles[method]
         figure.add_scatter(
-            x=[cost], y=[estimate["value"]], mode="markers",
+            x=[cost], y=[ends[0]], mode="markers",
             marker={"color": style.colour, "symbol": style.symbol, "size": 11},
-            error_y={**interval_bars(estimate), "color": faded(style.colour)},
-            hovertext=[plain(f"{method_name(method)}: {PRICES[key]} {cost:,.3g}, hypervolume {interval(estimate)}")],
+            error_y={**interval_bars(ends), "color": faded(style.colour)},
+            hovertext=[plain(f"{method_name(method)}: {PRICES[key]} {cost:,.3g}, hypervolume {interval(ends)}")],
             hoverinfo="text", meta={"method": method, "role": "points"}, cliponaxis=False,  # marks at 0 are whole
         )  # fmt: skip
     x = {**AXIS, "title": {"text": PRICES[key]}, "rangemode": "tozero"}
     return small(figure, x, {**AXIS, "title": {"text": "hypervolume"}})
 
 
-def is_measured(view: TaskView, method: str, metric: str) -> bool:
-    """Say whether ``method`` has an estimate of ``metric`` with its interval."""
-    estimate = view.measured[method].get(metric) or {}
-    return all(number(estimate.get(key)) is not None for key in ("value", "ci_low", "ci_high"))
+def price(view: TaskView, method: str, key: str) -> float | None:
+    """Return one of a method's costs, None where it is not known."""
+    return number(getattr(view.costs.get(method), key, None))
+
+
+def estimated(view: TaskView, method: str, metric: str) -> Ends | None:
+    """Return a method's estimate of ``metric`` with its interval, None where they are not numbers."""
+    estimate: EstimateRecord | None = getattr(view.measured[method], metric)
+    return None if estimate is None else estimate.ends

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import plotly.graph_objects as go
 
@@ -44,14 +43,14 @@ def _marks(figure: go.Figure) -> Table:
     by_category = figure.layout.yaxis.type == "category"
     for trace in (trace for trace in figure.data if trace.meta["role"] in SHOWN):
         error = trace.error_x if by_category else trace.error_y
-        high = error.array if error is not None and error.array is not None else None
-        low: Any = high if high is None or error.arrayminus is None else error.arrayminus
+        high = None if error is None else error.array
+        low = high if error is None or error.arrayminus is None else error.arrayminus
         name = trace.meta.get("name") or method_name(trace.meta["method"])
         for i, (x, y) in enumerate(zip(trace.x, trace.y, strict=True)):
             value = x if by_category else y
             cells = [] if by_category else [_number(x)]
             cells.append(_number(value))
-            if high is not None and value is not None:
+            if high is not None and low is not None and value is not None:
                 bars = True
                 cells += [_number(value - low[i]), _number(value + high[i])]
             rows.append(Row(trace.meta["method"], _text(y) if by_category else name, False, "", tuple(cells)))
@@ -60,7 +59,7 @@ def _marks(figure: go.Figure) -> Table:
     return Table(tuple((title, "") for title in titles + (["low", "high"] if bars else [])), tuple(rows))
 
 
-def _bars(traces: list[Any]) -> Table:
+def _bars(traces: list[go.Bar]) -> Table:
     """Horizontal bars: a column per trace, a row per category."""
     rows = [
         Row("", _text(category), False, "", tuple(_number(trace.x[i]) for trace in traces))
@@ -69,7 +68,7 @@ def _bars(traces: list[Any]) -> Table:
     return Table(tuple((trace.meta["name"], "") for trace in traces), tuple(rows))
 
 
-def _cells(trace: Any) -> Table:
+def _cells(trace: go.Heatmap) -> Table:
     rows = [
         Row("", _text(name), False, "", tuple(map(_number, values)))
         for name, values in zip(trace.y, trace.z, strict=True)
@@ -77,9 +76,9 @@ def _cells(trace: Any) -> Table:
     return Table(tuple((_text(name), trace.meta["title"]) for name in trace.x), tuple(rows))
 
 
-def _number(value: Any) -> tuple[str, float | None]:
+def _number(value: float | None) -> tuple[str, float | None]:
     return decimal(value, DIGITS), None if value is None else float(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return html.unescape(str(value)).strip("\u200b")

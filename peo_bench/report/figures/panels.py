@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from peo_bench.report.contents import TaskView, over_seeds
+from peo_bench.report.contents import TaskView, abilities_over_seeds, safety_over_seeds
 from peo_bench.report.figures import effort, judged, real, safety, versus
 from peo_bench.report.figures.measured import (
     PRICES,
     WHISKERS,
-    is_measured,
+    estimated,
     kl_figure,
+    price,
     price_figure,
     steering_figure,
     whisker_figure,
@@ -23,7 +24,7 @@ from peo_bench.report.figures.numbers import numbers
 from peo_bench.report.figures.style import Style
 from peo_bench.report.tables import Table
 from peo_bench.report.wording import listing, method_name
-from peo_bench.results.folder import RunFolder, number
+from peo_bench.results.folder import RunFolder
 
 Variants = tuple[tuple[str, go.Figure], ...]
 
@@ -96,7 +97,7 @@ def _panel(section: str, name: str, title: str, how: str, figure: go.Figure, *, 
 
 def _scores(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
     for metric, (title, how) in WHISKERS.items():
-        if any(is_measured(view, method, metric) for method in view.measured):
+        if any(estimated(view, method, metric) is not None for method in view.measured):
             yield _panel("score", metric, title, how, whisker_figure(view, styles, metric))
 
 
@@ -116,16 +117,16 @@ def _kl(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
     if view.kl_budgets:
         title = "Hypervolume of the policies within a KL budget"
         how = "Compare methods at one budget, marked; a line starts where a method has a policy within it."
-        bounded = [method_name(m) for m, values in view.measured.items() if "kl_bound_mean" in values]
+        bounded = [method_name(m) for m, values in view.measured.items() if values.kl_bound_mean is not None]
         how += f" For {listing(bounded)} an upper bound of the KL counts." if bounded else ""
-        beyond = [method_name(m) for m, values in view.measured.items() if not any(values["points_within_kl"])]
+        beyond = [method_name(m) for m, values in view.measured.items() if not any(values.points_within_kl)]
         how += f" Not drawn, since beyond every budget: {listing(beyond)}." if beyond else ""
         yield _panel("kl", "hypervolume-by-kl", title, how, kl_figure(view, styles), legend=True)
 
 
 def _steering(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
     for i, axis in enumerate(view.axes):
-        if any("steerability" in values for values in view.measured.values()):
+        if any(values.steerability for values in view.measured.values()):
             title = f"{axis.column} for the asked weight of {axis.name}"
             how = "Up is better and lines should rise; a red open mark: more weight gave a worse score."
             figure = steering_figure(view, styles, i)
@@ -134,13 +135,13 @@ def _steering(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
 
 def _judges(view: TaskView, styles: Mapping[str, Style], folder: RunFolder | None) -> Iterator[Panel]:
     for index, (judge, found) in enumerate(view.judges.items()):
-        section, rates = f"judge:{judge}", found.get("win_rates") or []
-        for objective in dict.fromkeys(entry["objective"] for entry in rates):
-            own = [entry for entry in rates if entry["objective"] == objective]
+        section, rates = f"judge:{judge}", found.win_rates
+        for objective in dict.fromkeys(entry.objective for entry in rates):
+            own = [entry for entry in rates if entry.objective == objective]
             how = "Blue: the first method's answer won, grey: a tie, orange: the second's; all preferences together."
             name, title = f"judge-{index}-{_slug(objective)}", f"Which is more {objective}?"
             yield _panel(section, f"{name}-verdicts", title, how, judged.verdicts_figure(own), legend=True)
-            steered = list(dict.fromkeys(entry["a"] for entry in own if entry.get("preference") is not None))
+            steered = list(dict.fromkeys(entry.a for entry in own if entry.preference is not None))
             if steered:
                 title = f"{objective}: win rate by preference"
                 how = (
@@ -166,8 +167,8 @@ def _lengths(judge: str, folder: RunFolder | None) -> go.Figure | None:
 
 
 def _safety(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
-    entries = over_seeds(view.safety)
-    maps = safety.category_maps(entries, (view.axes[0].name, view.axes[1].name))
+    entries = safety_over_seeds(view.safety)
+    maps = safety.category_maps(entries, view.names)
     if maps:
         how = "Mean cost of the answers to each category of prompts: the paler, the safer. Choose the asked preference."
         yield Panel("safety", "safety-categories", "Cost by category of harm", how, tuple(maps))
@@ -203,10 +204,9 @@ def _real(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
     if figure is not None:
         how = "If only longer answers score better, the scorer may be paying for length."
         yield _panel("real", "length", f"{axis.column} against length", how, figure, legend=True)
-    measured = [entry for entry in view.capabilities if number(entry.get("value")) is not None]
-    abilities = over_seeds(measured, ("method", "preference", "capability", "metric"))
-    for capability in dict.fromkeys((e["capability"], e["metric"]) for e in abilities):
-        own = [e for e in abilities if (e["capability"], e["metric"]) == capability]
+    abilities = abilities_over_seeds([entry for entry in view.capabilities if entry.value is not None])
+    for capability in dict.fromkeys((e.capability, e.metric) for e in abilities):
+        own = [e for e in abilities if (e.capability, e.metric) == capability]
         how = "An ability that nobody trained for, along the front; bars are one standard error. A fall is the tax."
         name = f"tax-{_slug('-'.join(capability))}"
         yield _panel(
@@ -216,7 +216,7 @@ def _real(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
 
 def _prices(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
     for key, title in PRICES.items():
-        if len({view.costs.get(method, {}).get(key) for method in view.measured} - {None}) > 1:
+        if len({price(view, method, key) for method in view.measured} - {None}) > 1:
             how = "Up is better, left is cheaper; bars are 95 % intervals."
             yield _panel("price", f"price-{key}", title, how, price_figure(view, styles, key), legend=True)
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from peo_bench.report.contents import Axis, Json, Point, TaskView
+from peo_bench.files.json_types import JsonObject
+from peo_bench.report.contents import Axis, Point, TaskView
 from peo_bench.report.figures.front import drawn_order
-from peo_bench.report.figures.style import AXIS, GREY, Style, line, plain, small
+from peo_bench.report.figures.style import AXIS, GREY, Look, Style, line, plain, small
 from peo_bench.report.wording import balance, decimal, method_name
-from peo_bench.results.folder import number
+from peo_bench.results.metrics_records import CapabilityRow
 
 Measured = Callable[[Point], float | None]
 
@@ -50,23 +51,21 @@ def policies_figure(
     return small(figure, {**AXIS, "title": {"text": plain(title)}, "autorange": upwards if held_out else True}, y)
 
 
-def tax_figure(entries: Sequence[Json], view: TaskView, styles: Mapping[str, Style]) -> go.Figure:
+def tax_figure(entries: Sequence[CapabilityRow], view: TaskView, styles: Mapping[str, Style]) -> go.Figure:
     """Draw one ability (an lm-eval task) of every method against the asked weight of helpfulness, bars are 1 SE."""
     figure = go.Figure()
-    for method in drawn_order(view, dict.fromkeys(entry["method"] for entry in entries)):
-        own = sorted((e for e in entries if e["method"] == method), key=lambda e: number(e.get("preference")) or 0.0)
-        single = [number(e.get("preference")) is None for e in own]
-        x = [0.5 if alone else e["preference"] for e, alone in zip(own, single, strict=True)]
-        errors = [number(e.get("se")) or 0.0 for e in own]
+    for method in drawn_order(view, dict.fromkeys(entry.method for entry in entries)):
+        own = sorted((e for e in entries if e.method == method), key=lambda e: e.preference or 0.0)
+        x = [0.5 if e.preference is None else e.preference for e in own]
+        errors = [e.se or 0.0 for e in own]
         label = [
-            f"{method_name(method)}, {balance(number(e.get('preference')))}: {decimal(e['value'], 3)} "
-            f"± {decimal(se, 3)}"
+            f"{method_name(method)}, {balance(e.preference)}: {decimal(e.value, 3)} ± {decimal(se, 3)}"
             for e, se in zip(own, errors, strict=True)
         ]
         style = styles.get(method, Style(GREY, "star", "dash"))
-        bars = {"type": "data", "array": errors, "thickness": 1, "width": 0}
-        line(figure, method, style, x, [e["value"] for e in own], label, bars=bars)
-    title = f"{entries[0]['capability']} ({entries[0]['metric']})"
+        bars: JsonObject = {"type": "data", "array": errors, "thickness": 1, "width": 0}
+        line(figure, method, style, x, [e.value for e in own], label, Look(bars=bars))
+    title = f"{entries[0].capability} ({entries[0].metric})"
     return small(
         figure, {**AXIS, "title": {"text": "asked weight of helpful"}}, {**AXIS, "title": {"text": plain(title)}}
     )

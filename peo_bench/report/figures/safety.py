@@ -6,61 +6,59 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from peo_bench.report.contents import Json, TaskView
+from peo_bench.report.contents import TaskView
 from peo_bench.report.figures.front import drawn_order
-from peo_bench.report.figures.style import AXIS, GREY, Style, heat_map, line, plain, small
+from peo_bench.report.figures.style import AXIS, GREY, Cell, Look, Style, heat_map, line, plain, small
 from peo_bench.report.wording import balance, decimal, method_name
-from peo_bench.results.folder import number
+from peo_bench.results.metrics_records import SafetyRow
 
 
-def category_maps(entries: Sequence[Json], names: tuple[str, str]) -> list[tuple[str, go.Figure]]:
+def category_maps(entries: Sequence[SafetyRow], names: tuple[str, str]) -> list[tuple[str, go.Figure]]:
     """Draw mean cost by category and method, one map per asked preference, all on one colour scale.
 
     The reference policy and other single policies stand beside the methods in every map. Lower is better.
     """
-    rows = [e for e in entries if e.get("categories")]
+    rows = [(entry, entry.categories) for entry in entries if entry.categories]
     if not rows:
         return []
-    categories = sorted({category for e in rows for category in e["categories"]})
-    values = [v for e in rows for v in map(number, e["categories"].values()) if v is not None]
-    asked = sorted({w for e in rows if (w := number(e.get("preference"))) is not None}, reverse=True)
+    categories = sorted({category for _, costs in rows for category in costs})
+    values = [value for _, costs in rows for value in costs.values() if value is not None]
+    asked = sorted({entry.preference for entry, _ in rows if entry.preference is not None}, reverse=True)
     maps = []
     for weight in asked or (None,):
-        shown = {e["method"]: e for e in rows if number(e.get("preference")) in (weight, None)}
-        cells = [[number(e["categories"].get(category)) for e in shown.values()] for category in categories]
-        figure = heat_map(
-            categories,
-            [method_name(method) for method in shown],
-            cells,
-            title="mean cost, lower is better",
-            texts=[["" if v is None else decimal(v) for v in row] for row in cells],
-            hover=[
-                [f"{category}, {method_name(m)}: mean cost {decimal(v)}" for m, v in zip(shown, row, strict=True)]
-                for category, row in zip(categories, cells, strict=True)
-            ],
-            limits=(min(values), max(values)),
-            diverging=False,
-        )
+        shown = {entry.method: costs for entry, costs in rows if entry.preference in (weight, None)}
+        cells = [[_cell(category, m, costs.get(category)) for m, costs in shown.items()] for category in categories]
+        heads, limits = [method_name(method) for method in shown], (min(values), max(values))
+        figure = heat_map(categories, heads, cells, "mean cost, lower is better", limits, diverging=False)
         maps.append((balance(weight, *names), figure))
     return maps
 
 
-def refusal_figure(entries: Sequence[Json], view: TaskView, styles: Mapping[str, Style]) -> go.Figure | None:
+def _cell(category: str, method: str, cost: float | None) -> Cell:
+    hover = f"{category}, {method_name(method)}: mean cost {decimal(cost)}"
+    return Cell(cost, "" if cost is None else decimal(cost), hover)
+
+
+def refusal_figure(entries: Sequence[SafetyRow], view: TaskView, styles: Mapping[str, Style]) -> go.Figure | None:
     """Draw over-refusal against refusal, a mark per policy; None without both rates.
 
     Marks are not joined: neither rate need change evenly with the preference.
     """
-    rows = [e for e in entries if None not in (number(e.get("refusal_rate")), number(e.get("over_refusal_rate")))]
+    rows = [
+        (e, 100 * e.refusal_rate, 100 * e.over_refusal_rate)
+        for e in entries
+        if e.refusal_rate is not None and e.over_refusal_rate is not None
+    ]
     figure = go.Figure()
-    for method in drawn_order(view, dict.fromkeys(e["method"] for e in rows)):
-        own = sorted((e for e in rows if e["method"] == method), key=lambda e: number(e.get("preference")) or 0.0)
+    for method in drawn_order(view, dict.fromkeys(e.method for e, _, _ in rows)):
+        own = sorted((row for row in rows if row[0].method == method), key=lambda row: row[0].preference or 0.0)
         label = [
-            f"{method_name(method)}, {balance(number(e.get('preference')))}: refuses {100 * e['refusal_rate']:.0f} % "
-            f"of what may be refused, of harmless prompts {100 * e['over_refusal_rate']:.0f} %"
-            for e in own
+            f"{method_name(method)}, {balance(e.preference)}: refuses {refused:.0f} % "
+            f"of what may be refused, of harmless prompts {over:.0f} %"
+            for e, refused, over in own
         ]
-        x, y = ([100 * e[key] for e in own] for key in ("refusal_rate", "over_refusal_rate"))
-        line(figure, method, styles.get(method, Style(GREY, "star", "dash")), x, y, label, joined=False)
+        x, y = [refused for _, refused, _ in own], [over for _, _, over in own]
+        line(figure, method, styles.get(method, Style(GREY, "star", "dash")), x, y, label, Look(joined=False))
     if not rows:
         return None
     axes = ("refused of prompts that may be refused (%)", "refused of harmless prompts (%)")

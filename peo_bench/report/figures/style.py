@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import plotly.graph_objects as go
+
+from peo_bench.files.json_types import JsonObject
+from peo_bench.results.metrics_records import Ends
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A500")
 """Okabe & Ito's colour-blind-safe colours; their yellow is darkened, since it vanishes on paper."""
@@ -47,7 +49,7 @@ def plain(text: str) -> str:
     return html.escape(cut, quote=False)
 
 
-LAYOUT: dict[str, Any] = {
+LAYOUT: JsonObject = {
     "template": {},
     "showlegend": False,
     "dragmode": False,
@@ -55,7 +57,7 @@ LAYOUT: dict[str, Any] = {
     "plot_bgcolor": "rgba(0,0,0,0)",
     "hoverlabel": {"align": "left"},
 }
-LEGEND: dict[str, Any] = {
+LEGEND: JsonObject = {
     "orientation": "h",
     "y": -0.25,
     "yanchor": "top",
@@ -63,41 +65,51 @@ LEGEND: dict[str, Any] = {
     "itemclick": False,
     "font": {"size": 12},
 }
-AXIS: dict[str, Any] = {"zeroline": False, "ticks": "", "fixedrange": True, "gridwidth": 1}
+AXIS: JsonObject = {"zeroline": False, "ticks": "", "fixedrange": True, "gridwidth": 1}
 
 
-def interval_bars(estimate: Mapping[str, float]) -> dict[str, Any]:
+def interval_bars(ends: Ends) -> JsonObject:
     """Return plotly's error bar for an estimate with its 95 % interval."""
-    value = estimate["value"]
-    spread = {"array": [estimate["ci_high"] - value], "arrayminus": [value - estimate["ci_low"]]}
-    return {"type": "data", "symmetric": False, "width": 0, **spread}
+    value, low, high = ends
+    return {"type": "data", "symmetric": False, "width": 0, "array": [high - value], "arrayminus": [value - low]}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one line has beside its marks: which are open and red, error bars, whether and how marks are joined."""
+
+    hollow: Sequence[bool] = ()
+    bars: JsonObject | None = None
+    joined: bool = True
+    shape: str = "linear"
+
+
+PLAIN = Look()
 
 
 def line(
     figure: go.Figure,
     method: str,
     style: Style,
-    x: list[float],
+    x: Sequence[float],
     y: Sequence[float | None],
-    label: list[str],
-    hollow: Sequence[bool] = (),
-    bars: Mapping[str, Any] | None = None,
-    joined: bool = True,
-    shape: str = "linear",
+    label: Sequence[str],
+    look: Look = PLAIN,
 ) -> None:
-    """Add one method's line with markers, or its markers alone; ``hollow`` ones are open and red, ``label`` hovers."""
-    marked = [i < len(hollow) and hollow[i] for i in range(len(x))]
+    """Add one method's line with markers, or its markers alone; ``label`` hovers."""
+    marked = [i < len(look.hollow) and look.hollow[i] for i in range(len(x))]
     symbols = [f"{style.symbol}-open" if bad else style.symbol for bad in marked]
     colours = [ALARM if bad else style.colour for bad in marked] if any(marked) else style.colour
     figure.add_scatter(
-        x=x, y=y, mode="lines+markers" if joined else "markers",
-        line={"color": style.colour, "width": 1.6, "dash": style.dash, "shape": shape},
-        marker={"color": colours, "symbol": symbols, "size": 9}, error_y=bars, text=[plain(text) for text in label],
+        x=list(x), y=y, mode="lines+markers" if look.joined else "markers",
+        line={"color": style.colour, "width": 1.6, "dash": style.dash, "shape": look.shape},
+        marker={"color": colours, "symbol": symbols, "size": 9}, error_y=look.bars,
+        text=[plain(text) for text in label],
         hoverinfo="text", meta={"method": method, "role": "points"},
     )  # fmt: skip
 
 
-def small(figure: go.Figure, x: dict[str, Any], y: dict[str, Any]) -> go.Figure:
+def small(figure: go.Figure, x: JsonObject, y: JsonObject) -> go.Figure:
     """Lay out a figure of the size that goes beside another, with the axes ``x`` and ``y``."""
     figure.update_layout(**LAYOUT, height=340, hovermode="closest", xaxis=x, yaxis={**y, "automargin": True})
     figure.update_layout(margin={"l": 58, "r": 18, "t": 14, "b": 52})
@@ -110,10 +122,24 @@ def faded(colour: str, opacity: float = 0.35) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a heat map: its value, what it shows, and what it says under the pointer."""
+
+    value: float | None
+    text: str
+    hover: str
+
+
 def heat_map(
-    rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[float | None]], *, title: str,
-    texts: Sequence[Sequence[str]], hover: Sequence[Sequence[str]], limits: tuple[float, float], diverging: bool,
-) -> go.Figure:  # fmt: skip
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[Cell]],
+    title: str,
+    limits: tuple[float, float],
+    *,
+    diverging: bool,
+) -> go.Figure:
     """Draw ``cells`` (n_rows, n_columns) as a heat map, first row on top, each cell with its text.
 
     Diverging maps are blue for high, orange for low and the page's paper between ``limits``; others run from paper to
@@ -123,13 +149,14 @@ def heat_map(
     names, heads = [_unlike_a_number(name) for name in rows], [_unlike_a_number(name) for name in columns]
     figure = go.Figure()
     figure.add_heatmap(
-        x=heads, y=names, z=cells, zmin=limits[0], zmax=limits[1], xgap=2, ygap=2, showscale=False,
+        x=heads, y=names, z=[[cell.value for cell in row] for row in cells],
+        zmin=limits[0], zmax=limits[1], xgap=2, ygap=2, showscale=False,
         colorscale=[[0, LOW], [0.5, PAPER], [1, HIGH]] if diverging else [[0, PAPER], [1, LOW]],
-        text=[[plain(text) for text in row] for row in texts], texttemplate="%{text}", textfont={"size": 12},
-        hovertext=[[plain(text) for text in row] for row in hover], hoverinfo="text", hoverongaps=False,
+        text=[[plain(cell.text) for cell in row] for row in cells], texttemplate="%{text}", textfont={"size": 12},
+        hovertext=[[plain(cell.hover) for cell in row] for row in cells], hoverinfo="text", hoverongaps=False,
         meta={"method": "", "role": "cells", "diverging": diverging, "title": title},
     )  # fmt: skip
-    side = {**AXIS, "type": "category", "automargin": True, "showgrid": False}
+    side: JsonObject = {**AXIS, "type": "category", "automargin": True, "showgrid": False}
     figure.update_layout(
         **LAYOUT,
         height=90 + 34 * len(names),
