@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from peo_bench.files.atomic import finite, write_json, write_text
-from peo_bench.kill_points import kill_point
 from peo_bench.files.json_types import JsonObject
+from peo_bench.kill_points import kill_point
 from peo_bench.report import contents, figures, findings
 from peo_bench.report.glossary import GLOSSARY
 from peo_bench.report.provenance import provenance
