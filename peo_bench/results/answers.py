@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from peo_bench.errors import UsageError, unknown
-from peo_bench.results.tables import ANSWERS, read_parquet
 from peo_bench.files.json_types import JsonObject
+from peo_bench.results.tables import ANSWERS, read_parquet
 
 
 def answers_of(folder: Path, method: str, helpful: float, *, seed: int | None = None) -> list[JsonObject]:

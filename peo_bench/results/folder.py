@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from peo_bench.errors import UsageError
 from peo_bench.files.atomic import replacing, write_json, write_text
 from peo_bench.kill_points import kill_point
 from peo_bench.results.costs_records import Costs

@@ -26,7 +26,8 @@ from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.methods import make_method
-from peo_bench.results.tables import damaged
+from peo_bench.results.record import damaged, read_record
+from peo_bench.results.records import RunRecord
 
 SCHEMA = 1
 FAMILIES = "families.json"
@@ -204,12 +205,8 @@ def export_policy(folder: Path, method: str, helpful: float, to: Path, *, seed: 
 
 
 def _model_card(folder: Path, method: str, family: PolicyFamily, preference: Preference, spec: PolicySpec) -> str:
-    try:
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        origin = f"`{run['command']}` (peo-bench {run['peo_bench']}, suite {run['suite']}, base model {run['model']})"
-        licence = run["licence"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise damaged(folder / "run.json", f"{type(error).__name__}: {error}") from None
+    run = read_record(folder / "run.json", RunRecord)
+    origin = f"`{run.command}` (peo-bench {run.peo_bench}, suite {run.suite}, base model {run.model})"
     terms = "\n".join(f"- {coefficient:+.6g} x task vector of `{name}`" for name, coefficient in spec.mix[0][1].terms)
     projected = family.space.project(preference)
     return f"""---
@@ -223,7 +220,7 @@ A policy of the run {origin}.
 - asked preference: {preference}; offered: {projected}
 - weights: base `{spec.mix[0][1].base}` plus
 {terms or "- nothing: the reference policy"}
-- data licence: {licence}; the base model's licence applies too.
+- data licence: {run.licence}; the base model's licence applies too.
 
 Trained on preference data that contains harmful prompts; not evaluated for deployment.
 """
