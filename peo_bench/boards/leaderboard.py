@@ -21,8 +21,8 @@ import pandas as pd
 
 from peo_bench import __version__
 from peo_bench.boards.compare import Finished, read_finished, side_by_side
-from peo_bench.core.preference import Preference
 from peo_bench.boards.records import BoardRecord, BoardRow, RowProvenance, RowValues
+from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import replacing, write_json
 from peo_bench.files.digest import digest
