@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
 from peo_bench.pareto import hypervolume, nondominated
+from peo_bench.results.verification import verify_run
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,43 @@ def test_run_json(folder):
     assert set(run["stages"]) >= {"build", "evaluate", "fronts"}
     assert "underpowered" in run
     assert run["underpowered"]
+
+
+def change_number(path, *keys):
+    """Change one number in a JSON file."""
+    content = json.loads(path.read_text())
+    item = content
+    for key in keys[:-1]:
+        item = item[key]
+    assert isinstance(item[keys[-1]], float)
+    item[keys[-1]] += 0.001
+    path.write_text(json.dumps(content))
+
+
+def test_a_run_is_verified_from_its_scores(folder, tmp_path):
+    """What was changed is found by its digest, and by the recomputation, which no new digest hides."""
+    assert verify_run(folder / "out") == []
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    table = pd.read_csv(out / "points.csv")
+    table.loc[3, "reward"] += 0.001
+    table.to_csv(out / "points.csv", index=False)
+    change_number(out / "metrics.json", "tasks", "peo_sandbox", "methods", "peo", "steered_utility", "value")
+    change_number(out / "metrics.json", "tasks", "peo_sandbox", "units", "0", "reward", 0)
+    weights = next((out / "artefacts").rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = peo_bench(tmp_path, "verify", "out", check=False)
+    assert done.returncode == 3
+    for said in (
+        "points.csv was changed (SHA-256)",
+        "metrics.json was changed (SHA-256)",
+        f"points.csv: line 5, {table.loc[3, 'method']}: reward is ",
+        "metrics.json: methods.peo.steered_utility.value is ",
+        "metrics.json: units.0.reward[0] is ",
+        f"artefacts: {weights.parents[1].name} is damaged",
+    ):
+        assert said in done.stderr
+    assert "run.json was changed" not in done.stderr
 
 
 def test_config_repeats_the_run(folder):

@@ -113,6 +113,7 @@ def main() -> None:
         run,
         scorer,
         steer,
+        verify,
         winrate,
     )
 

@@ -33,6 +33,7 @@ from peo_bench.results.metrics_records import TaskMetrics
 from peo_bench.results.operating_points import Offer, Row, Scores, generations, point_row, point_table, reference_units
 from peo_bench.results.progress import OWNER, progress_file
 from peo_bench.results.records import Missing, ScorerRecord
+from peo_bench.results.verification import write_sums
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.costs import run_costs
 from peo_bench.runs.curves import training_curves
@@ -141,6 +142,7 @@ def execute(
         provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers, work, measure, judging.record)
         record = run_record(config, task, points, missing, provenance)
         write_folder(out, config, record, metrics, costs, Tables(points, texts, search, curves), judging)
+        write_sums(out)
         return Result(out, not missing, missing, metrics, points, judging)
 
 
