@@ -151,3 +151,12 @@ def test_a_full_disk_outside_jobs_is_one_line_too(peo_bench, tmp_path, monkeypat
     assert (code, err.count("\n")) == (1, 1)
     assert "points.csv: no room to write" in err
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_run_folder_in_use_is_refused_with_its_owner(peo_bench, tmp_path):
+    from peo_bench.runs.execute import _locked
+
+    with _locked(tmp_path / "out"):
+        code, _, err = peo_bench("run", "--methods", "soup", "--out", "out")
+    assert (code, err.count("\n")) == (4, 1)
+    assert f"out is in use by pid {os.getpid()} on {os.uname().nodename}" in err

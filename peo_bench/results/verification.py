@@ -16,13 +16,14 @@ from typing import Any, cast
 import pandas as pd
 
 from peo_bench.errors import UsageError
-from peo_bench.files.atomic import finite, write_text
+from peo_bench.files.atomic import write_text
 from peo_bench.files.inside import inside
 from peo_bench.results.folder import RunFolder, read_run_folder
 from peo_bench.results.measure import Measure, identity_of
-from peo_bench.results.metrics import run_metrics
+from peo_bench.results.metrics import Beside, run_metrics
+from peo_bench.results.metrics_records import MeanSd
 from peo_bench.results.operating_points import Scores, point_row, point_table
-from peo_bench.results.tables import damaged
+from peo_bench.results.record import damaged
 
 SUMS = "SHA256SUMS"
 SUMMED = (
@@ -43,24 +44,33 @@ def write_sums(folder: Path) -> None:
 def verify_run(folder: Path) -> list[str]:
     """Return what does not agree in the finished run at `folder`, empty if all does; `UsageError` for a damaged one."""
     run = read_run_folder(folder)
-    if "compared" in run.run or run.generations is None or "measure" not in run.run:
+    measure, texts = run.run.measure, run.generations
+    if run.run.compared or texts is None or measure is None:
         raise UsageError(f"{folder}: has no scores by prompt of its own: verify the runs that `peo-bench run` made")
-    try:
-        measure = Measure.from_json(run.run["measure"])
-        task = run.metrics["tasks"][measure.task]
-        units = {int(seed): values for seed, values in task["units"].items()}
-        chosen = {name: values.get("chosen", {}) for name, values in task["methods"].items()}
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(folder / "metrics.json", f"{type(error).__name__}: {error}") from None
-    texts = run.generations
+    task = run.metrics.tasks.get(measure.task)
+    if task is None:
+        raise damaged(folder / "metrics.json", f"it has no task {measure.task!r}")
+    beside = Beside(
+        chosen={name: method.chosen for name, method in task.methods.items()},
+        evaluations={name: cost.validation_evaluations for name, cost in run.costs.methods.items()},
+        safety=task.safety,
+        safety_zero=task.safety_zero,
+        capabilities=task.capabilities,
+        judges=task.judges,
+    )
     points = _recomputed(run, texts, measure)
-    metrics = finite(run_metrics(points, Scores.of(texts), measure, units, chosen))
+    scores = Scores.of(texts, [objective.name for objective in measure.objectives])
+    units = {
+        seed: {column: [math.nan if value is None else value for value in pair] for column, pair in columns.items()}
+        for seed, columns in task.units.items()
+    }
+    metrics = run_metrics(points, scores, measure, units, beside)
     return [
         *_sum_problems(folder),
         *_prompt_problems(texts, measure),
         *(f"points.csv: {line}" for line in _table_problems(run.points, points)),
-        *(f"metrics.json: {line}" for line in _unequal(task, metrics, "")),
-        *(f"metrics.json: {line}" for line in _unit_problems(texts, units, measure)),
+        *(f"metrics.json: {line}" for line in _unequal(task.to_json(), metrics.to_json(), "")),
+        *(f"metrics.json: {line}" for line in _unit_problems(texts, task.units, measure)),
     ]
 
 
@@ -86,7 +96,7 @@ def _sum_problems(folder: Path) -> Iterator[str]:
 
 def _prompt_problems(texts: pd.DataFrame, measure: Measure) -> Iterator[str]:
     tested = texts.loc[texts["split"] == "test", "prompt_id"]
-    if identity_of(tested) != dict(measure.prompts):
+    if identity_of(tested) != measure.prompts:
         yield "generations.parquet: its test prompts are not those of run.json"
 
 
@@ -113,15 +123,13 @@ def _table_problems(stated: pd.DataFrame, computed: pd.DataFrame) -> Iterator[st
                 yield f"line {i}, {theirs['method']}: {key} is {value}, the scores give {ours.get(key)}"
 
 
-def _unit_problems(
-    texts: pd.DataFrame, units: Mapping[int, Mapping[str, list[float]]], measure: Measure
-) -> Iterator[str]:
+def _unit_problems(texts: pd.DataFrame, units: Mapping[int, Mapping[str, MeanSd]], measure: Measure) -> Iterator[str]:
     """Say where the units are not the mean and standard deviation of the reference policy's validation scores."""
     base = texts[(texts["method"] == "reference") & (texts["split"] == "validation")]
     for seed, stated in units.items():
         part = base[base["seed"] == seed]
         for column in measure.columns:
-            found = [float(part[column].mean()), float(part[column].std(ddof=1))] if len(part) else stated[column]
+            found = [float(part[column].mean()), float(part[column].std(ddof=1))] if len(part) else list(stated[column])
             yield from _unequal(list(stated[column]), found, f"units.{seed}.{column}")
 
 
