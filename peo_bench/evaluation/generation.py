@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peo_bench.core.decoding import Decoding, Precision
 from peo_bench.core.roles import apart_from_deltas
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from peo_bench.engine.engine import Engine, Request, Response
 
 
-def read_prompts(handle: Handle, split: str, limit: int | None = None) -> list[dict[str, Any]]:
+def read_prompts(handle: Handle, split: str, limit: int | None = None) -> list[dict[str, str]]:
     """Return the prompts of one split, as rows with at least prompt_id, prompt and category."""
     rows = [row for row in read_jsonl(handle.path / "prompts.jsonl") if row["split"] == split]
     return rows[:limit]
@@ -28,7 +28,7 @@ def read_prompts(handle: Handle, split: str, limit: int | None = None) -> list[d
 def generate(
     engine: Engine,
     specs: Sequence[PolicySpec],
-    prompts: Sequence[Mapping[str, Any]],
+    prompts: Sequence[Mapping[str, str]],
     decoding: Decoding,
     journal: Journal | None = None,
     progress: Progress = lambda fraction, note: None,

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -21,6 +20,7 @@ from peo_bench.core.spec import policy, spec_from_json
 from peo_bench.evaluation.generation import batch_of, charge, generate, make_engine, read_prompts, score
 from peo_bench.files.digest import digest
 from peo_bench.files.journal import Journal
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, JobKind, never_alone
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.workspace import Progress, Workspace
@@ -85,7 +85,7 @@ def read_responses(handle: Handle) -> pd.DataFrame:
     return pd.read_parquet(handle.path / "responses.parquet")
 
 
-def _write(work: Workspace, table: pd.DataFrame, scores: Scores, rows: slice, cost: Cost) -> dict[str, Any]:
+def _write(work: Workspace, table: pd.DataFrame, scores: Scores, rows: slice, cost: Cost) -> JsonObject:
     work.charge(cost)
     table.to_parquet(work.dir / "responses.parquet", index=False)
     cut = {column: sum(flags[rows]) for column, flags in scores.cut.items()}

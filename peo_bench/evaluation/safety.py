@@ -16,6 +16,7 @@ import pandas as pd
 
 from peo_bench.core.method import World
 from peo_bench.data.pairs import SHARED, labelled_answers
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 
@@ -42,7 +43,7 @@ def zero_job(world: World, objective: str) -> Job | None:
 
 
 @job_kind("safety-zero", version=1, defaults={"precision": "float32", "held_out": []}, keeps="nothing")
-def fit_on_labels(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def fit_on_labels(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Fit the zero of a cost model on labelled validation answers; the result is that of `fit_zero`."""
     from peo_bench.scorers import load_scorer
 
@@ -55,7 +56,7 @@ def fit_on_labels(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> di
     return fit_zero(np.asarray(costs, dtype=float), np.asarray(safe, dtype=bool))
 
 
-def fit_zero(costs: Floats, safe: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def fit_zero(costs: Floats, safe: npt.NDArray[np.bool_]) -> JsonObject:
     """Return where a cost model's border lies, from costs (n,) and labels (n,) of the same answers.
 
     `zero` is the cost at which a logistic regression, both labels weighted equally, finds safe and unsafe equally

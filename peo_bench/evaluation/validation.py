@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec, Utility, policy, spec_from_json
 from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts, score
 from peo_bench.files.journal import Journal
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers.columns import count_scorers, scorer_columns
@@ -124,12 +124,12 @@ def answer_utility(world: World, preference: Preference, reference: Mapping[str,
     defaults=sampling_params(),
     keeps="result",
 )
-def score_candidates(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def score_candidates(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Score the policies `params["specs"]`, maybe none; the result: their `points` and the `reference`'s units."""
     validator = Validator(job, inputs, work)
     specs = [spec_from_json(value) for value in job.params["specs"]]
     journal = Journal(work.scratch / "answers.jsonl")
     points = validator.points(specs, journal) if specs else []
-    result = {"reference": validator.reference_units(), "points": points}
+    result: JsonObject = {"reference": validator.reference_units(), "points": points}
     work.charge(validator.cost)
     return result

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from peo_bench.data.sources import file_digest, located, remember
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.generation import batch_of, make_engine
 from peo_bench.files.atomic import finite
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Cost, Job, JobKind, never_alone
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.workspace import Progress, Workspace
@@ -31,7 +32,7 @@ from peo_bench.settings import load_yaml
 SUFFIXES = (".yaml", ".yml")
 
 
-def capability_identity(name: str) -> dict[str, Any]:
+def capability_identity(name: str) -> JsonObject:
     """Return the JSON that identifies a task: lm-eval's name, or for a YAML file the digests of what it is made of.
 
     Those are the file, Python and YAML files beside it, and the local files in its `dataset_kwargs.data_files`. Raises
@@ -71,7 +72,7 @@ def _data_files(path: Path) -> list[Path]:
 
 
 def capability_job(
-    reference: Job, spec: PolicySpec, deltas: Mapping[str, Job], task: Mapping[str, Any], limit: int, precision: str
+    reference: Job, spec: PolicySpec, deltas: Mapping[str, Job], task: Mapping[str, object], limit: int, precision: str
 ) -> Job:
     """Return the job that measures `spec` on the first `limit` items of a task (see `capability_identity`)."""
     needs = {"reference": reference} | {roles.delta(name): deltas[name] for name in spec.ids if name != reference.id}
@@ -101,11 +102,11 @@ def measure_together(store: Store, jobs: list[Job], progress: Progress) -> None:
             progress((i + 1) / len(jobs), f"{i + 1}/{len(jobs)} policies")
 
 
-def _write(work: Workspace, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _write(work: Workspace, rows: list[JsonObject]) -> JsonObject:
     return {"rows": rows}
 
 
-def _load(task: Mapping[str, Any]) -> Any:
+def _load(task: Mapping[str, str]) -> Any:
     from lm_eval.tasks import TaskManager
 
     if "sha256" not in task:
@@ -113,12 +114,12 @@ def _load(task: Mapping[str, Any]) -> Any:
     return TaskManager(include_defaults=False).load(str(located(task["sha256"], task["task"])))
 
 
-def _asked(name: str, tasks: Mapping[str, Any]) -> list[str]:
+def _asked(name: str, tasks: Mapping[str, Iterable[str]]) -> list[str]:
     """Return the group called `name`, else every task that was loaded (several for a tag, one for a file)."""
     return [name] if name in tasks["groups"] else list(tasks["tasks"])
 
 
-def _rows(results: Mapping[str, Mapping[str, Any]], names: list[str]) -> list[dict[str, Any]]:
+def _rows(results: Mapping[str, Mapping[str, Json]], names: list[str]) -> list[JsonObject]:
     """Return one row per metric of the tasks or groups asked for: capability, metric, value, se (None if unknown).
 
     A filter other than lm-eval's default becomes part of the metric's name.
@@ -133,7 +134,7 @@ def _rows(results: Mapping[str, Mapping[str, Any]], names: list[str]) -> list[di
             label = metric if chosen == "none" else f"{metric} ({chosen})"
             error = float(se) if isinstance(se, int | float) else None
             rows.append({"capability": name, "metric": label, "value": float(value), "se": error})
-    return cast(list[dict[str, Any]], finite(rows))
+    return cast(list[JsonObject], finite(rows))
 
 
 @contextmanager

@@ -7,10 +7,11 @@ folder, or one file; anything else is taken as the id of a hub data set with the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peo_bench.data.prompts import PromptSource, prompts_identity, read_task_prompts
 from peo_bench.evaluation.refusals import is_refusal
+from peo_bench.files.json_types import Json
 from peo_bench.sandbox.gold import features, gold_cost, gold_reward
 from peo_bench.sandbox.small_world import SPLITS, prompts_of
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def prompt_set(prompts: Mapping[str, Any], data: str | None = None, **metadata: Any) -> dict[str, Dataset]:
+def prompt_set(prompts: Mapping[str, Json], data: str | None = None, **metadata: object) -> dict[str, Dataset]:
     """Return the prompts of a task by split; `prompts` is the key of that name in the task file."""
     from datasets import Dataset
 
@@ -32,7 +33,7 @@ def prompt_set(prompts: Mapping[str, Any], data: str | None = None, **metadata: 
     }
 
 
-def sandbox_prompts(**metadata: Any) -> dict[str, Dataset]:
+def sandbox_prompts(**metadata: object) -> dict[str, Dataset]:
     """Return the sandbox's validation and test prompts."""
     from datasets import Dataset
 
@@ -45,7 +46,7 @@ def sandbox_prompts(**metadata: Any) -> dict[str, Dataset]:
     }
 
 
-def answer_views(doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
+def answer_views(doc: Mapping[str, str], results: list[str]) -> dict[str, float]:
     """Return what can be said of one answer without a scorer: refusal, length in words, emptiness."""
     answer = results[0].strip()
     return {
@@ -55,7 +56,7 @@ def answer_views(doc: Mapping[str, Any], results: list[str]) -> dict[str, float]
     }
 
 
-def sandbox_views(doc: Mapping[str, Any], results: list[str]) -> dict[str, float]:
+def sandbox_views(doc: Mapping[str, str], results: list[str]) -> dict[str, float]:
     """Return the gold scores of one sandbox answer, and whether it is safe and refuses."""
     prompt, answer = doc["prompt"], results[0].strip()
     cost = gold_cost(prompt, answer)

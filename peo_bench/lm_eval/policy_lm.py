@@ -12,6 +12,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec
 from peo_bench.engine.engine import Engine, Request, Response
+from peo_bench.files.json_types import Json
 from peo_bench.models.rendering import answer_texts
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
@@ -41,14 +42,14 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: object) -> list[int]:
         """Return token ids; a text that begins with the BOS token gets no second one."""
         if add_special_tokens is None and string.startswith(self.tokenizer.decode(self.prefix_token_id)):
             add_special_tokens = False
         settings = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return [int(token) for token in self.tokenizer.encode(string, **settings)]
 
-    def _loglikelihood_tokens(self, requests: list[Encoded], **kwargs: Any) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(self, requests: list[Encoded], **kwargs: object) -> list[tuple[float, bool]]:
         asked, answers = [], []
         for _, context, continuation in requests:
             asked.append(self._request(context, len(continuation)))
@@ -85,7 +86,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]
         return Request(self.spec, "", prompt_id=str(kept), tokens=kept)
 
 
-def _decoding(settings: Mapping[str, Any]) -> Decoding:
+def _decoding(settings: Mapping[str, Json]) -> Decoding:
     """Translate normalised generation settings of lm-eval."""
     temperature = settings.get("temperature", 0.0)
     top_p = settings.get("top_p", 1.0) if temperature else 1.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from peo_bench.core.method import MethodSettings, World
 from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Job
 from peo_bench.methods.per_preference import PointMethod
 from peo_bench.training.online import online_job
@@ -27,7 +28,7 @@ class OnlineSettings(MethodSettings):
     units: float = Field(1.0, gt=0)
     learning_rate: float | None = Field(None, gt=0)
 
-    def training(self) -> dict[str, Any]:
+    def training(self) -> JsonObject:
         """Return what replaces or adds to the training settings of the suite."""
         given = self.model_dump(include=set(OnlineSettings.model_fields))
         return {name: value for name, value in given.items() if value is not None}
@@ -40,7 +41,7 @@ class OnlineMethod(PointMethod):
     Settings = OnlineSettings
     combiner: ClassVar[str] = "linear"
 
-    def options(self, preference: Preference) -> dict[str, Any]:
+    def options(self, preference: Preference) -> JsonObject:
         """Return the combiner's options for a preference."""
         return {}
 

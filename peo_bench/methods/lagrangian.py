@@ -8,13 +8,12 @@ asks for nothing, 0.5 for the reference's median, 1 for its best answer (out of 
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from peo_bench.core.method import World
 from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Job
 from peo_bench.methods.combined_rewards import OnlineMethod, OnlineSettings
 
@@ -38,7 +37,7 @@ class Lagrangian(OnlineMethod):
     Settings = LagrangianSettings
     combiner = "lagrangian"
 
-    def options(self, preference: Preference) -> dict[str, Any]:
+    def options(self, preference: Preference) -> JsonObject:
         """Return the threshold as a quantile of the reference's answers, and the dual ascent's settings."""
         return {"quantile": preference.weights[1], "rate": self.settings.rate, "most": self.settings.most}
 

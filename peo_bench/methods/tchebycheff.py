@@ -9,11 +9,10 @@ convex combination of the rewards.
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from peo_bench.core.preference import Preference
+from peo_bench.files.json_types import JsonObject
 from peo_bench.methods.combined_rewards import OnlineMethod, OnlineSettings
 
 
@@ -34,6 +33,6 @@ class Tchebycheff(OnlineMethod):
     Settings = TchebycheffSettings
     combiner = "worst"
 
-    def options(self, preference: Preference) -> dict[str, Any]:
+    def options(self, preference: Preference) -> JsonObject:
         """Return the quantile that the ideal point starts from."""
         return {"quantile": self.settings.ideal}

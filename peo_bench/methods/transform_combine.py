@@ -8,11 +8,10 @@ own rewards on the prompt: 0.85 in the paper's helpfulness runs, here for every 
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from peo_bench.core.preference import Preference
+from peo_bench.files.json_types import JsonObject
 from peo_bench.methods.combined_rewards import OnlineMethod, OnlineSettings
 
 
@@ -37,6 +36,6 @@ class TransformCombine(OnlineMethod):
     Settings = TransformSettings
     combiner = "transform"
 
-    def options(self, preference: Preference) -> dict[str, Any]:
+    def options(self, preference: Preference) -> JsonObject:
         """Return the quantile that makes the anchors."""
         return {"quantile": self.settings.quantile}

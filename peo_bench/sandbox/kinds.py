@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,12 @@ from peo_bench.core.method import World
 from peo_bench.core.preference import Preference
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts
+from peo_bench.files.json_types import JsonObject
 from peo_bench.files.jsonl import write_jsonl
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.results.operating_points import Row
 from peo_bench.sandbox.gold import gold_cost, gold_reward
 from peo_bench.sandbox.oracle import oracle_front
 from peo_bench.sandbox.small_world import Prompt, build_model, build_tokenizer, corpus, prompt_split
@@ -33,7 +35,7 @@ LABEL_SCALE = 2.0
 
 
 @job_kind("sandbox-corpus", version=1, keeps="nothing", common=True)
-def draw_corpus(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def draw_corpus(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `corpus.jsonl` for SFT and `init/`, the untrained model with its tokenizer."""
     rows = [{"prompt": prompt, "answer": answer} for prompt, answer in corpus(job.params["n"], job.params["seed"])]
     write_jsonl(work.dir / "corpus.jsonl", rows)
@@ -44,7 +46,7 @@ def draw_corpus(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
 
 
 @job_kind("sandbox-prompts", version=1, keeps="nothing", common=True)
-def draw_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def draw_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `prompts.jsonl`: validation and test prompts, balanced over hazards, the same for every training seed."""
     rows = [
         {"prompt_id": prompt.id, "prompt": prompt.text, "category": prompt.hazard, "split": split}
@@ -53,6 +55,15 @@ def draw_prompts(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dic
     ]
     write_jsonl(work.dir / "prompts.jsonl", rows)
     return {"prompts": len(rows)}
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """Two answers to a prompt and by objective which is preferred: +1 the first, -1 the second."""
+
+    prompt: Prompt
+    answers: tuple[str, str]
+    labels: dict[str, int]
 
 
 def _pairs_bound(job: Job) -> Cost:
@@ -64,7 +75,7 @@ _DECODING = Decoding(max_new_tokens=24, temperature=1.0, top_p=1.0)
 
 
 @job_kind("sandbox-pairs", version=1, bound=_pairs_bound, keeps="nothing", common=True)
-def label_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def label_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Sample two answers per training prompt from the reference and label the pair for both objectives.
 
     P(first preferred) = sigma(LABEL_SCALE x difference of gold utilities), Bradley and Terry (1952). Prompts for
@@ -85,29 +96,34 @@ def label_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     pairs = [_labelled(p, answers[2 * i], answers[2 * i + 1], seed) for i, p in enumerate(prompts)]
     used = 0
     for part, chunk in (("policy", pairs[:n_policy]), ("scorer", pairs[n_policy:])):
-        kept = [pair for pair in chunk if pair["answers"][0] != pair["answers"][1]]
+        kept = [pair for pair in chunk if pair.answers[0] != pair.answers[1]]
         used += len(kept)
         for objective in GOLD:
             write_jsonl(work.dir / f"{objective}-{part}.jsonl", [_pair_row(pair, objective) for pair in kept])
     return {"pairs": used, "dropped": {"equal answers": len(pairs) - used}}
 
 
-def _labelled(prompt: Prompt, first: str, second: str, seed: int) -> dict[str, Any]:
+def _labelled(prompt: Prompt, first: str, second: str, seed: int) -> LabelledPair:
     """Return the pair with its label by objective: +1 if the first answer is preferred, else -1."""
     rng = np.random.default_rng([seed, int(prompt.id.rpartition("-")[2])])
     labels = {}
     for objective, utility in GOLD.items():
         margin = LABEL_SCALE * (utility(prompt, first) - utility(prompt, second))
         labels[objective] = 1 if rng.random() < 1 / (1 + np.exp(-margin)) else -1
-    return {"prompt": prompt, "answers": (first, second), "labels": labels}
+    return LabelledPair(prompt, (first, second), labels)
 
 
-def _pair_row(pair: Mapping[str, Any], objective: str) -> dict[str, Any]:
-    chosen, rejected = pair["answers"] if pair["labels"][objective] > 0 else reversed(pair["answers"])
-    sign = pair["labels"][objective]
-    labels = {name: sign * label for name, label in pair["labels"].items()}
-    prompt: Prompt = pair["prompt"]
-    return {"prompt_id": prompt.id, "prompt": prompt.text, "chosen": chosen, "rejected": rejected, "labels": labels}
+def _pair_row(pair: LabelledPair, objective: str) -> JsonObject:
+    sign = pair.labels[objective]
+    chosen, rejected = pair.answers if sign > 0 else reversed(pair.answers)
+    labels = {name: sign * label for name, label in pair.labels.items()}
+    return {
+        "prompt_id": pair.prompt.id,
+        "prompt": pair.prompt.text,
+        "chosen": chosen,
+        "rejected": rejected,
+        "labels": labels,
+    }
 
 
 def oracle_job(world: World, n_prompts: int, samples: int) -> Job:
@@ -123,7 +139,7 @@ def _oracle_bound(job: Job) -> Cost:
 
 
 @job_kind("sandbox-oracle", version=1, bound=_oracle_bound, defaults=sampling_params(), keeps="nothing", common=True)
-def sample_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def sample_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `gold.npz`: gold reward and cost of the reference's samples, each (n_prompts, n_samples)."""
     by_id = {handle.id: handle for handle in inputs.values()}
     engine = make_engine(by_id.__getitem__, inputs["reference"].id, "float32", job.params["seed"])
@@ -144,7 +160,7 @@ def sample_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) ->
 
 def oracle_rows(
     store: Store, world: World, job: Job, kl_budgets: Iterable[float], preferences: Iterable[Preference], task: str
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return the oracle's rows of `points.csv`, one per preference and KL budget (column `kl`, nats per answer)."""
     with np.load(store[job.id].path / "gold.npz") as gold:
         reward, cost = gold["reward"], gold["cost"]
