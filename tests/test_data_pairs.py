@@ -12,6 +12,7 @@ from peo_bench.data.pairs import FRACTIONS, pairs_job, prompts_job, split_of
 from peo_bench.data.schema import PairSource, prompt_id
 from peo_bench.data.sources import LOCATIONS
 from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Job
 from peo_bench.jobs.store import Store
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -50,6 +51,11 @@ def data(tmp_path):
 def job(data, **settings):
     sources = [PairSource(objective=name, path=f"{name}.jsonl") for name in OBJECTIVES]
     return pairs_job(sources, OBJECTIVES, **{"max_chars": 100, "data_dir": data, **settings})
+
+
+def with_short_prompts(pairs, characters):
+    """The job with a shorter limit for prompts than for answers."""
+    return Job(pairs.kind, {**pairs.params, "max_prompt_chars": characters})
 
 
 @pytest.fixture
@@ -127,7 +133,7 @@ def test_filters_and_duplicates_are_counted(data, store):
     rows = [*pairs_of("nice", 40), *pairs_of("nice", 2)]
     rows += [{"prompt": "q" * 31, "chosen": "a", "rejected": "b"}, {"prompt": "q", "chosen": "a" * 41, "rejected": "b"}]
     write(data / "helpful.jsonl", [*rows, "nothing"])
-    handle = store.run(job(data, max_chars=40, max_prompt_chars=30))
+    handle = store.run(with_short_prompts(job(data, max_chars=40), 30))
     assert handle.result["dropped"]["helpful"] == {
         "malformed": 1, "prompt too long": 1, "answer too long": 1, "duplicate": 6
     }  # fmt: skip
@@ -198,7 +204,7 @@ def test_real_helpful_harmless_and_hh_pairs(store):
         PairSource(objective="harmless", path="pku_saferlhf/pairs_one_safe_one_unsafe.dev.jsonl", columns=columns),
         PairSource(objective="harmless", path="hh_rlhf/harmless-base/*.jsonl.gz", layout="hh", single_turn=True),
     ]
-    pairs = pairs_job(sources, OBJECTIVES, max_chars=600, max_prompt_chars=300, data_dir=SHARED)
+    pairs = with_short_prompts(pairs_job(sources, OBJECTIVES, max_chars=600, data_dir=SHARED), 300)
     result = store.run(pairs).result
     assert result["malformed"] == []
     assert result["dropped"]["harmless"]["prompts differ"] == 5

@@ -32,17 +32,15 @@ def pairs_job(
     objectives: Sequence[str],
     *,
     max_chars: int | None = None,
-    max_prompt_chars: int | None = None,
     limit: int | None = None,
     seed: int = 0,
-    fractions: Mapping[str, float] = FRACTIONS,
     data_dir: Path | None = None,
     held_out: Sequence[Mapping[str, Json]] = (),
 ) -> Job:
     """Return the job that writes the training pairs of `objectives`.
 
-    Prompts and answers longer than `max_chars` characters are left out, prompts already beyond `max_prompt_chars` where
-    that is given. At most `limit` pairs per objective are kept for policies and as many for scorers, chosen by `seed`.
+    Prompts and answers longer than `max_chars` characters are left out (the job can be told a `max_prompt_chars` of its
+    own). At most `limit` pairs per objective are kept for policies and as many for scorers, chosen by `seed`.
     Files are looked up under `data_dir`, by default under PEO_BENCH_DATA_DIR. Prompts of the sets `held_out` (see
     `prompts_identity`) are left out. Raises `UsageError` if there are no files, or an objective has no source.
     """
@@ -53,10 +51,10 @@ def pairs_job(
     params = {
         "sources": [source_identity(source, data_dir) for source in sources if source.objective in objectives],
         "max_chars": max_chars,
-        "max_prompt_chars": max_prompt_chars or max_chars,
+        "max_prompt_chars": max_chars,
         "limit": limit,
         "seed": seed,
-        "fractions": dict(fractions),
+        "fractions": dict(FRACTIONS),
     }
     return Job("pairs", params | {"held_out": list(held_out)})
 
