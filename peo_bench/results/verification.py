@@ -60,17 +60,12 @@ def verify_run(folder: Path) -> list[str]:
     )
     points = _recomputed(run, texts, measure)
     scores = Scores.of(texts, [objective.name for objective in measure.objectives])
-    units = {
-        seed: {column: [math.nan if value is None else value for value in pair] for column, pair in columns.items()}
-        for seed, columns in task.units.items()
-    }
-    metrics = run_metrics(points, scores, measure, units, beside)
+    metrics = run_metrics(points, scores, measure, _units(texts, task.units, measure), beside)
     return [
         *_sum_problems(folder),
         *_prompt_problems(texts, measure),
         *(f"points.csv: {line}" for line in _table_problems(run.points, points)),
         *(f"metrics.json: {line}" for line in _unequal(task.to_json(), metrics.to_json(), "")),
-        *(f"metrics.json: {line}" for line in _unit_problems(texts, task.units, measure)),
     ]
 
 
@@ -123,14 +118,24 @@ def _table_problems(stated: pd.DataFrame, computed: pd.DataFrame) -> Iterator[st
                 yield f"line {i}, {theirs['method']}: {key} is {value}, the scores give {ours.get(key)}"
 
 
-def _unit_problems(texts: pd.DataFrame, units: Mapping[int, Mapping[str, MeanSd]], measure: Measure) -> Iterator[str]:
-    """Say where the units are not the mean and standard deviation of the reference policy's validation scores."""
+def _units(
+    texts: pd.DataFrame, stated: Mapping[int, Mapping[str, MeanSd]], measure: Measure
+) -> dict[int, dict[str, tuple[float, float]]]:
+    """Return mean and standard deviation of the reference policy's validation scores, by seed and column.
+
+    As stated where the run kept no such answers.
+    """
     base = texts[(texts["method"] == "reference") & (texts["split"] == "validation")]
-    for seed, stated in units.items():
-        part = base[base["seed"] == seed]
+    units: dict[int, dict[str, tuple[float, float]]] = {}
+    for seed, columns in stated.items():
+        own = base[base["seed"] == seed]
         for column in measure.columns:
-            found = [float(part[column].mean()), float(part[column].std(ddof=1))] if len(part) else list(stated[column])
-            yield from _unequal(list(stated[column]), found, f"units.{seed}.{column}")
+            mean, deviation = (own[column].mean(), own[column].std(ddof=1)) if len(own) else columns[column]
+            units.setdefault(seed, {})[column] = (
+                math.nan if mean is None else float(mean),
+                math.nan if deviation is None else float(deviation),
+            )
+    return units
 
 
 def _unequal(stated: Any, computed: Any, key: str) -> Iterator[str]:
