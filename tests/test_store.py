@@ -13,6 +13,7 @@ from peo_bench.jobs.artefact import CHECKSUM, sealed
 from peo_bench.jobs.job import Cost, Job, job_kind
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.store import Store
+from peo_bench.jobs.versions import current_versions, version_notes
 
 RUNS: list[str] = []
 
@@ -72,6 +73,7 @@ DAMAGE = {
     "an older schema": lambda path: edit(path, schema=1),
     "unknown costs": lambda path: edit(path, cost={"watts": 3}),
     "costs are a list": lambda path: edit(path, cost=[]),
+    "versions are missing": lambda path: edit(path, versions=None),
     "seconds are missing": lambda path: edit(path, seconds=None),
     "a file outside": lambda path: edit(path, files={"../../../outside": {"size": 0, "sha256": ""}}),
     "a file is changed": lambda path: (path / "deep" / "value.txt").write_text("6"),
@@ -149,3 +151,19 @@ def test_an_artefact_knows_its_job(tmp_path):
     (tmp_path / "third").rename(two)
     assert Store(tmp_path).get(JOB.id) is None
     assert Store(tmp_path).get(other.id) is None
+
+
+def test_other_versions_are_remembered_and_said(tmp_path, monkeypatch):
+    """Work that was done with another torch is kept, and a note of the run says how much of it there is."""
+    old = current_versions() | {"torch": "1.0", "peo-bench": "0.0.1"}
+    monkeypatch.setattr("peo_bench.jobs.store.current_versions", lambda: old)
+    first = Store(tmp_path).run(JOB)
+    monkeypatch.undo()
+    second = Store(tmp_path).run(Job("test-stored", {"value": 6}))
+    handles = [Store(tmp_path)[handle.id] for handle in (first, second)]
+    now = current_versions()
+    assert [dict(handle.versions) for handle in handles] == [old, now]
+    ours, torch = version_notes(handles)
+    assert ours.startswith(f"1 of 2 jobs were done with peo-bench 0.0.1 (now {now['peo-bench']})")
+    assert torch.startswith(f"1 of 2 jobs were done with torch 1.0 (now {now['torch']})")
+    assert version_notes([handles[1]]) == []

@@ -70,7 +70,7 @@ def read_artefact(path: Path) -> Handle:
             require_plain(file, folder=True)
         if fingerprint(file / last) != known:
             raise Damaged(f"{name} is not as it was written")
-    return Handle(path.name, path, meta["result"], Cost(**meta["cost"]), meta["seconds"])
+    return Handle(path.name, path, meta["result"], Cost(**meta["cost"]), meta["seconds"], meta["versions"])
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _check_meta(meta: Mapping[str, Any], name: str) -> None:
         raise Damaged(f"{META} is not as it was written")
     if _job_of(meta) != name:
         raise Damaged(f"{META} belongs to another job")
-    shape = {"result": dict, "cost": dict, "files": dict, "seconds": int | float}
+    shape = {"result": dict, "cost": dict, "files": dict, "versions": dict, "seconds": int | float}
     odd = [key for key, kind in shape.items() if not isinstance(meta.get(key), kind)]
     if odd or not set(meta["cost"]) <= {count.name for count in fields(Cost)}:
         raise Damaged(f"{META} has an unknown {' and '.join(odd) or 'cost'}")

@@ -120,13 +120,17 @@ def _text(value: Json) -> str:
 
 @dataclass(frozen=True)
 class Handle:
-    """A finished artefact: where it lies, its small JSON `result`, what it cost and how long it took (seconds)."""
+    """A finished artefact: where it lies, its small JSON `result`, what it cost and how long it took (seconds).
+
+    `versions` are those of the packages it was made with.
+    """
 
     id: str
     path: Path
     result: dict[str, Any]
     cost: Cost
     seconds: float
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 Keeps = Literal["weights", "result", "nothing"]

@@ -27,6 +27,7 @@ from peo_bench.files.atomic import follow_umask, sync_dir, write_json
 from peo_bench.jobs.artefact import META, SCHEMA, Damaged, fingerprint, read_artefact, sealed
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
+from peo_bench.jobs.versions import current_versions
 from peo_bench.jobs.workspace import Progress, Workspace
 from peo_bench.kill_points import kill_point
 
@@ -143,6 +144,7 @@ class Store:
             "result": dict(result),
             "cost": work.cost.to_json(),
             "seconds": round(seconds, 3),
+            "versions": current_versions(),
             "files": files,
         }
         target = self.path(job.id)

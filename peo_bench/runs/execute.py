@@ -22,6 +22,7 @@ from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.validation import utility_scores
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.runner import Observer, Runner
+from peo_bench.jobs.versions import version_notes
 from peo_bench.jobs.workspace import Progress
 from peo_bench.judges.budget import Budget
 from peo_bench.judges.judge import Desk, Judge, make_judges
@@ -136,7 +137,12 @@ def execute(
         curves = training_curves(
             handles, {s: {n: b.jobs for n, b in run.built.families.items()} for s, run in seeds.items()}
         )
-        notes = (*scorer_notes(list(scorers.values())), *_notes(first), *job_notes(handles.values()))
+        notes = (
+            *scorer_notes(list(scorers.values())),
+            *_notes(first),
+            *job_notes(handles.values()),
+            *version_notes(handles.values()),
+        )
         notes += tuple(extra_notes(config, first.world, first.families))
         work = {kind: row.seconds for kind, row in costs.kinds.items()}
         provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers, work, measure, judging.record)
