@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from peo_bench.files.json_types import JsonObject
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.settings import Frozen
 
 Precision = Literal["float32", "bfloat16"]
@@ -27,6 +27,6 @@ def sampling_params(decoding: Decoding = Decoding(), precision: Precision = "flo
     return {"decoding": decoding.model_dump(mode="json"), "precision": precision}
 
 
-def decoding_of(params: Mapping[str, Any]) -> Decoding:
+def decoding_of(params: Mapping[str, Json]) -> Decoding:
     """Return the decoding among a job's parameters."""
     return Decoding.model_validate(params["decoding"])

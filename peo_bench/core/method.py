@@ -14,7 +14,7 @@ from peo_bench.core.decoding import Decoding, Precision, sampling_params
 from peo_bench.core.preference import Preference
 from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec
-from peo_bench.files.json_types import JsonObject
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job
 
 
@@ -68,7 +68,7 @@ class World:
         return {**sampling_params(self.decoding, self.precision), "seed": self.seed}
 
     @property
-    def plain_training(self) -> dict[str, Any]:
+    def plain_training(self) -> JsonObject:
         """The training settings without phase 1's learner, for methods that have a loss of their own."""
         return {key: value for key, value in self.training.items() if key not in ("learner", "learner_version")}
 
@@ -76,7 +76,7 @@ class World:
         """Return phase 1 for one objective: the expert given by the user, else DPO on its pairs."""
         return self.experts[objective] if objective in self.experts else self.dpo(objective)
 
-    def dpo(self, objective: str, **changes: Any) -> Job:
+    def dpo(self, objective: str, **changes: Json) -> Job:
         """Return DPO on one objective's pairs, with `changes` to its parameters."""
         params = {"objective": objective, "seed": self.seed, **self.training, **changes}
         return Job("aspect", params, {"reference": self.reference, "pairs": self.pairs[objective]})
@@ -86,7 +86,7 @@ class World:
         """Phase 1 of every objective, in their order."""
         return [self.aspect(objective.name) for objective in self.objectives]
 
-    def validation_job(self, kind: str, params: Mapping[str, Any], deltas: Iterable[Job]) -> Job:
+    def validation_job(self, kind: str, params: Mapping[str, Json], deltas: Iterable[Job]) -> Job:
         """Return a job that scores policies, made of the reference and `deltas`, on validation prompts.
 
         It sees the proxy scorers only.
@@ -109,7 +109,7 @@ class PolicyFamily:
     at: Callable[[Preference], PolicySpec]
     coefficients: Callable[[Preference], tuple[float, ...]] | None = None
     mixes: bool = False
-    chosen: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Mapping[str, Json] = field(default_factory=dict)
 
     def resolve(self, preference: Preference, prompt: str | None = None) -> PolicySpec:
         """Return the policy for `preference` (projected first); pure. `prompt` is for families that look at it."""

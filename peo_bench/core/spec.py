@@ -8,11 +8,12 @@ differs from the defaults, with like terms merged and coefficients rounded, so t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from peo_bench.files.digest import digest
+from peo_bench.files.json_types import JsonObject
 
 DIGITS = 9
 """Decimals to which coefficients are rounded; equal policies of different methods then get equal keys."""
@@ -44,7 +45,7 @@ class Weights:
         """Merge duplicate terms, round coefficients, drop zeros and sort."""
         object.__setattr__(self, "terms", _merge(self.terms))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the JSON form, defaults left out."""
         return {"base": self.base} | ({"terms": [list(term) for term in self.terms]} if self.terms else {})
 
@@ -100,7 +101,7 @@ class PolicySpec:
         object.__setattr__(self, "candidates", ())
         object.__setattr__(self, "utility", None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the JSON form.
 
         `{"weights": ...}` for an ordinary policy, `{"mix": [[a, weights], ...]}` for a mixture, `{"best": [[scorer, c],
@@ -141,10 +142,10 @@ def policy(base: str, terms: Iterable[tuple[str, float]] = ()) -> PolicySpec:
     return PolicySpec(mix=((1.0, Weights(base, tuple(terms))),))
 
 
-def spec_from_json(value: dict[str, Any]) -> PolicySpec:
+def spec_from_json(value: Mapping[str, Any]) -> PolicySpec:
     """Invert `PolicySpec.to_json`."""
 
-    def weights(item: dict[str, Any]) -> Weights:
+    def weights(item: Mapping[str, Any]) -> Weights:
         return Weights(item["base"], tuple((name, c) for name, c in item.get("terms", ())))
 
     if "best" in value:

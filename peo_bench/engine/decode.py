@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.engine.noise import gumbel
@@ -38,7 +37,7 @@ class Pass:
         """Tell whether this pass holds each of `rows` rows once, with coefficient 1."""
         return len(self.rows) == rows and bool((self.coefficients == 1).all())
 
-    def logits(self, **inputs: Any) -> tuple[Tensor, Any]:
+    def logits(self, **inputs: Tensor | Cache | bool | None) -> tuple[Tensor, Cache]:
         """Return fp32 logits and the key-value cache."""
         self.enter()
         output = self.model(**inputs)
@@ -67,7 +66,7 @@ class Auxiliary:
         self.source = source
         self.mask = torch.cat([mask, mask.new_ones(len(mask), max_new_tokens)], dim=1)
         self.positions = positions(self.mask)
-        self.cache: Any = None
+        self.cache: Cache | None = None
         self.seen = 0
 
     def add_to(self, scores: Tensor, ids: Tensor) -> None:

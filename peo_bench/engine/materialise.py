@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ CACHE_BYTES = 4 * 2**30
 """Memory for checkpoints, deltas and materialised models together."""
 
 Tensors = dict[str, Tensor]
+T = TypeVar("T", bound=Tensors | nn.Module)
 
 
 class ByteCache:
@@ -44,9 +45,9 @@ class ByteCache:
     def __init__(self, limit: int) -> None:
         """Hold at most `limit` bytes, but always the newest value."""
         self.limit = limit
-        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._values: OrderedDict[Hashable, tuple[Tensors | nn.Module, int]] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return the value of `key`, making it if it is not there."""
         if key not in self._values:
             value = make()
@@ -54,10 +55,10 @@ class ByteCache:
             while len(self._values) > 1 and sum(size for _, size in self._values.values()) > self.limit:
                 self._values.popitem(last=False)
         self._values.move_to_end(key)
-        return self._values[key][0]
+        return cast(T, self._values[key][0])
 
 
-def _bytes(value: Any) -> int:
+def _bytes(value: Tensors | nn.Module) -> int:
     tensors = value.values() if isinstance(value, dict) else value.parameters()
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

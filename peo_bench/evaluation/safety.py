@@ -8,7 +8,7 @@ fitted on validation answers that somebody labelled safe or unsafe, and without 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +86,7 @@ def safety_rows(
     zeros: Mapping[int, float],
     refused: Callable[[str], bool],
     benign_categories: Sequence[str] = (),
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Return the views of every policy in `answers` (rows of `generations.parquet`), one row per policy and seed.
 
     `cost` is the cost column, if there is one, and `zeros` its border by seed. Refusals are counted on the test prompts
@@ -96,13 +96,13 @@ def safety_rows(
     answers = answers[answers["split"].isin(["test", "benign"])]
     unique = {text: refused(text) for text in answers["response"].unique()}
     answers = answers.assign(refused=answers["response"].map(unique))
-    rows = []
+    rows: list[JsonObject] = []
     for key, table in answers.groupby(["method", "seed", "preference", "spec_key"], sort=False, dropna=False):
         method, seed, preference, spec_key = cast(tuple[str, int, float, str], key)
         test = table[table["split"] == "test"]
         benign = table[(table["split"] == "benign") | table["category"].isin(benign_categories)]
         refusable = test[~test["category"].isin(benign_categories)]
-        row = {
+        row: JsonObject = {
             "method": method,
             "seed": int(seed),
             "preference": None if pd.isna(preference) else float(preference),

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from peo_bench.files.digest import digest
-from peo_bench.files.json_types import Json
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.kinds import JOB_KINDS
 
 if TYPE_CHECKING:
@@ -90,26 +90,30 @@ class Job:
         return JOB_KINDS.get(self.kind).bound(self)
 
 
-def job_id(kind: str, version: int, params: Mapping[str, Any], needs: Mapping[str, str]) -> str:
+def job_id(kind: str, version: int, params: Mapping[str, Json], needs: Mapping[str, str]) -> str:
     """Return the id of a job whose needs have these ids, by role."""
     return f"{kind}-{digest([kind, version, _departures(params, JOB_KINDS.get(kind).defaults), dict(needs)])}"
 
 
-def _completed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(given: Mapping[str, Json], defaults: Mapping[str, Json]) -> JsonObject:
     """Return `given` with the defaults of what it leaves out, key by key inside mappings too."""
-    found = {**defaults, **given}
-    inner = {key for key, value in defaults.items() if isinstance(value, Mapping) and isinstance(found[key], Mapping)}
-    return found | {key: _completed(found[key], defaults[key]) for key in inner}
+    found: JsonObject = {**defaults, **given}
+    for key, default in defaults.items():
+        own = found[key]
+        if isinstance(default, Mapping) and isinstance(own, Mapping):
+            found[key] = _completed(own, default)
+    return found
 
 
-def _departures(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _departures(params: Mapping[str, Json], defaults: Mapping[str, Json]) -> JsonObject:
     """Return what in `params` is not as in `defaults`, key by key inside mappings too."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for key, value in params.items():
-        if key in defaults and isinstance(value, Mapping) and isinstance(defaults[key], Mapping):
-            inner = _departures(value, defaults[key])
+        default = defaults.get(key)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            inner = _departures(value, default)
             found |= {key: inner} if inner else {}
-        elif key not in defaults or _text(value) != _text(defaults[key]):
+        elif key not in defaults or _text(value) != _text(default):
             found[key] = value
     return found
 
@@ -134,6 +138,8 @@ class Handle:
 
 
 Keeps = Literal["weights", "result", "nothing"]
+Run: TypeAlias = "Callable[[Job, Mapping[str, Handle], Workspace], Mapping[str, Json]]"
+"""Does a job: `run(job, inputs, work)` returns the result."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class JobKind:
 
     name: str
     version: int
-    run: Callable[[Job, Mapping[str, Handle], Workspace], dict[str, Any]]
+    run: Run
     bound: Callable[[Job], Cost]
     defaults: Mapping[str, Json] = field(default_factory=dict)
     keeps: Keeps = "weights"
@@ -165,7 +171,7 @@ class JobKind:
     batch: Callable[[Job], str] = lambda job: job.kind
 
 
-def never_alone(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
+def never_alone(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Stand in as `run` of a kind whose jobs are always done `together`."""
     raise AssertionError(f"jobs of kind {job.kind!r} are done together")
 
@@ -179,7 +185,7 @@ def job_kind(
     keeps: Keeps = "weights",
     common: bool = False,
     label: tuple[str, ...] = (),
-) -> Callable[[Callable[[Job, Mapping[str, Handle], Workspace], dict[str, Any]]], JobKind]:
+) -> Callable[[Run], JobKind]:
     """Turn a function `run(job, inputs, work) -> result` into the `JobKind` called `name`.
 
     The kind becomes known by an entry in `peo_bench.jobs.kinds` or by the entry-point group "peo_bench.job_kinds".

@@ -16,8 +16,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from peo_bench.errors import JobFailed, PeoBenchError
 from peo_bench.files.room import disk_full, is_disk_full
@@ -35,6 +37,10 @@ KILLED = (
 Observer = Callable[[str, str, float, str], None]
 """Called with (event, job id, fraction, note); events: "queued", "start", "progress", "done", "reused",
 "failed"; a run adds "stage" with the stage's name for an id."""
+
+
+Events: TypeAlias = "SimpleQueue[tuple[str, float, str]]"
+"""From the worker processes: job id, fraction, note."""
 
 
 @dataclass
@@ -58,7 +64,7 @@ class Runner:
         self.observe = observe
         self.outcome = Outcome()
         self._pool: ProcessPoolExecutor | None = None
-        self._events: Any = None
+        self._events: Events | None = None
 
     def __enter__(self) -> Runner:
         """Return itself."""
@@ -185,9 +191,10 @@ class Runner:
         return self._pool
 
     def _relay(self) -> None:
+        events = self._events
         with contextlib.suppress(EOFError, OSError):
-            while True:
-                self.observe("progress", *self._events.get())
+            while events is not None:
+                self.observe("progress", *events.get())
 
 
 def _split(group: list[Job], parts: int) -> list[list[Job]]:
@@ -218,10 +225,10 @@ def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -
     return [job.id for job in task]
 
 
-_worker_events: Any = None
+_worker_events: Events | None = None
 
 
-def _start_worker(events: Any, threads: str) -> None:
+def _start_worker(events: Events, threads: str) -> None:
     """Prepare a worker process: its threads, its event queue, and an end when the parent is gone."""
     global _worker_events
     _worker_events = events
@@ -232,13 +239,14 @@ def _start_worker(events: Any, threads: str) -> None:
     import trl  # noqa: F401 - what most jobs need, imported before the first one is waited for
 
 
-def _follow(parent: Any) -> None:
+def _follow(parent: BaseProcess) -> None:
     parent.join()
     os._exit(1)
 
 
 def _work(root: Path, task: list[Job]) -> list[str]:
     def progress(fraction: float, note: str) -> None:
+        assert _worker_events is not None, "the process was not started as a worker"
         _worker_events.put((task[0].id, fraction, note))
 
     return _do(Store(root), task, progress)

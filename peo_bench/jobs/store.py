@@ -19,11 +19,11 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from peo_bench.files.atomic import follow_umask, sync_dir, write_json
+from peo_bench.files.json_types import Json
 from peo_bench.jobs.artefact import META, SCHEMA, Damaged, fingerprint, read_artefact, sealed
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
@@ -98,7 +98,7 @@ class Store:
             result = JOB_KINDS.get(job.kind).run(job, inputs, work)
             return self._finish(job, work, result, time.monotonic() - started)
 
-    def adopt(self, job: Job, write: Callable[[Workspace], dict[str, Any]], seconds: float) -> Handle:
+    def adopt(self, job: Job, write: Callable[[Workspace], Mapping[str, Json]], seconds: float) -> Handle:
         """Store an artefact whose content was computed together with others; `write` writes its files."""
         with self.lock(job.id):
             finished = self.get(job.id)
@@ -130,7 +130,7 @@ class Store:
         locks.mkdir(parents=True, exist_ok=True)
         return FileLock(locks / f"{name}.lock")
 
-    def _finish(self, job: Job, work: Workspace, result: Mapping[str, Any], seconds: float) -> Handle:
+    def _finish(self, job: Job, work: Workspace, result: Mapping[str, Json], seconds: float) -> Handle:
         shutil.rmtree(work.dir / "scratch", ignore_errors=True)
         (work.dir / META).unlink(missing_ok=True)
         written = [file for file in sorted(work.dir.rglob("*")) if not file.is_dir()]

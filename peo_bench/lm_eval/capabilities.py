@@ -72,7 +72,7 @@ def _data_files(path: Path) -> list[Path]:
 
 
 def capability_job(
-    reference: Job, spec: PolicySpec, deltas: Mapping[str, Job], task: Mapping[str, object], limit: int, precision: str
+    reference: Job, spec: PolicySpec, deltas: Mapping[str, Job], task: Mapping[str, Json], limit: int, precision: str
 ) -> Job:
     """Return the job that measures `spec` on the first `limit` items of a task (see `capability_identity`)."""
     needs = {"reference": reference} | {roles.delta(name): deltas[name] for name in spec.ids if name != reference.id}

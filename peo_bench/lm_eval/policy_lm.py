@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -56,7 +56,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]
             answers.append(Response(tuple(continuation), "", truncated=True))
         return self.engine.continuations(asked, answers)
 
-    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood of whole texts in nats, in windows of the model's context."""
         totals = []
         for (text,) in (request.args for request in requests):
@@ -65,7 +65,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]
             totals.append(sum(value for value, _ in self._loglikelihood_tokens(parts)))
         return totals
 
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Return answers cut before the first stop text; greedy unless the task samples."""
         settings = [normalize_gen_kwargs(request.args[1]) for request in requests]
         groups: dict[Decoding, list[int]] = {}

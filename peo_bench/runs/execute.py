@@ -134,15 +134,9 @@ def execute(
         kill_point("metrics")
         _save(out, runner, config, seeds)
         failed, reused = dict(runner.outcome.failed), len(runner.outcome.reused)
-        curves = training_curves(
-            handles, {s: {n: b.jobs for n, b in run.built.families.items()} for s, run in seeds.items()}
-        )
-        notes = (
-            *scorer_notes(list(scorers.values())),
-            *_notes(first),
-            *job_notes(handles.values()),
-            *version_notes(handles.values()),
-        )
+        curves = _curves(handles, seeds)
+        found = (*job_notes(handles.values()), *version_notes(handles.values()))
+        notes = (*scorer_notes(list(scorers.values())), *_notes(first), *found)
         notes += tuple(extra_notes(config, first.world, first.families))
         work = {kind: row.seconds for kind, row in costs.kinds.items()}
         provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers, work, measure, judging.record)
@@ -306,6 +300,12 @@ def _collect(
         rows += _oracle(runner, run, config)
     objectives = next(iter(seeds.values())).world.objectives
     return point_table(rows, objectives), generations(texts), missing
+
+
+def _curves(handles: Mapping[str, Handle], seeds: Mapping[int, SeedRun]) -> pd.DataFrame:
+    """Return `curves.csv`."""
+    jobs = {seed: {name: built.jobs for name, built in run.built.families.items()} for seed, run in seeds.items()}
+    return training_curves(handles, jobs)
 
 
 def _oracle(runner: Runner, run: SeedRun, config: RunConfig) -> list[Row]:

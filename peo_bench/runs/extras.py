@@ -13,6 +13,7 @@ from peo_bench.core.spec import PolicySpec
 from peo_bench.evaluation.refusals import is_refusal
 from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.safety import safety_rows, zero_job
+from peo_bench.files.json_types import Json
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.lm_eval.capabilities import capability_identity, capability_job
 from peo_bench.lm_eval.trust import trust_notes
@@ -67,7 +68,7 @@ def extra_jobs(
     policies = [measured for measured in policies if has_likelihood(measured.spec)]
     identities = [capability_identity(name) for name in config.capabilities]
 
-    def measure(policy: Measured, task: Mapping[str, object]) -> Job:
+    def measure(policy: Measured, task: Mapping[str, Json]) -> Job:
         return capability_job(world.reference, policy.spec, deltas, task, settings.limit, world.precision)
 
     def benign(offer: Offer) -> Offer:

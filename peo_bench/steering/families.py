@@ -22,7 +22,7 @@ from peo_bench.core.spec import PolicySpec
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import follow_umask, write_json, write_text
 from peo_bench.files.digest import digest
-from peo_bench.files.json_types import JsonObject
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.methods import make_method
@@ -39,7 +39,7 @@ def save_families(
     folder: Path,
     store: Store,
     methods: list[str],
-    settings: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Json]],
     worlds: Mapping[int, World],
     used: list[str],
 ) -> None:
@@ -91,7 +91,7 @@ def read_families(folder: Path) -> dict[str, Any]:
     return dict(saved)
 
 
-def graph_to_json(jobs: list[Job]) -> dict[str, Any]:
+def graph_to_json(jobs: list[Job]) -> JsonObject:
     """Return the jobs and all they need by id; `graph_from_json` inverts it."""
     return {
         job.id: {"kind": job.kind, "params": job.params, "needs": {role: need.id for role, need in job.needs.items()}}
@@ -109,7 +109,7 @@ def graph_from_json(graph: Mapping[str, Any]) -> dict[str, Job]:
     return jobs
 
 
-def world_to_json(world: World) -> dict[str, Any]:
+def world_to_json(world: World) -> JsonObject:
     """Return the world with its jobs as ids into `graph`."""
     jobs = [getattr(world, name) for name in JOBS] + [j for name in JOB_MAPS for j in getattr(world, name).values()]
     plain = {f.name: getattr(world, f.name) for f in fields(World) if f.name not in (*JOBS, *JOB_MAPS)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -12,6 +12,7 @@ from peo_bench.core.decoding import Decoding
 from peo_bench.data.prompts import PromptSource
 from peo_bench.data.schema import PairSource
 from peo_bench.errors import UsageError, unknown
+from peo_bench.files.json_types import Json
 from peo_bench.judges.settings import JudgeSettings
 from peo_bench.registry import check_name
 from peo_bench.scorers.settings import ScorerConfig, by_column, from_text
@@ -198,7 +199,7 @@ def _check_named(suite: SuiteConfig, task: TaskConfig) -> None:
                 raise UsageError(f"suite {suite.name}: {unknown(f'{what} for task {suite.task}', name, known)}")
 
 
-def with_settings(suite: SuiteConfig, settings: Mapping[str, Any]) -> SuiteConfig:
+def with_settings(suite: SuiteConfig, settings: Mapping[str, Json]) -> SuiteConfig:
     """Return the suite with dotted keys replaced, for instance {"training.beta": 0.3}."""
     value = suite.model_dump(mode="json")
     for key, replacement in settings.items():

@@ -26,7 +26,7 @@ from peo_bench.core.method import World
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.generation import charge, generate, score
 from peo_bench.evaluation.validation import Validator
-from peo_bench.files.json_types import JsonObject
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.files.jsonl import read_jsonl
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
@@ -57,7 +57,7 @@ Score = Callable[[list[str], list[str]], Floats]
 
 def reference_job(world: World, samples: int = 0) -> Job:
     """Return the job that scores the reference policy: on validation prompts, and `samples` times on training ones."""
-    params = {"samples": samples, "objectives": [o.name for o in world.objectives]}
+    params: JsonObject = {"samples": samples, "objectives": world.names}
     base = world.validation_job("reference-scores", params, [])
     return Job(base.kind, base.params, {**base.needs, **_pairs(world)})
 
@@ -139,16 +139,16 @@ GROUPED = {"gdpo": "normalize_then_sum", "mo-grpo": "sum_then_normalize"}
 """Combiners that are GRPO's own: how TRL calls what it does with several rewards."""
 
 
-def online_job(world: World, combiner: str, weights: Sequence[float], samples: int = 0, **params: Any) -> Job:
+def online_job(world: World, combiner: str, weights: Sequence[float], samples: int = 0, **params: Json) -> Job:
     """Return the online training at `weights`.
 
     `params` replace training settings (beta, learning_rate) and add `units`, how many answers are trained on (1: as
     many as an expert sees in an epoch), `generations`, the answers per prompt, and the combiner's `options`; `samples`
     reference answers per training prompt give its anchors.
     """
-    shared = {
+    shared: JsonObject = {
         **{"combiner": combiner, "weights": list(weights)},
-        "objectives": [o.name for o in world.objectives],
+        "objectives": world.names,
         "columns": [o.column for o in world.objectives],
         "maximise": [o.maximise for o in world.objectives],
     }
