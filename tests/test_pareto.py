@@ -128,6 +128,12 @@ def test_values_that_are_not_finite_are_refused(call: Any, value: float) -> None
         (lambda: pareto.attainment_difference([[[1, 2]]], [], [[0, 0], [9, 9]], True), "as many fronts"),
         (lambda: pareto.crossed_interval(np.ones((1, 9))), "at least 2"),
         (lambda: pareto.steerability([[1, 0]], [[1, 0]], [[1, 2]], True), "at least 2"),
+        (lambda: pareto.n_beyond_reference([[1, 2, 3]], [0, 0], True), "3 objectives, expected 2"),
+        (lambda: pareto.hypervolume_within([[1, 2]], [float("nan")], [3], [0, 0], True), "spent contain"),
+        (lambda: pareto.hypervolume_within([[1, 2]], [1], [float("nan")], [0, 0], True), "budgets contain"),
+        (lambda: pareto.holm([0.5, 1.5]), r"got \[0.5, 1.5\]"),
+        (lambda: pareto.holm([-0.1]), r"in \[0, 1\]"),
+        (lambda: pareto.utility_by_prompt(np.ones((2, 9, 2)), [[0, 1]], True), "2 policies do not fit 1 preferences"),
     ],
 )
 def test_malformed_input_is_named(call: Any, message: str) -> None:
@@ -265,6 +271,7 @@ def test_spacing_and_sparsity_by_hand() -> None:
     assert pareto.sparsity([[0, 4], [3, 1]], True) > pareto.sparsity([[1.49, 2.5], [1.5, 2.49]], True), "it misleads"
     assert np.isnan(pareto.spacing([[1, 1], [1, 1]], True))
     assert np.isnan(pareto.sparsity([], True))
+    assert pareto.sparsity([[0, 2], [0, 2], [1, 1], [2, 0]], True) == 2.0, "of distinct points"
 
 
 def test_budgets_and_references() -> None:
@@ -355,6 +362,23 @@ def test_steerability_by_hand() -> None:
     flat = pareto.steerability(asked, asked, [[1, 1]] * 3, MIXED)
     assert flat.rank_correlation == (None, None)
     assert (flat.violations, flat.span, flat.coverage) == ((0, 0), (0.0, 0.0), 1.0)
+
+
+def test_steerability_between_two_preferences_short_of_the_vertices() -> None:
+    """Asked 0.25 and 0.75, offered 0.4 and 0.6: 0.2 of 0.5. Reward rises by 1; cost is 1 worse where it weighs more."""
+    asked, offered = [[0.25, 0.75], [0.75, 0.25]], [[0.4, 0.6], [0.6, 0.4]]
+    found = pareto.steerability(asked, offered, [[0, 1], [1, 0]], MIXED)
+    assert found.rank_correlation == pytest.approx((1.0, -1.0))
+    assert (found.violations, found.steps, found.span) == ((0, 1), (1, 1), (1.0, -1.0))
+    assert found.coverage == pytest.approx(0.4)
+
+
+def test_an_objective_that_nobody_weighs_differently_has_no_coverage() -> None:
+    """The first of three always weighs 0.5; the others are offered half of the range that was asked for."""
+    asked, offered = [[0.5, 0.5, 0.0], [0.5, 0.0, 0.5]], [[0.5, 0.5, 0.0], [0.5, 0.25, 0.25]]
+    found = pareto.steerability(asked, offered, [[0, 1, 2], [0, 2, 1]], True)
+    assert found.coverage == pytest.approx(0.5)
+    assert (found.rank_correlation[0], found.steps) == (None, (0, 1, 1))
 
 
 def test_attainment_on_a_grid_agrees_with_the_exact_rectangles() -> None:

@@ -165,6 +165,7 @@ def test_holm_by_hand() -> None:
     assert pareto.holm([0.13, 0.04, 0.005, 0.02, 0.011]) == pytest.approx([0.13, 0.08, 0.025, 0.06, 0.044])
     assert pareto.holm([]) == []
     assert pareto.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert pareto.holm([0.0, 1.0]) == [0.0, 1.0]
 
 
 def test_rank_ranges_by_hand() -> None:
@@ -174,8 +175,10 @@ def test_rank_ranges_by_hand() -> None:
         {name: pareto.Estimate.of(0.0, draws) for name, draws in zip("abc", (a, b, c), strict=True)}
     )
     assert found == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}
-    ties = pareto.rank_ranges({name: pareto.Estimate.of(0.0, a) for name in "ab"})
-    assert ties == {"a": (1, 1), "b": (1, 1)}
+    ties = pareto.rank_ranges({name: pareto.Estimate.of(0.0, a) for name in "abc"})
+    assert ties == {"a": (1, 1), "b": (1, 1), "c": (1, 1)}
+    rare = {"a": pareto.Estimate.of(0.0, a), "b": pareto.Estimate.of(0.0, np.array([3.0] * 2 + [1.0] * 98))}
+    assert pareto.rank_ranges(rare)["b"] == (2, 2), "best in 2 of 100 is within the tail"
 
 
 def test_the_detectable_difference_is_detected_four_times_out_of_five() -> None:
