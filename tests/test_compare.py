@@ -67,7 +67,20 @@ def test_equal_policies_are_shown_once(peo_bench, two_runs, tmp_path):
 def test_several_seeds_are_part_of_the_difference(peo_bench, tmp_path):
     runs = [write_run_folder(tmp_path / name, seeds=(1, 2, 3), noise_seed=i) for i, name in enumerate("ab")]
     assert peo_bench("compare", *map(str, runs), "--out", "both")[0] == 0
-    assert {row["covers"] for row in compared(tmp_path / "both")["comparisons"]} == {"prompts and training seeds"}
+    metrics = compared(tmp_path / "both")
+    assert {row["covers"] for row in metrics["comparisons"]} == {"prompts and training seeds"}
+    gap = next(row for row in metrics["comparisons"] if (row["a"], row["b"]) == ("peo@a", "peo@b"))
+    units = json.loads((runs[0] / "metrics.json").read_text())["tasks"]["sandbox"]["units"]
+    assert units["1"] != units["2"] != units["3"]
+    means = [[_utility(run, seed, units[str(seed)]) for seed in (1, 2, 3)] for run in runs]
+    assert gap["difference"] == pytest.approx(np.mean(means[0]) - np.mean(means[1]), rel=1e-9)
+
+
+def _utility(run: Path, seed: int, units: dict[str, list[float]]) -> float:
+    """PEO's steered utility in units of one seed, the mean over prompts and preferences of w reward - (1 - w) cost."""
+    own = pd.read_parquet(run / "generations.parquet").query(f"method == 'peo' and seed == {seed}")
+    reward, cost = ((own[c] - units[c][0]) / units[c][1] for c in ("reward", "cost"))
+    return float((own["preference"] * reward - (1 - own["preference"]) * cost).mean())
 
 
 def test_other_seeds_are_averaged_and_said_to_be(peo_bench, tmp_path):

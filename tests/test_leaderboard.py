@@ -14,6 +14,8 @@ from peo_bench.boards.leaderboard import _row_sha256, _sha256, boards, verify
 from peo_bench.report.board import published
 from peo_bench.resources import resource_dir
 
+ENDS = ("value", "ci_low", "ci_high")
+
 
 @pytest.fixture
 def board(peo_bench, tmp_path: Path) -> Path:
@@ -97,6 +99,47 @@ def test_a_tampered_row_is_caught(peo_bench, board, path, value):
 
 def resealed(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"row_sha256": _row_sha256(row)}
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Path:
+    """The shipped leaderboard with its first row alone."""
+    (shipped,) = boards(resource_dir("leaderboards"))
+    folder = tmp_path / "leaderboards" / shipped.folder.name
+    (folder / "scores").mkdir(parents=True)
+    table = content(shipped.folder)
+    table["rows"] = table["rows"][:1]
+    name = f"scores/{table['rows'][0]['id']}.parquet"
+    (folder / name).write_bytes((shipped.folder / name).read_bytes())
+    (folder / "board.json").write_text(json.dumps(table))
+    return folder
+
+
+def test_numbers_that_do_not_follow_from_the_scores_are_caught_although_the_row_is_sealed_anew(sealed: Path) -> None:
+    """Changes of one part in a million, in the same direction and sign: only the recomputation can see them."""
+    table = content(sealed)
+    values = table["rows"][0]["values"]
+    for name in ("hypervolume", "steered_utility", "expected_utility"):
+        for key in ("value", "ci_low", "ci_high"):
+            values[name][key] *= 1 + 1e-6
+    for name in ("kl_mean", "length_mean", "spacing"):
+        values[name] *= 1 + 1e-6
+    values["steerability"]["span"][0] *= 1 + 1e-6
+    table["rows"] = [resealed(table["rows"][0])]
+    (sealed / "board.json").write_text(json.dumps(table))
+    problems = verify(sealed.parent)
+    assert {problem.split(": ")[2].split(" is ")[0] for problem in problems} == {
+        *(f"values.{n}.{k}" for n in ("hypervolume", "steered_utility", "expected_utility") for k in ENDS),
+        *("values.kl_mean", "values.length_mean", "values.spacing", "values.steerability.span[0]"),
+    }
+    assert all("the scores give" in problem for problem in problems)
+
+
+def test_a_sealed_row_whose_numbers_follow_is_no_problem(sealed: Path) -> None:
+    table = content(sealed)
+    table["rows"] = [resealed(table["rows"][0] | {"model": "another"})]
+    (sealed / "board.json").write_text(json.dumps(table))
+    assert verify(sealed.parent) == []
 
 
 def test_exchanged_and_repeated_rows_are_caught(peo_bench, board):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar, cast
 
@@ -102,18 +101,3 @@ def read_record(path: Path, model: type[R]) -> R:
     if version != SCHEMA_VERSION:
         raise UsageError(f"{path}: schema_version {version!r}, this version reads {SCHEMA_VERSION}")
     return from_json(model, content, path)
-
-
-def fields_table(model: type[Record]) -> str:
-    """Return the Markdown table of a record's keys and what they mean."""
-    lines = ["| key | meaning |", "|---|---|"]
-    for name, field in model.model_fields.items():
-        meaning = " ".join((field.description or "").split())
-        lines.append(f"| `{field.alias or name}` | {meaning} |")
-    return "\n".join(lines)
-
-
-def undocumented(models: Iterable[type[Record]]) -> list[str]:
-    """Return the fields without a docstring, as `Record.field`."""
-    fields: Iterable[tuple[type[Record], Mapping[str, object]]] = ((m, m.model_fields) for m in models)
-    return [f"{m.__name__}.{name}" for m, own in fields for name in own if not m.model_fields[name].description]
