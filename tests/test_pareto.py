@@ -131,6 +131,9 @@ def test_values_that_are_not_finite_are_refused(call: Any, value: float) -> None
         (lambda: pareto.n_beyond_reference([[1, 2, 3]], [0, 0], True), "3 objectives, expected 2"),
         (lambda: pareto.hypervolume_within([[1, 2]], [float("nan")], [3], [0, 0], True), "spent contain"),
         (lambda: pareto.hypervolume_within([[1, 2]], [1], [float("nan")], [0, 0], True), "budgets contain"),
+        (lambda: pareto.exclusive_contributions([[1, 2, 3]], [0, 0], True), "3 objectives, expected 2"),
+        (lambda: pareto.r2([[1, 2, 3]], [9, 9], [[1, 0]], True), "3 objectives, expected 2"),
+        (lambda: pareto.r2([], [9, 9], [[1, 0]], True), "^R2 needs at least one point$"),
         (lambda: pareto.holm([0.5, 1.5]), r"got \[0.5, 1.5\]"),
         (lambda: pareto.holm([-0.1]), r"in \[0, 1\]"),
         (lambda: pareto.utility_by_prompt(np.ones((2, 9, 2)), [[0, 1]], True), "2 policies do not fit 1 preferences"),
@@ -235,6 +238,9 @@ def test_exclusive_contributions_are_differences_of_hypervolumes() -> None:
     assert found[3] == 0
     assert pareto.exclusive_contributions([[1, 1], [1, 1]], [0, 0], True).tolist() == [0, 0], "duplicates share theirs"
     assert pareto.exclusive_contributions([], [0, 0], True).tolist() == []
+    # Above (0.5, 1): 0.5 wide and 1 high on the left, 1 by 1 on the right; the same with the second turned into a cost.
+    assert pareto.exclusive_contributions([[1, 3], [2, 2]], [0.5, 1], True).tolist() == [0.5, 1.0]
+    assert pareto.exclusive_contributions([[1, -3], [2, -2]], [0.5, -1], MIXED).tolist() == [0.5, 1.0]
 
 
 def test_epsilon_coverage_and_utilities_by_hand() -> None:
@@ -261,6 +267,7 @@ def test_r2_agrees_with_moocores_exact_value() -> None:
     weights = np.column_stack([grid, 1 - grid])
     assert pareto.r2(points, [0, 0], weights, maximise=False) == pytest.approx(2.594191919, rel=1e-4)
     assert pareto.r2(points, [10, 10], weights, maximise=True) == pytest.approx(2.519696969, rel=1e-4)
+    assert pareto.r2([[2.0, 1.0]], [2.5, 1.0], [[0.5, 0.5], [0, 1]], True) == 0.125, "0.25 and, at the ideal, 0"
 
 
 def test_spacing_and_sparsity_by_hand() -> None:
@@ -271,6 +278,7 @@ def test_spacing_and_sparsity_by_hand() -> None:
     assert pareto.sparsity([[0, 4], [3, 1]], True) > pareto.sparsity([[1.49, 2.5], [1.5, 2.49]], True), "it misleads"
     assert np.isnan(pareto.spacing([[1, 1], [1, 1]], True))
     assert np.isnan(pareto.sparsity([], True))
+    assert pareto.spacing([[0, 1], [1, 0]], True) == 0.0
     assert pareto.sparsity([[0, 2], [0, 2], [1, 1], [2, 0]], True) == 2.0, "of distinct points"
 
 

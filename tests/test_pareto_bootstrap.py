@@ -125,6 +125,19 @@ def test_with_only_a_prompt_effect_the_crossed_interval_is_the_t_interval_over_p
     assert found.p == pytest.approx(test.pvalue)
 
 
+def test_the_crossed_interval_by_hand() -> None:
+    """Seeds' means 2 and 4, prompts' 1, 4, 4; the rest is 0, -1, 1 and 0, 1, -1, so MS_rest = 4 / (1 x 2) = 2.
+
+    Seeds add 2 / 2 = 1 with 1 degree of freedom, prompts (2 x 3 - 2) / 6 = 2 / 3 with 2. Where prompts vary less than
+    the rest they add nothing.
+    """
+    found = pareto.crossed_interval([[0, 2, 4], [2, 6, 4]])
+    half = np.sqrt(12.7062047**2 * 1 + 4.3026527**2 * 2 / 3)
+    assert (found.value, found.ci_low, found.ci_high) == pytest.approx((3.0, 3 - half, 3 + half), rel=1e-6)
+    even = pareto.crossed_interval([[0, 4], [4, 0]])
+    assert (even.value, even.ci_low, even.ci_high, even.p) == (2.0, 2.0, 2.0, 0.0)
+
+
 def test_with_only_a_seed_effect_the_crossed_interval_is_the_t_interval_over_seeds() -> None:
     """Prompts without any variance: n_seeds numbers, n_seeds - 1 degrees of freedom."""
     seeds = np.array([0.3, 0.5, 1.0])
