@@ -6,14 +6,14 @@ import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.models.loading import load_tokenizer
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
 from peo_bench.training.lengths import Lengths
 from peo_bench.training.pair_rows import pairs_file
-from peo_bench.training.rows import read_rows
+from peo_bench.training.rows import TextRow, read_rows
 from peo_bench.training.settings import dpo_settings
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _policies(job: Job, inputs: Mapping[str, Handle], tokenizer: PreTrainedToken
     return functools.reduce(operator.add, [_pairs(tokenizer, pairs_file(inputs, n), job.params) for n in names])
 
 
-def _pairs(tokenizer: PreTrainedTokenizerBase, path: Path, params: Mapping[str, Any]) -> Lengths:
+def _pairs(tokenizer: PreTrainedTokenizerBase, path: Path, params: Mapping[str, object]) -> Lengths:
     limit, rows = dpo_settings(params).max_length, read_rows(path, ("prompt", "chosen", "rejected"))
     longest = [prompt + answer for prompt, answer in _token_counts(tokenizer, rows) if prompt < limit]
     return Lengths.of(longest, limit, dropped=len(rows) - len(longest))
@@ -58,13 +58,12 @@ def _scorer(job: Job, inputs: Mapping[str, Handle], tokenizer: PreTrainedTokeniz
     return Lengths(whole, cut=0, dropped=len(rows) - whole, limit=limit)
 
 
-def _token_counts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
+def _token_counts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TextRow]) -> Iterator[tuple[int, int]]:
     """Yield the tokens of the prompt and of the longer answer of every pair, its end included."""
-    prompts, chosen, rejected = (
-        map(len, tokens(tokenizer, [row[column] for row in rows]))
-        for tokens, column in ((prompt_tokens, "prompt"), (answer_tokens, "chosen"), (answer_tokens, "rejected"))
-    )
-    return zip(prompts, map(max, chosen, rejected), strict=True)
+    prompts = prompt_tokens(tokenizer, [row["prompt"] for row in rows])
+    chosen = answer_tokens(tokenizer, [row["chosen"] for row in rows])
+    rejected = answer_tokens(tokenizer, [row["rejected"] for row in rows])
+    return zip(map(len, prompts), map(max, map(len, chosen), map(len, rejected)), strict=True)
 
 
 def _online(job: Job, inputs: Mapping[str, Handle], tokenizer: PreTrainedTokenizerBase) -> Lengths:

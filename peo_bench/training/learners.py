@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peo_bench.files.json_types import Json
 from peo_bench.registry import Registry
@@ -33,7 +33,7 @@ class PairBatch:
     tokens_w: Tensor
     tokens_l: Tensor
     beta: float
-    state: dict[str, Any]
+    state: dict[str, float]
 
 
 Loss = Callable[[PairBatch], "Tensor"]

@@ -10,7 +10,7 @@ from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
 from peo_bench.training.lengths import Lengths
-from peo_bench.training.rows import read_rows
+from peo_bench.training.rows import TextRow, read_rows
 from peo_bench.training.settings import dpo_settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def tokenised_pairs(
     prompts = prompt_tokens(tokenizer, [row["prompt"] for row in rows])
     chosen = answer_tokens(tokenizer, [row["chosen"] for row in rows])
     rejected = answer_tokens(tokenizer, [row["rejected"] for row in rows])
-    columns = {name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")}
+    columns: dict[str, list[str] | list[list[int]]] = {
+        name: [row[name] for row in rows] for name in ("prompt", "chosen", "rejected")
+    }
     if signs:
         columns["signs"] = [_signs(path, row, signs) for row in rows]
     dataset = Dataset.from_dict({"prompt_ids": prompts, "chosen_ids": chosen, "rejected_ids": rejected, **columns})
@@ -82,7 +84,7 @@ def pairs_lengths(dataset: Dataset, path: Path, max_length: int) -> Lengths:
     return Lengths.of(pair_lengths(dataset), max_length, dropped)
 
 
-def _signs(path: Path, row: Mapping[str, Any], objectives: Sequence[str]) -> list[int]:
+def _signs(path: Path, row: TextRow, objectives: Sequence[str]) -> list[int]:
     labels = row.get("labels") or {}
     lost = [name for name in objectives if labels.get(name) not in (-1, 1)]
     if lost:

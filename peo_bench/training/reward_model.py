@@ -23,12 +23,12 @@ from peo_bench.models.loading import new_classifier
 from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_tokenizer
 from peo_bench.training.aspect import pairs_bound
 from peo_bench.training.lengths import Lengths
+from peo_bench.training.rows import TextRow, read_rows
 from peo_bench.training.settings import RewardModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
-Row = Mapping[str, Any]
 CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
 
 
@@ -76,21 +76,19 @@ def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
     }
 
 
-def settings_of(params: Mapping[str, Any]) -> RewardModelSettings:
+def settings_of(params: Mapping[str, object]) -> RewardModelSettings:
     """Return the reward-model settings among a job's parameters."""
     known = {name: params[name] for name in RewardModelSettings.model_fields if name in params}
-    return RewardModelSettings(**known)
+    return RewardModelSettings.model_validate(known)
 
 
-def scorer_pairs(inputs: Mapping[str, Handle], objective: str) -> tuple[list[Row], list[Row]]:
+def scorer_pairs(inputs: Mapping[str, Handle], objective: str) -> tuple[list[TextRow], list[TextRow]]:
     """Return the pairs for scorers of `objective` to train on, and those held out."""
-    from peo_bench.training.rows import read_rows
-
     path = inputs["pairs"].path / f"{objective}-scorer.jsonl"
     return split_by_prompt(read_rows(path, ("prompt_id", "prompt", "chosen", "rejected")))
 
 
-def split_by_prompt(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+def split_by_prompt(rows: Sequence[TextRow]) -> tuple[list[TextRow], list[TextRow]]:
     """Return the rows to train on and a held-out tenth of the prompts (one at least); no prompt is in both."""
     prompts = sorted({row["prompt_id"] for row in rows}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     if len(prompts) < 2:
@@ -99,7 +97,7 @@ def split_by_prompt(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return [row for row in rows if row["prompt_id"] not in held], [row for row in rows if row["prompt_id"] in held]
 
 
-def ranking_accuracy(scorer: RewardModelScorer, rows: Sequence[Row], direction: str) -> float:
+def ranking_accuracy(scorer: RewardModelScorer, rows: Sequence[TextRow], direction: str) -> float:
     """Return the share of pairs whose chosen answer has the higher reward or the lower cost; ties count half."""
     prompts = [row["prompt"] for row in rows]
     chosen = scorer.score(prompts, [row["chosen"] for row in rows])
@@ -109,7 +107,7 @@ def ranking_accuracy(scorer: RewardModelScorer, rows: Sequence[Row], direction: 
     return sum(correct) / len(correct)
 
 
-def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row], work: Workspace) -> Trainer:
+def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[TextRow], work: Workspace) -> Trainer:
     """Return TRL's RewardTrainer on the tokenised rows, ready to train."""
     from datasets import Dataset
     from transformers import set_seed
@@ -149,7 +147,7 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Row
 
 
 def tokenised(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int, swap: bool
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[TextRow], max_length: int, swap: bool
 ) -> list[tuple[list[int], list[int]]]:
     """Return (preferred, other) token ids of every pair that fits `max_length`; `swap` trains a cost."""
     prompts = [row["prompt"] for row in rows]

@@ -6,12 +6,23 @@ import json
 import math
 import random
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from peo_bench.errors import UsageError
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+class TextRow(TypedDict, total=False):
+    """A row of texts to train on; a file of pairs has `chosen` and `rejected`, a corpus has `answer`."""
+
+    prompt_id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    answer: str
+    labels: dict[str, int]
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[TextRow]:
     """Return the rows of a JSONL file; raise `UsageError` if it is empty or a row lacks one of `columns`."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -80,6 +80,6 @@ class SFTSettings(Frozen):
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
 
 
-def dpo_settings(params: Mapping[str, Any]) -> DPOSettings:
+def dpo_settings(params: Mapping[str, object]) -> DPOSettings:
     """Return the DPO settings among a job's parameters."""
-    return DPOSettings(**{name: params[name] for name in DPOSettings.model_fields if name in params})
+    return DPOSettings.model_validate({name: params[name] for name in DPOSettings.model_fields if name in params})

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 IGNORED = -100
 
 
-def sft_settings(params: Mapping[str, Any]) -> SFTSettings:
+def sft_settings(params: Mapping[str, object]) -> SFTSettings:
     """Return the SFT settings among a job's parameters."""
-    return SFTSettings(**{name: params[name] for name in SFTSettings.model_fields if name in params})
+    return SFTSettings.model_validate({name: params[name] for name in SFTSettings.model_fields if name in params})
 
 
 def examples(job: Job) -> Cost:
