@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_closed_form import OBJECTIVES, world
@@ -16,6 +17,7 @@ from peo_bench.core.spec import policy
 from peo_bench.engine import engine
 from peo_bench.jobs.store import Store
 from peo_bench.methods import METHODS
+from peo_bench.steering import families
 from peo_bench.steering.families import save_families, world_from_json, world_to_json
 from peo_bench.steering.web import family_answers
 
@@ -61,6 +63,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Write a run folder for a task with these objectives; return it."""
     monkeypatch.setitem(METHODS._entries, "experts", Experts)
     monkeypatch.setattr(engine, "Engine", Told)
+    card = SimpleNamespace(**dict.fromkeys(("command", "peo_bench", "suite", "model", "licence"), "x"))
+    monkeypatch.setattr(families, "read_record", lambda path, record: card)
 
     def written(*objectives: Objective) -> Path:
         names = [objective.name for objective in objectives]
@@ -69,8 +73,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         mine = replace(world(), objectives=objectives, scorers=known, pairs={}, preferences=preferences)
         assert world_from_json(json.loads(json.dumps(world_to_json(mine)))) == mine
         save_families(tmp_path, Store(tmp_path / "cache"), ["experts"], {}, {0: mine}, [])
-        run = dict.fromkeys(("command", "peo_bench", "suite", "model", "licence"), "x")
-        (tmp_path / "run.json").write_text(json.dumps(run))
         return tmp_path
 
     return written

@@ -28,6 +28,11 @@ def pairs(objective: str) -> str:
     return f"pairs:{objective}"
 
 
+def is_pairs(role: str) -> bool:
+    """Say whether pairs are needed under this role, those of one objective or of several."""
+    return role == "pairs" or role.startswith("pairs:")
+
+
 def scorers(needs: Mapping[str, T]) -> dict[str, T]:
     """Return what scores, by column."""
     return _under("scorer:", needs)

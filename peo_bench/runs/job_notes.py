@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from peo_bench.core import roles
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.store import Store
 
@@ -30,7 +31,7 @@ def job_notes(handles: Iterable[Handle]) -> list[str]:
 
 def foreseen_notes(job: Job, store: Store) -> list[str]:
     """Return what a training will report of its lengths, where its pairs and its reference policy are there."""
-    if not any(role.partition(":")[0] == "pairs" for role in job.needs):
+    if not any(map(roles.is_pairs, job.needs)):
         return []
     from peo_bench.training.foresight import foreseen_lengths
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peo_bench.core import roles
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.models.loading import load_tokenizer
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
@@ -26,7 +27,7 @@ def foreseen_lengths(job: Job, inputs: Mapping[str, Handle]) -> Lengths | None:
     `inputs` are the handles of the needed jobs: None too where those of the pairs or of the reference are not there.
     """
     count = FORESEEN.get(job.kind)
-    read = {role for role in job.needs if role.partition(":")[0] in ("pairs", "reference")}
+    read = {role for role in job.needs if roles.is_pairs(role) or role == "reference"}
     if count is None or not read <= inputs.keys():
         return None
     return count(job, inputs, load_tokenizer(inputs["reference"].path / "model"))
