@@ -13,49 +13,22 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
+from peo_bench.kill_points import VARIABLE
+
 RUN = ("run", "--methods", "peo", "--out", "out", *TINY)
-AFTER = """
-import itertools
-calls = itertools.count(1)
-def dying(function, when):
-    def call(*args, **kwargs):
-        result = function(*args, **kwargs)
-        if when(next(calls), args):
-            import os, signal
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return call
-"""
-POINTS = {
-    "training": """
-from peo_bench.training import aspect
-from transformers import Trainer
-is_dpo = lambda n, args: any("DPO" in c.__name__ for c in type(args[0]).__mro__)
-Trainer.training_step = dying(Trainer.training_step, is_dpo)
-""",
-    "search": """
-from peo_bench.files.journal import Journal
-due = lambda n, args: args[0].path.name == 'evaluations.jsonl' and len(args[0].records) == 5
-Journal.append = dying(Journal.append, due)
-""",
-    "generation": """
-from peo_bench.files.journal import Journal
-Journal.append = dying(Journal.append, lambda n, args: 'answers' in args[0].path.name)
-""",
-    "between the artefact's last file and its name": """
-from peo_bench.jobs import store
-store.write_json = dying(store.write_json, lambda n, args: 'extrapolation' in str(args[0]))
-""",
-}
-
-
 FROM = {
-    "training": ("aspect", "candidates", "extrapolation", "responses"),
+    "aspect-helpful": ("aspect", "candidates", "extrapolation", "responses"),
     "search": ("extrapolation", "responses"),
     "generation": ("responses",),
-    "between the artefact's last file and its name": ("extrapolation", "responses"),
+    "rename": ("extrapolation", "responses"),
 }
-"""What is not yet there when the process that will be killed starts; the rest is taken over, to save time."""
+"""By kill point, what is not yet there when the process that will be killed starts; the rest is taken over, to save
+time. All points are in test_kill_points.py, which takes long."""
+
+
+def killed_at(point: str) -> str:
+    """Return the Python text that makes a child process kill itself at a point."""
+    return f"import os; os.environ[{VARIABLE!r}] = {point!r}"
 
 
 def start(uninterrupted: Path, folder: Path, point: str) -> None:
@@ -71,10 +44,10 @@ def uninterrupted(tmp_path_factory) -> Path:
     return where / "out"
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", FROM)
 def test_resumed_equals_uninterrupted(uninterrupted, tmp_path, point):
     start(uninterrupted, tmp_path, point)
-    killed = peo_bench(tmp_path, *RUN, before=AFTER + POINTS[point], check=False)
+    killed = peo_bench(tmp_path, *RUN, before=killed_at(point), check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     finished = set((tmp_path / "cache").rglob("meta.json"))
     stamps = {path: path.stat().st_mtime_ns for path in finished if "partial" not in path.parts}
@@ -88,13 +61,13 @@ def test_resumed_equals_uninterrupted(uninterrupted, tmp_path, point):
 
 
 def test_a_killed_search_keeps_its_evaluations(uninterrupted, tmp_path):
-    """Of 10 evaluations 4 were journalled (after the reference); the second attempt makes the other 6 only."""
+    """Of 10 evaluations 5 were journalled (after the reference); the second attempt makes the other 5 only."""
     start(uninterrupted, tmp_path, "search")
-    peo_bench(tmp_path, *RUN, before=AFTER + POINTS["search"], check=False)
+    peo_bench(tmp_path, *RUN, before=killed_at("search"), check=False)
     journal = next((tmp_path / "cache").rglob("evaluations.jsonl"))
     before = journal.read_bytes().splitlines()
-    assert len(before) == 5
+    assert len(before) == 6
     peo_bench(tmp_path, *RUN)
     after = next((tmp_path / "cache").rglob("evaluations.jsonl")).read_bytes().splitlines()
-    assert after[:5] == before
+    assert after[:6] == before
     assert len(after) == 11

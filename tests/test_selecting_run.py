@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_resume import AFTER, POINTS
+from test_resume import killed_at
 from tiny_run import TINY
 from tiny_run import peo_bench as child
 
@@ -170,7 +170,7 @@ def test_resumed_equals_uninterrupted_after_a_kill_among_candidates(folder, tmp_
     run = arguments(4, 4, "out-4")
     shutil.copytree(folder / "cache", tmp_path / "cache", ignore=shutil.ignore_patterns("responses-*"))
     small = "from peo_bench.evaluation import generation\ngeneration.SMALL_MODEL = 0\n"
-    killed = child(tmp_path, *run, before=AFTER + POINTS["generation"] + small, check=False)
+    killed = child(tmp_path, *run, before=f"{killed_at('generation')}\n{small}", check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (journal,) = (tmp_path / "cache").rglob("*-answers.jsonl")
     assert len(journal.read_bytes().splitlines()) == 1

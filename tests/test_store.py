@@ -62,6 +62,7 @@ def link_to_copy(path):
 DAMAGE = {
     "one number in meta.json": one_number,
     "meta.json of another job": other_job,
+    "meta.json of an unknown kind": lambda path: edit(path, kind="nothing"),
     "meta.json is a list": lambda path: (path / "meta.json").write_text("[]"),
     "meta.json is null": lambda path: (path / "meta.json").write_text("null"),
     "meta.json is a number": lambda path: (path / "meta.json").write_text("7"),

@@ -112,7 +112,7 @@ def _job_of(meta: Mapping[str, Any]) -> str | None:
     """Return the id of the job that `meta` tells of."""
     try:
         return job_id(meta["kind"], meta["version"], meta["params"], meta["needs"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError):  # of a kind that is unknown, too
         return None
 
 
