@@ -22,7 +22,6 @@ from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.validation import utility_scores
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.runner import Observer, Runner
-from peo_bench.jobs.versions import version_notes
 from peo_bench.jobs.workspace import Progress
 from peo_bench.judges.budget import Budget
 from peo_bench.judges.judge import Desk, Judge, make_judges
@@ -34,7 +33,6 @@ from peo_bench.results.metrics_records import TaskMetrics
 from peo_bench.results.operating_points import Offer, Row, Scores, generations, point_row, point_table, reference_units
 from peo_bench.results.progress import OWNER, progress_file
 from peo_bench.results.records import Missing, ScorerRecord
-from peo_bench.results.verification import write_sums
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.costs import run_costs
 from peo_bench.runs.curves import training_curves
@@ -135,14 +133,12 @@ def execute(
         _save(out, runner, config, seeds)
         failed, reused = dict(runner.outcome.failed), len(runner.outcome.reused)
         curves = _curves(handles, seeds)
-        found = (*job_notes(handles.values()), *version_notes(handles.values()))
-        notes = (*scorer_notes(list(scorers.values())), *_notes(first), *found)
+        notes = (*scorer_notes(list(scorers.values())), *_notes(first), *job_notes(handles.values()))
         notes += tuple(extra_notes(config, first.world, first.families))
         work = {kind: row.seconds for kind, row in costs.kinds.items()}
         provenance = Provenance(command, clock.seconds, failed, reused, notes, scorers, work, measure, judging.record)
         record = run_record(config, task, points, missing, provenance)
         write_folder(out, config, record, metrics, costs, Tables(points, texts, search, curves), judging)
-        write_sums(out)
         return Result(out, not missing, missing, metrics, points, judging)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from peo_bench.core import roles
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.store import Store
+from peo_bench.jobs.versions import version_notes
 
 ALARM = 0.05
 """Share of a training's rows that are cut or dropped, above which a limit is too low."""
@@ -16,7 +17,8 @@ SETTINGS = {"reward-model": "reward_model.max_length"}
 
 
 def job_notes(handles: Iterable[Handle]) -> list[str]:
-    """Return the remarks of finished jobs, equal ones once."""
+    """Return the remarks of finished jobs, equal ones once, and what was done with other versions than now's."""
+    handles = list(handles)
     notes = [
         note
         for handle in handles
@@ -26,7 +28,7 @@ def job_notes(handles: Iterable[Handle]) -> list[str]:
             *_malformed(handle),
         )
     ]
-    return list(dict.fromkeys(notes))
+    return [*dict.fromkeys(notes), *version_notes(handles)]
 
 
 def foreseen_notes(job: Job, store: Store) -> list[str]:

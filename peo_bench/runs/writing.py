@@ -20,6 +20,7 @@ from peo_bench.results.judge_records import JudgingRecord
 from peo_bench.results.measure import Measure
 from peo_bench.results.metrics_records import Metrics, TaskMetrics
 from peo_bench.results.records import Counts, Hardware, Missing, ObjectiveRecord, RunRecord, ScorerRecord
+from peo_bench.results.verification import write_sums
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.judging import Judging, write_judgements
 from peo_bench.suites.suite import TaskConfig
@@ -61,7 +62,7 @@ class Tables:
 def write_folder(
     out: Path, config: RunConfig, run: RunRecord, metrics: TaskMetrics, costs: Costs, tables: Tables, judging: Judging
 ) -> None:
-    """Write every file of the folder but the report, each atomically, `run.json` last."""
+    """Write every file of the folder but the report, each atomically, `run.json` and the digests last."""
     write_text(out / "search.csv", tables.search.round(6).to_csv(index=False))
     write_judgements(out, judging)
     files = RunFolder(
@@ -74,6 +75,7 @@ def write_folder(
         curves=tables.curves,
     )
     write_run_folder(out, files)
+    write_sums(out)
 
 
 def run_record(
