@@ -46,7 +46,7 @@ def fill(job, inputs, work):
         raise RuntimeError("some library's words") from error
 
 
-TOGETHER = JobKind("test-dying-together", 1, never_alone, lambda job: Cost(), die_together)
+TOGETHER = JobKind("test-dying-together", 1, never_alone, lambda job: Cost(), together=die_together)
 for kind in (die, fill, TOGETHER):
     JOB_KINDS.add(kind.name, kind)
 

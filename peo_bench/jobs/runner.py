@@ -154,19 +154,25 @@ class Runner:
 
     def _again(self, task: list[Job]) -> None:
         """Do a task whose process pool broke once more, alone; then its jobs one by one; fail those that break it."""
-        if self._pool:
-            self._pool.shutdown(wait=False)
-            self._pool = None
+        self._drop_pool()
         again = {self._submit(task): task}
         future = next(iter(again))
         wait([future])
         if not isinstance(future.exception(), BrokenProcessPool):
             self._collect_finished(again, timeout=None)
-        elif len(task) > 1:
+            return
+        self._drop_pool()
+        if len(task) > 1:
             for job in task:
                 self._again([job])
         else:
             self._fail(task[0].id, KILLED)
+
+    def _drop_pool(self) -> None:
+        """Leave a broken pool behind; the next task starts another."""
+        if self._pool:
+            self._pool.shutdown(wait=False)
+        self._pool = None
 
     def _done(self, handle: Handle, reused: bool = False) -> None:
         self.outcome.handles[handle.id] = handle
