@@ -37,7 +37,7 @@ def add_validation(run_dir: Path) -> pd.DataFrame:
     table = pd.read_parquet(run_dir / "generations.parquet")
     rows = table[table["method"] == "reference"].assign(split="validation")
     rows["reward_proxy"], rows["cost_proxy"] = 3 + 2 * rows["reward"], rows["cost"] - 1
-    pd.concat([table, rows]).to_parquet(run_dir / "generations.parquet")
+    pd.concat([table, rows], ignore_index=True).to_parquet(run_dir / "generations.parquet")
     return rows
 
 
