@@ -14,7 +14,7 @@ from peo_bench.core.method import Method, PolicyFamily, Round
 from peo_bench.core.preference import Preference
 from peo_bench.core.rounds import build_families, see_ahead
 from peo_bench.core.space import Space
-from peo_bench.core.spec import PolicySpec, Weights, policy, spec_from_json
+from peo_bench.core.spec import PolicySpec, Utility, Weights, policy, spec_from_json
 from peo_bench.errors import JobFailed, UsageError
 from peo_bench.files.journal import Journal
 from peo_bench.jobs.job import Cost, Job, closure, job_kind
@@ -65,6 +65,20 @@ def test_keys_leave_defaults_out():
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(-3, 3)), max_size=5), st.floats(0.1, 2))
 def test_json_round_trip(terms, a):
     spec = PolicySpec(mix=((a, Weights("base", tuple(terms))), (1 - a / 2, Weights("other"))))
+    assert spec_from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        policy("base"),
+        policy("base", [("a", 0.5)]),
+        PolicySpec(
+            candidates=(policy("base"), policy("base", [("a", 1.0)])), utility=Utility((("r", 0.5), ("c", -0.5)))
+        ),
+    ],
+)
+def test_plain_and_selecting_specs_survive_json(spec):
     assert spec_from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
