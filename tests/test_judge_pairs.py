@@ -143,8 +143,8 @@ def test_a_judge_that_never_answered_has_no_rate():
     rows = half_equal()
     judged = Judged(rows[~rows["asked"]], rows[rows["asked"]], n_calls=0, n_new=0, priced=True)
     found = judge_metrics(judged, None)
-    assert (found["win_rates"], found["overall"], found["elo"]) == ([], [], {})
-    assert found["card"]["skipped"] == 20
+    assert (found.win_rates, found.overall, found.elo) == ((), (), {})
+    assert found.card.skipped == 20
 
 
 def test_ties_of_matches_in_which_nothing_failed_are_kept():
