@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -238,10 +239,22 @@ def test_every_learner_trains_towards_the_preferred_answers(name, inputs, tmp_pa
     assert (tmp_path / "model").is_dir()
 
 
-def test_plain_dpo_is_not_mentioned_in_jobs_and_unknown_names_are_refused() -> None:
+def test_plain_dpo_leaves_ids_alone_and_every_other_learner_and_version_has_its_own(monkeypatch) -> None:
     suite = load_suite("sandbox")
-    assert "learner" not in suite.training.job_params()
-    assert with_settings(suite, {"training.learner": "ipo"}).training.job_params()["learner"] == "ipo"
+
+    def job_id(learner: str) -> str:
+        return Job("aspect", with_settings(suite, {"training.learner": learner}).training.job_params()).id
+
+    params = suite.training.job_params()
+    plain = {key: value for key, value in params.items() if key not in ("learner", "learner_version")}
+    before = job_id("ipo")
+    assert job_id("dpo") == Job("aspect", plain).id != before
+    monkeypatch.setitem(LEARNERS._entries, "ipo", replace(LEARNERS.get("ipo"), version=2))
+    assert job_id("ipo") != before
+
+
+def test_unknown_learners_are_refused() -> None:
+    suite = load_suite("sandbox")
     with pytest.raises(
         UsageError, match=r"training.learner.: unknown learner .ppo.: did you mean sppo.*peo-bench list learners"
     ):
