@@ -6,6 +6,7 @@ import sys
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # busy threads on shared cores cost an order of magnitude
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models of the tests are too small to share a forward
 
 
 @pytest.fixture
