@@ -17,7 +17,7 @@ from pathlib import Path
 
 from peo_bench.cli import cache_dir
 from peo_bench.core.spec import policy
-from peo_bench.evaluation.validation import utility_scores
+from peo_bench.evaluation.validation import read_candidates
 from peo_bench.jobs.runner import Runner
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.world import build_world
@@ -35,8 +35,7 @@ def own_proxies(runner: Runner, learning_rate: float, beta: float) -> dict[str, 
     world = build_world(config, load_task(config.suite.task), 0)
     specs = [policy(world.reference.id, [(job.id, 1.0)]).to_json() for job in world.aspects]
     job = world.validation_job("candidates", {"specs": specs}, world.aspects)
-    result = runner.run([job])[job.id].result
-    scores = utility_scores(result["points"], result["reference"], world.objectives)
+    scores = read_candidates(runner.run([job])[job.id]).utilities(world.objectives)
     return {objective.name: round(float(scores[i, i]), 4) for i, objective in enumerate(world.objectives)}
 
 

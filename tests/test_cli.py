@@ -35,7 +35,7 @@ data: {kind: sandbox}
         (["run", "--seeds", "a,b"], "whole numbers"),
         (["run", "--limit", "1"], "at least 2"),
         (["run", "--policy", "soup=/nowhere"], "belongs to a method"),
-        (["plan", "--set", "peo.reach=.inf"], "finite"),
+        (["plan", "--set", "peo.max_kl=.inf"], "finite"),
         (["plan", "--set", "training.beta=.inf"], "finite"),
         (["plan", "--seeds", "²"], "whole numbers"),
         (["plan", "--set", "peo-expo.alphas=[]"], "at least 1 item"),
@@ -119,7 +119,8 @@ def test_plan_executes_nothing_and_bounds_later_rounds(peo_bench, tmp_path):
     stages = {stage["stage"]: stage for stage in json.loads(out)}
     assert stages["aspect"]["jobs"] == 2
     assert stages["modpo"]["jobs"] == 3
-    assert stages["later rounds of peo"]["cost"]["evaluations"] >= 25
+    assert stages["extrapolation"]["cost"]["evaluations"] == 27
+    assert stages["later rounds of peo-expo"]["cost"]["evaluations"] >= 30
     assert stages["sandbox-oracle"]["cost"]["responses"] == 48 * 320
     assert stages["responses (test)"]["cost"]["scorer_calls"] == 26 * 255 * 4
     assert stages["sft"]["cached"] == 0

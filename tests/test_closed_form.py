@@ -7,9 +7,13 @@ Z. The methods under test are the real ones; only the executors of jobs are repl
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
+from functools import cache
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,12 +24,13 @@ from scipy.special import log_softmax
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective, World
 from peo_bench.core.spec import spec_from_json
-from peo_bench.evaluation.validation import utility_scores
+from peo_bench.evaluation.validation import Point, prompt_utilities
 from peo_bench.jobs.job import Cost, Handle, Job, closure
 from peo_bench.methods import METHODS, make_method
-from peo_bench.training.extrapolation import steering_map
+from peo_bench.training import extrapolation
+from peo_bench.training.interpolation import simplex_grid
 from peo_bench.training.modpo import Answers, modpo_loss
-from peo_bench.training.search import STRATEGIES, drive
+from peo_bench.training.steering_map import Evaluated, cautious_map, supported_map
 
 BETA, X, V = 0.5, 3, 5
 RNG = np.random.default_rng(3)
@@ -34,6 +39,7 @@ REWARDS = RNG.normal(size=(2, X, V))
 OBJECTIVES = (Objective("helpful", "reward", True), Objective("harmless", "cost", False))
 PREFERENCES = ((0.0, 1.0), (0.25, 0.75), (0.5, 0.5), (0.75, 0.25), (1.0, 0.0))
 INTERIOR = PREFERENCES[1:-1]
+SIGNS = (("reward", 1), ("cost", -1))
 
 
 def world() -> World:
@@ -112,9 +118,12 @@ class Tabular:
 
         return log_policy(sum(a * source(weights) for a, weights in spec.mix))
 
-    def point(self, spec) -> dict[str, float]:
-        p = np.exp(self.log_probs(spec))
-        return {"reward": float((p * REWARDS[0]).sum(-1).mean()), "cost": -float((p * REWARDS[1]).sum(-1).mean())}
+    def point(self, spec) -> Point:
+        log_p = self.log_probs(spec)
+        p = np.exp(log_p)
+        kl = float((p * (log_p - log_policy(REFERENCE))).sum(-1).mean())
+        scores = {"reward": (p * REWARDS[0]).sum(-1).tolist(), "cost": (-(p * REWARDS[1]).sum(-1)).tolist()}
+        return Point(scores, kl, kl)
 
     def run(self, job: Job) -> dict:
         names = [o.name for o in OBJECTIVES]
@@ -135,30 +144,29 @@ class Tabular:
             return {"form": "full"}
         units = {"reward": [0.0, 1.0], "cost": [0.0, 1.0]}
         if job.kind == "candidates":
-            return {"reference": units, "points": [self.point(spec_from_json(s)) for s in job.params["specs"]]}
+            points = [asdict(self.point(spec_from_json(s))) for s in job.params["specs"]]
+            return {"reference": units, "points": points}
         if job.kind == "extrapolation":
-            return {"reference": units, "evaluations": self.search(job, units)}
+            return self.search(job)
         return {}
 
-    def search(self, job: Job, units: dict) -> list[dict]:
-        low, high = np.asarray(job.params["generalist"]), np.asarray(job.params["high"])
-        ids, records = [job.needs[f"delta:{i}"].id for i in range(2)], []
+    def search(self, job: Job) -> dict:
+        """Run the real job with this oracle in the validator's place."""
+        inputs = {
+            role: Handle(need.id, Path("."), self.results[need.id], Cost(), 0.0) for role, need in job.needs.items()
+        }
+        oracle = SimpleNamespace(points=lambda specs: [self.point(spec) for spec in specs], cost=Cost())
+        journal = SimpleNamespace(records=[])
+        journal.append = journal.records.append
+        work = SimpleNamespace(journal=lambda name: journal, progress=lambda done, note: None, charge=lambda cost: None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(extrapolation, "Validator", lambda *args: oracle)
+            return extrapolation.extrapolate.run(job, inputs, work)
 
-        def evaluate(i: int, unit: np.ndarray) -> np.ndarray:
-            c = low + unit * high
-            point = self.point(
-                spec_from_json(
-                    {"weights": {"base": job.needs["reference"].id, "terms": list(zip(ids, c, strict=True))}}
-                )
-            )
-            records.append({"coefficients": list(c), **point})
-            return utility_scores([point], units, OBJECTIVES)[0]
-
-        drive(STRATEGIES[job.params["strategy"]](job.params["budget"], 0), evaluate)
-        return records
-
-    def build(self, name: str, settings: dict | None = None):
-        build = make_method(name, {name: settings or {}}).build(world())
+    @cache  # noqa: B019 (one oracle for the whole module)
+    def _build(self, name: str, settings: str):
+        settings = json.loads(settings)
+        build = make_method(name, {name: settings}).build(world())
         handles: dict[str, Handle] = {}
         try:
             step = next(build)
@@ -170,6 +178,9 @@ class Tabular:
                 step = build.send(handles)
         except StopIteration as returned:
             return returned.value
+
+    def build(self, name: str, settings: dict | None = None):
+        return self._build(name, json.dumps(settings or {}))
 
 
 @pytest.fixture(scope="module")
@@ -211,49 +222,89 @@ def test_vertices_are_the_experts(tabular):
         assert set(terms) == set(ids)
 
 
-@pytest.mark.parametrize("strategy", ["surrogate", "grid", "nsga2"])
+STRATEGY_NAMES = ["gp", "surrogate", "grid", "nsga2"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
 @pytest.mark.parametrize("w", INTERIOR)
-def test_peo_outside_the_hull_is_the_optimum_of_its_coefficients(tabular, strategy, w):
-    """PEO's policy at w has coefficients (a, b) with a + b > 1 and equals pi_ref exp((a r_1 + b r_2) / beta) / Z."""
+def test_peo_is_the_optimum_of_its_coefficients_within_the_budget(tabular, strategy, w):
+    """PEO's policy at w has coefficients (a, b), a + b >= 1, and equals pi_ref exp((a r_1 + b r_2) / beta) / Z."""
     family = tabular.build("peo", {"strategy": strategy})
     a, b = family.coefficients(asked(w))
-    assert a + b > 1
+    assert a + b >= 1 - 1e-12
     assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum((a, b))).max() < 1e-8
+    assert tabular.point(family.resolve(asked(w))).kl <= family.chosen["max_kl"] + 1e-9
 
 
-def test_peo_steers_monotonically_on_validation(tabular):
-    """Along the knots of the map, validation reward and cost never fall as the helpful weight rises."""
-    job = next(job_id for job_id in tabular.results if job_id.startswith("extrapolation"))
-    evaluations = tabular.results[job]["evaluations"]
-    utilities = utility_scores(evaluations, {"reward": [0, 1], "cost": [0, 1]}, OBJECTIVES)
-    steer = steering_map(evaluations, utilities)
-    by_coefficients = {tuple(e["coefficients"]): u for e, u in zip(evaluations, utilities, strict=True)}
-    knots = np.array([by_coefficients[c] for c in steer.coefficients])
-    assert np.all(np.diff(knots[:, 0]) >= 0)
-    assert np.all(np.diff(knots[:, 1]) <= 0)
-    ends = {0.0, 1.0} if len(knots) > 1 else {0.0}
-    assert list(steer.positions) == sorted({*steer.positions, *ends})
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+def test_peo_gains_where_proxies_are_exact_and_never_loses_to_the_soup(tabular, strategy):
+    """With exact rewards more is better up to the budget, at every knot of the path."""
+    peo, soup = tabular.build("peo", {"strategy": strategy, "max_kl": 4.0}), tabular.build("soup")
+    gains = []
+    for w in PREFERENCES:
+        better, plain = (tabular.point(family.resolve(asked(w))).scores for family in (peo, soup))
+        gains.append(sum(w[i] * sign * np.mean(np.subtract(better[c], plain[c])) for i, (c, sign) in enumerate(SIGNS)))
+    assert min(gains) >= -1e-12
+    assert max(gains) > 0.05
 
 
-def test_each_knot_of_the_map_is_best_for_its_weight():
+def test_at_lambda_zero_peo_is_the_soup(tabular):
+    """Where the bounds let nothing beyond the soup be better, the policies are the soup's, key by key."""
+    line = [Evaluated(phi, tabular.point(tabular.build("soup").resolve(asked(phi)))) for phi in simplex_grid(5)]
+    worse = Evaluated((1.0, 1.0), Point({"reward": [-9.0] * X, "cost": [9.0] * X}, 0.1, 0.1))
+    utilities = prompt_utilities(
+        [*[e.point for e in line], worse.point], {"reward": [0, 1], "cost": [0, 1]}, OBJECTIVES
+    )
+    steer = cautious_map(line, [worse], utilities, 9.0)
+    assert steer.coefficients == tuple(simplex_grid(5))
+
+
+def test_the_path_leaves_the_line_where_the_lower_bound_is_positive():
+    """By hand, 4 prompts, weight 0.5: gains .2 +- 0 (taken), and mean .3 with sd 1.2 (bound .3 - 1.645 * .6 < 0)."""
+    line = [Evaluated((w, 1 - w), Point({}, 0.5, 0.5)) for w in (0.0, 0.5, 1.0)]
+    others = [Evaluated((1.0, 1.0), Point({}, 1.0, 1.0)), Evaluated((2.0, 2.0), Point({}, 1.0, 1.0))]
+    utilities = np.zeros((5, 4, 2))
+    utilities[3] = 0.2
+    utilities[4] = np.array([0.3 - 1.2 * 0.75**0.5, 0.3 + 1.2 * 0.75**0.5] * 2)[:, None]
+    assert np.std(utilities[4, :, 0], ddof=1) == pytest.approx(1.2)
+    assert cautious_map(line, others, utilities, 2.0).coefficients == ((1.0, 1.0),) * 3
+    assert cautious_map(line, others, utilities, 0.8).coefficients == ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0))
+    assert cautious_map(line, others, utilities, 0.1).coefficients == ((0.0, 0.0),) * 3, "nothing but the reference"
+
+
+def test_each_knot_of_the_supported_map_is_best_for_its_weight():
     """By hand: A (0, 3), B (2, 2), C (3, 0) are supported; D (0.9, 2.5) lies under the chord AB, E is dominated.
 
-    B beats A from w = 1/3 on and C beats B from w = 2/3 on, so B sits at 1/2.
+    B beats A from w = 1/3 on and C beats B from w = 2/3 on, so B sits at 1/2. Twice the same point is one.
     """
-    utilities = np.array([[3.0, 0.0], [0.9, 2.5], [2.0, 2.0], [0.0, 3.0], [1.0, 1.0]])
-    steer = steering_map([{"coefficients": (float(i), 0.0)} for i in range(5)], utilities)
+    utilities = np.array([[3.0, 0.0], [0.9, 2.5], [2.0, 2.0], [0.0, 3.0], [1.0, 1.0], [2.0, 2.0], [9.0, 9.0]])
+    kl = [1.0] * 6 + [2.0]
+    points = [Evaluated((float(i), 0.0), Point({}, nats, nats)) for i, nats in enumerate(kl)]
+    steer = supported_map(points, utilities, 1.5, starts=0)
     assert steer.coefficients == ((3.0, 0.0), (2.0, 0.0), (0.0, 0.0))
     assert steer.positions == pytest.approx((0.0, 0.5, 1.0))
     assert steer(0.25) == pytest.approx((2.5, 0.0))
-    for weight, knot in zip(steer.positions, steer.coefficients, strict=True):
-        assert np.argmax(utilities @ (weight, 1 - weight)) == knot[0]
+    assert supported_map(points, utilities, 0.5, starts=0)(0.3) == (0.0, 0.0), "nothing but the reference"
 
 
 def test_a_front_that_collapses_to_a_point_steers_nowhere():
-    steer = steering_map(
-        [{"coefficients": (1.0, 1.0)}, {"coefficients": (0.0, 0.0)}], np.array([[2.0, 2.0], [1.0, 1.0]])
-    )
+    points = [Evaluated((c, c), Point({}, 1.0, 1.0)) for c in (1.0, 0.0)]
+    steer = supported_map(points, np.array([[2.0, 2.0], [1.0, 1.0]]), 1.0, starts=0)
     assert steer(0.0) == steer(1.0) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["peo", "peo-generalist", "peo-past-expert", "peo-bonesoup", "peo-expo", "expo.modpo", "map"]
+)
+@pytest.mark.parametrize("max_kl", [0.3, None])
+def test_no_search_offers_a_policy_beyond_its_budget(tabular, name, max_kl):
+    """On the prompts that it was searched on, at the preferences that it was searched for."""
+    family = tabular.build(name, {"max_kl": max_kl})
+    budget = family.chosen["max_kl"]
+    assert budget == (max_kl or budget) >= (max_kl or 1.5)
+    for w in PREFERENCES:
+        kl = tabular.point(family.resolve(asked(w))).kl
+        assert kl <= budget * (1.03 if name == "map" else 1) + 1e-9  # map believes its fit
 
 
 @pytest.mark.parametrize("w", PREFERENCES)
@@ -267,13 +318,15 @@ def test_preference_vectors_go_twice_as_far_as_the_soup(tabular, w):
 
 @pytest.mark.parametrize("w", PREFERENCES)
 def test_peo_past_expert_stays_on_the_line_and_reaches_past_the_experts(tabular, w):
-    family = tabular.build("peo-past-expert", {"reach": 1.0, "budget": 13})
+    family = tabular.build("peo-past-expert", {"max_kl": 6.0, "budget": 13})
     a, b = family.coefficients(asked(w))
     assert a + b == pytest.approx(1.0)
     assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum((a, b))).max() < 1e-8
     assert family.coefficients(asked((1.0, 0.0)))[0] > 1 > 0 > family.coefficients(asked((0.0, 1.0)))[0]
-    inside = tabular.build("peo-past-expert", {"reach": 0.0, "budget": 5})
-    assert all(0 <= c <= 1 for c in inside.coefficients(asked(w))), "without reach: the soup's segment"
+    inside = tabular.build("peo-past-expert", {"max_kl": 0.4, "budget": 5})
+    assert all(0 <= c <= 1 for c in inside.coefficients(asked(w))), (
+        "experts beyond the budget: within the soup's segment"
+    )
 
 
 @pytest.mark.parametrize("q", [0.0, 0.25, 0.5, 0.75, 1.0])
@@ -288,10 +341,13 @@ def test_sacpo_adds_the_second_step_to_the_first(tabular, q):
 
 @pytest.mark.parametrize("w", PREFERENCES)
 def test_peo_bonesoup_blends_strengthened_experts(tabular, w):
-    """With exact scores more strength is always better for one objective alone: both strengths are the largest."""
-    family = tabular.build("peo-bonesoup", {"strongest": 1.5})
-    assert family.chosen["strengths"] == [1.5, 1.5]
-    assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum((1.5 * w[0], 1.5 * w[1]))).max() < 1e-8
+    """With exact scores more strength is always better for one objective alone: as much as the budget allows."""
+    family = tabular.build("peo-bonesoup", {"max_kl": 1.5})
+    k = family.chosen["strengths"]
+    assert min(k) > 1
+    kl = [tabular.point(family.resolve(asked(vertex))).kl for vertex in ((1.0, 0.0), (0.0, 1.0))]
+    assert kl == [pytest.approx(1.4, abs=0.1)] * 2
+    assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum((k[0] * w[0], k[1] * w[1]))).max() < 1e-8
 
 
 def test_expo_scales_every_task_vector(tabular):
@@ -318,6 +374,7 @@ def test_a_second_method_trains_nothing_new(tabular):
     assert set(tabular.deltas) == trained
 
 
+SEARCHING = {"candidates", "extrapolation"}
 SEARCHES = [name for name in METHODS.names() if "evaluation" in METHODS.get(name).costs]
 
 
@@ -325,7 +382,7 @@ SEARCHES = [name for name in METHODS.names() if "evaluation" in METHODS.get(name
 def test_searches_evaluate_as_often_as_their_documentation_says(name):
     """At the five preferences of `world`; a wrapper's number is on top of what it wraps."""
     first = next(make_method(f"{name}.soup" if METHODS.get(name).wraps else name, {}).build(world()))
-    now = sum(job.bound.evaluations for job in first.jobs if job.kind == "candidates")
+    now = sum(job.bound.evaluations for job in closure(first.jobs) if job.kind in SEARCHING)
     said = re.search(r"(\d+) evaluation", METHODS.get(name).costs)
     assert said is not None
     assert now + first.later.evaluations == int(said[1])

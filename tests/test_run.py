@@ -163,10 +163,13 @@ def test_costs_count_the_search(folder):
     assert costs["modpo"]["train_units"] == pytest.approx(3)
     assert costs["peo"]["train_units"] == 2
     assert costs["soup"]["validation_evaluations"] == 0
-    assert costs["peo"]["validation_evaluations"] == 3 + 10 + 2  # phi grid, search, and the reference in each
+    assert costs["peo"]["validation_evaluations"] == 3 + 10 + 1  # phase 2 and the reference, phase 3
     assert costs["mod"]["decode_factor"] > 1
     search = pd.read_csv(folder / "out" / "search.csv")
-    assert len(search) == 10
+    assert list(search["phase"]) == [2] * 3 + [3] * 10
+    assert costs["peo"]["kl_tokens"] > 0
+    assert (search["kl_upper"] >= search["kl"]).all()
+    assert (search["kl"] <= search["max_kl"])[[0, 2]].all(), "the default budget allows the experts"
 
 
 def test_a_second_run_reuses_everything(folder):

@@ -24,7 +24,16 @@ SHORT = (*TINY[:-4], "--set", "training.form=lora", "--set", "training.lora_rank
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     where = tmp_path_factory.mktemp("methods")
-    small = ("--set", "map.budget=6", "--set", "peo-past-expert.budget=5", "--set", "peo-bonesoup.budget=4")
+    small = (
+        "--set",
+        "map.budget=8",
+        "--set",
+        "peo-past-expert.budget=4",
+        "--set",
+        "peo-past-expert.grid=3",
+        "--set",
+        "peo-bonesoup.budget=6",
+    )
     small += ("--set", "fw-merge.iterations=2", "--set", "fw-merge.pairs=8")
     peo_bench(where, "run", "--methods", ",".join(METHODS), "--out", "out", *SHORT, *small)
     return where
@@ -74,7 +83,7 @@ def test_costs_are_those_of_the_method_alone(folder):
     assert units["mgda"] == pytest.approx(5 / 3, abs=0.02)
     assert units["raco"] == units["cagrad"] == pytest.approx(5, abs=0.05)
     assert units["dpo-lw"] == pytest.approx(2 + 5 / 3, abs=0.02)
-    assert costs["map"]["validation_evaluations"] == 7
+    assert costs["map"]["validation_evaluations"] == 2 + 6 + 2  # experts, sample, and the reference in each
     assert costs["soup"]["validation_evaluations"] == 0
 
 

@@ -39,7 +39,7 @@ class World:
     `scorers` are what search and selection see, by objective: the proxy reward and cost models, in their direction.
     `evaluation` are checkpoints that give the reported scores, by column; methods leave them alone. `prompts` holds the
     validation and test prompts; a method sees the validation split only. `labels_on_both` says that every pair carries
-    the label of every objective.
+    the label of every objective. `max_kl` is the KL budget of every search, in nats; None leaves it to the methods.
     """
 
     reference: Job
@@ -53,6 +53,7 @@ class World:
     seed: int
     validation_prompts: int
     precision: Precision = "float32"
+    max_kl: float | None = None
     labels_on_both: bool = False
     experts: Mapping[str, Job] = field(default_factory=dict)
     evaluation: Mapping[str, Job] = field(default_factory=dict)
@@ -86,13 +87,13 @@ class World:
         """Phase 1 of every objective, in their order."""
         return [self.aspect(objective.name) for objective in self.objectives]
 
-    def validation_job(self, kind: str, params: Mapping[str, Json], deltas: Iterable[Job]) -> Job:
+    def validation_job(self, kind: str, params: Mapping[str, Json], deltas: Iterable[Job], **needs: Job) -> Job:
         """Return a job that scores policies, made of the reference and `deltas`, on validation prompts.
 
-        It sees the proxy scorers only.
+        It sees the proxy scorers only, and what else it `needs`.
         """
         scorers = {roles.scorer(objective.column): self.scorers[objective.name] for objective in self.objectives}
-        needs = {"reference": self.reference, "prompts": self.prompts, **scorers}
+        needs |= {"reference": self.reference, "prompts": self.prompts, **scorers}
         shared = {**self.sampling, "n_prompts": self.validation_prompts}
         return Job(kind, {**shared, **params}, needs | {roles.delta(i): job for i, job in enumerate(deltas)})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +21,33 @@ from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers.columns import count_scorers, scorer_columns
 
+if TYPE_CHECKING:
+    from peo_bench.engine.engine import Request, Response
+
 Floats = npt.NDArray[np.float64]
-Point = dict[str, float]
-"""Validation means by score column ("reward", "cost")."""
+Z = 1.96
+"""Half-width of the KL's interval, in standard errors."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What validation says of a policy: `scores` per prompt by column, KL(pi || ref) and its interval's upper end.
+
+    In nats. The KL of a selection of candidates is its bound.
+    """
+
+    scores: Mapping[str, Sequence[float]]
+    kl: float
+    kl_upper: float
+
+    def mean(self, column: str) -> float:
+        """Return the mean over prompts of one column's scores."""
+        return float(np.mean(self.scores[column]))
+
+
+def point_from_json(values: Mapping[str, Any]) -> Point:
+    """Return the point that `asdict` has written."""
+    return Point(values["scores"], values["kl"], values["kl_upper"])
 
 
 def validation_bound(world: World, evaluations: int) -> Cost:
@@ -35,6 +61,7 @@ def _bound(evaluations: int, prompts: int, tokens: int, scorers: int) -> Cost:
         responses=answers,
         tokens_generated=answers * tokens,
         scorer_calls=answers * scorers,
+        kl_tokens=answers * tokens,
         evaluations=evaluations + 1,
     )
 
@@ -64,19 +91,42 @@ class Validator:
         self.scorers = scorer_columns(roles.scorers(inputs), precision)
         self.reference = policy(inputs["reference"].id)
 
-    def scores(self, specs: Sequence[PolicySpec], journal: Journal | None = None) -> dict[str, Floats]:
-        """Return by column the scores of every answer, shape (n_specs, n_prompts); `journal` keeps the answers."""
-        requests, responses = generate(
-            self.engine, specs, self.prompts, self.decoding, journal, self.work.progress, "candidates"
-        )
+    def scores(self, specs: Sequence[PolicySpec]) -> dict[str, Floats]:
+        """Return by column the scores of every answer, shape (n_specs, n_prompts)."""
+        return self._score(*self._answer(specs), len(specs))
+
+    def _answer(
+        self, specs: Sequence[PolicySpec], journal: Journal | None = None
+    ) -> tuple[list[Request], list[Response]]:
+        return generate(self.engine, specs, self.prompts, self.decoding, journal, self.work.progress, "candidates")
+
+    def _score(self, requests: list[Request], responses: list[Response], n: int) -> dict[str, Floats]:
         columns = score(self.scorers, requests, responses).columns
-        self.cost = self.cost + charge(requests, responses, count_scorers(self.scorers), len(specs))
-        return {name: np.asarray(values).reshape(len(specs), -1) for name, values in columns.items()}
+        self.cost = self.cost + charge(requests, responses, count_scorers(self.scorers), n)
+        return {name: np.asarray(values).reshape(n, -1) for name, values in columns.items()}
 
     def points(self, specs: Sequence[PolicySpec], journal: Journal | None = None) -> list[Point]:
-        """Return the validation means of every policy; `journal` keeps the answers."""
-        columns = self.scores(specs, journal)
-        return [{name: float(values[i].mean()) for name, values in columns.items()} for i in range(len(specs))]
+        """Return what validation says of every policy; `journal` keeps the answers."""
+        requests, responses = self._answer(specs, journal)
+        columns = self._score(requests, responses, len(specs))
+        kl = self._kl(requests, responses).reshape(len(specs), -1)
+        error = kl.std(axis=1, ddof=1) / np.sqrt(kl.shape[1])
+        return [
+            Point({name: values[i].tolist() for name, values in columns.items()}, float(kl[i].mean()), float(upper))
+            for i, upper in enumerate(kl.mean(axis=1) + Z * error)
+        ]
+
+    def _kl(self, requests: list[Request], responses: list[Response]) -> Floats:
+        """Return the KL of every answer (the bound for selections), policy by policy as the report computes it."""
+        n = len(self.prompts)
+        kl: list[float] = []
+        for i in range(0, len(requests), n):
+            own, answers = requests[i : i + n], responses[i : i + n]
+            compute = self.engine.kl_bound if own[0].spec.candidates else self.engine.kl
+            kl += compute(own, answers, self.reference)
+            if own[0].spec != self.reference:
+                self.cost = self.cost + Cost(kl_tokens=sum(len(answer.tokens) for answer in answers))
+        return np.asarray(kl)
 
     def reference_units(self) -> dict[str, list[float]]:
         """Return by column [mean, standard deviation over prompts] of the reference policy's scores."""
@@ -84,19 +134,26 @@ class Validator:
         return {name: [float(values.mean()), float(values.std(ddof=1))] for name, values in columns.items()}
 
 
-def utility_scores(
+def prompt_utilities(
     points: Sequence[Point], reference: Mapping[str, Sequence[float]], objectives: Sequence[Objective]
 ) -> Floats:
-    """Return (n_points, n_objectives) validation means in units of the reference policy, higher is better.
+    """Return (n_points, n_prompts, n_objectives) validation scores in units of the reference policy, higher is better.
 
     Each column is z-scored by the reference's mean and standard deviation; a cost is negated.
     """
 
-    def scaled(point: Point, objective: Objective) -> float:
+    def scaled(point: Point, objective: Objective) -> Floats:
         mean, deviation = reference[objective.column]
-        return objective.sign * (point[objective.column] - mean) / deviation
+        return np.asarray(objective.sign * (np.asarray(point.scores[objective.column]) - mean) / deviation)
 
-    return np.asarray([[scaled(point, objective) for objective in objectives] for point in points])
+    return np.asarray([np.stack([scaled(point, objective) for objective in objectives], axis=1) for point in points])
+
+
+def utility_scores(
+    points: Sequence[Point], reference: Mapping[str, Sequence[float]], objectives: Sequence[Objective]
+) -> Floats:
+    """Return the (n_points, n_objectives) means over prompts of `prompt_utilities`."""
+    return np.asarray(prompt_utilities(points, reference, objectives).mean(axis=1))
 
 
 def answer_utility(world: World, preference: Preference, reference: Mapping[str, Sequence[float]]) -> Utility:
@@ -117,19 +174,35 @@ def answer_utility(world: World, preference: Preference, reference: Mapping[str,
     )
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """What a job "candidates" found: the reference's units and a point per policy."""
+
+    reference: Mapping[str, Sequence[float]]
+    points: tuple[Point, ...]
+
+    def utilities(self, objectives: Sequence[Objective]) -> Floats:
+        """Return `utility_scores` of the points."""
+        return utility_scores(self.points, self.reference, objectives)
+
+
+def read_candidates(handle: Handle) -> Candidates:
+    """Return the result of a job "candidates"."""
+    return Candidates(handle.result["reference"], tuple(point_from_json(p) for p in handle.result["points"]))
+
+
 @job_kind(
     "candidates",
-    version=1,
+    version=2,
     bound=job_bound(lambda job: len(job.params["specs"])),
     defaults=sampling_params(),
     keeps="result",
 )
 def score_candidates(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
-    """Score the policies `params["specs"]`, maybe none; the result: their `points` and the `reference`'s units."""
+    """Score the policies `params["specs"]`, maybe none; the result reads as `Candidates`."""
     validator = Validator(job, inputs, work)
     specs = [spec_from_json(value) for value in job.params["specs"]]
-    journal = Journal(work.scratch / "answers.jsonl")
-    points = validator.points(specs, journal) if specs else []
-    result: JsonObject = {"reference": validator.reference_units(), "points": points}
+    points = validator.points(specs, Journal(work.scratch / "answers.jsonl")) if specs else []
+    result: JsonObject = {"reference": validator.reference_units(), "points": [asdict(point) for point in points]}
     work.charge(validator.cost)
     return result

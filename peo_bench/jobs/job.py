@@ -30,7 +30,8 @@ class Cost:
 
     `pairs_trained` counts preference pairs passed through a backward pass (epochs included), `examples_trained` the
     same for single answers (supervised, or the policy's own), `responses` generated answers, `tokens_generated` their
-    tokens, `scorer_calls` texts given to a reward or cost model.
+    tokens, `scorer_calls` texts given to a reward or cost model, `kl_tokens` answer tokens whose next-token
+    distributions were compared with the reference policy's.
     """
 
     pairs_trained: int = 0
@@ -38,6 +39,7 @@ class Cost:
     responses: int = 0
     tokens_generated: int = 0
     scorer_calls: int = 0
+    kl_tokens: int = 0
     evaluations: int = 0
 
     def __add__(self, other: Cost) -> Cost:

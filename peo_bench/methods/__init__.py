@@ -38,6 +38,7 @@ METHODS: Registry[type[Method]] = Registry(
         "peo": "peo_bench.methods.peo:PEO",
         "peo-bonesoup": "peo_bench.methods.peo_bonesoup:PEOBonesoup",
         "peo-expo": "peo_bench.methods.peo:PEOExPO",
+        "peo-generalist": "peo_bench.methods.peo:PEOGeneralist",
         "peo-past-expert": "peo_bench.methods.peo_past_expert:PEOPastExpert",
         "preference-vector": "peo_bench.methods.preference_vector:PreferenceVector",
         "raco": "peo_bench.methods.raco:RACO",

@@ -3,38 +3,49 @@
 For a family whose policies are weights, theta_ref + (1 + alpha) (theta(w) - theta_ref); for one that mixes
 log-probabilities, log pi_ref + (1 + alpha) (log pi_w - log pi_ref). One alpha serves all preferences: the one with the
 highest mean steered utility of the proxies on validation prompts (Zheng et al. 2024, arXiv 2404.16792, choose alpha
-by a reward model on held-out prompts and use mostly 0.3 or 0.5).
+by a reward model on held-out prompts and use mostly 0.3 or 0.5). The family itself is scored first: its KL tells how
+far the KL budget lets it go, and only alphas that keep every policy within it count; below 0 where the family itself
+exceeds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.spec import PolicySpec, Weights, policy
-from peo_bench.evaluation.validation import utility_scores, validation_bound
+from peo_bench.evaluation.kl_budget import keeps, kl_budget, times_until
+from peo_bench.evaluation.validation import Candidates, read_candidates, validation_bound
 from peo_bench.jobs.job import Handle, Job, closure
 
 
 class ExPOSettings(MethodSettings):
-    """`alphas` are the strengths to choose from; by default as many, evenly spaced from 0 to 2, as `budget` allows.
+    """`alphas` are the strengths to try beside 0; by default, evenly spaced up to the KL budget, as `budget` allows.
 
-    Every alpha costs one validation evaluation per preference. The default budget is what PEO spends on policies
-    of its own (11 + 25); at five preferences it allows seven alphas.
+    Every alpha costs one validation evaluation per preference. The default budget is what PEO spends (9 + 27). `max_kl`
+    is in nats, by default 1.5 or the largest of the wrapped family.
     """
 
-    alphas: tuple[float, ...] | None = Field(None, min_length=1)
+    alphas: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(None, min_length=1)
     budget: int = Field(36, ge=2)
+    max_kl: float | None = Field(None, gt=0)
 
-    def grid(self, n_preferences: int) -> tuple[float, ...]:
-        """Return the alphas to try."""
+    def tries(self, n_preferences: int) -> int:
+        """Return how many alphas beside 0 are tried."""
         if self.alphas is not None:
-            return self.alphas
-        n = max(2, self.budget // n_preferences)
-        return tuple(round(2.0 * i / (n - 1), 6) for i in range(n))
+            return len(set(self.alphas) - {0.0})
+        return max(1, self.budget // n_preferences - 1)
+
+    def grid(self, n_preferences: int, furthest: float) -> list[float]:
+        """Return the alphas to try, `furthest` the strength at which the KL budget is expected to be spent."""
+        if self.alphas is not None:
+            return sorted(set(self.alphas) - {0.0})
+        n = self.tries(n_preferences)
+        return [round(furthest * i / n, 3) for i in range(1, n + 1)]
 
 
 def extrapolate(spec: PolicySpec, reference: str, alpha: float, mixes: bool) -> PolicySpec:
@@ -56,38 +67,52 @@ class ExPO(Method):
     name = "expo"
     reference = "Zheng et al. 2024, arXiv 2404.16792"
     trains = "nothing"
-    costs = "36 evaluations on top of what it wraps"
+    costs = "37 evaluations on top of what it wraps"
     exact = "extrapolation in weights or log-probabilities"
     ours = "one alpha for all preferences, chosen on validation prompts"
     Settings = ExPOSettings
     wraps = True
 
     def build(self, world: World) -> Build:
-        """Build the wrapped family, score it at every alpha on validation prompts, keep the best alpha."""
+        """Build the wrapped family, score it at 0, then at every alpha on validation prompts, keep the best alpha."""
         inner, known = yield from self._build_inner(world)
-        alphas = self.settings.grid(len(world.preferences))
-        reference = world.reference.id
-        specs = [
-            extrapolate(inner.resolve(w), reference, alpha, inner.mixes) for alpha in alphas for w in world.preferences
-        ]
-        ids = dict.fromkeys(name for spec in specs for name in spec.ids if name != reference)
-        deltas = [known[name] for name in ids]
-        job = world.validation_job("candidates", {"specs": [spec.to_json() for spec in specs]}, deltas)
-        handles = yield Round([job])
-        alpha = alphas[_best(handles[job.id], world, len(alphas))]
+        reference, n = world.reference.id, len(world.preferences)
+
+        def score(alphas: list[float]) -> Job:
+            specs = [
+                extrapolate(inner.resolve(w), reference, alpha, inner.mixes)
+                for alpha in alphas
+                for w in world.preferences
+            ]
+            ids = dict.fromkeys(name for spec in specs for name in spec.ids if name != reference)
+            deltas = [known[name] for name in ids]
+            return world.validation_job("candidates", {"specs": [spec.to_json() for spec in specs]}, deltas)
+
+        start = score([0.0])
+        handles = yield Round([start], later=validation_bound(world, self.settings.tries(n) * n))
+        found = read_candidates(handles[start.id])
+        max_kl = kl_budget(self.settings.max_kl or world.max_kl, found.points)
+        alphas = self.settings.grid(n, min(times_until(max_kl, point.kl) for point in found.points) - 1)
+        points = found.points
+        if alphas:
+            job = score(alphas)
+            points += read_candidates((yield Round([job]))[job.id]).points
+        best = _best(Candidates(found.reference, points), world, max_kl)
+        alpha = -1.0 if best is None else [0.0, *alphas][best]
         coefficients = inner.coefficients
         return PolicyFamily(
             space=inner.space,
             at=lambda w: extrapolate(inner.resolve(w), reference, alpha, inner.mixes),
             mixes=inner.mixes,
-            chosen={**inner.chosen, "alpha": alpha},
+            chosen={**inner.chosen, "alpha": alpha, "max_kl": max_kl},
             coefficients=coefficients and (lambda w: tuple((1 + alpha) * c for c in coefficients(w))),
         )
 
     def _build_inner(self, world: World) -> Generator[Round, Mapping[str, Handle], tuple[PolicyFamily, dict[str, Job]]]:
         """Run the wrapped build, announcing this wrapper's evaluations too; return its family and its jobs by id."""
         known: dict[str, Job] = {}
-        search = validation_bound(world, len(self.settings.grid(len(world.preferences))) * len(world.preferences))
+        n = len(world.preferences)
+        search = validation_bound(world, n) + validation_bound(world, self.settings.tries(n) * n)
         build = self.inner.build(world)
         try:
             step = next(build)
@@ -99,8 +124,13 @@ class ExPO(Method):
             return finished.value, known
 
 
-def _best(handle: Handle, world: World, n_alphas: int) -> int:
-    """Return the index of the alpha with the highest steered utility, averaged over the preferences."""
-    scores = utility_scores(handle.result["points"], handle.result["reference"], world.objectives)
-    by_alpha = scores.reshape(n_alphas, len(world.preferences), -1)
-    return int(np.argmax(np.einsum("apo,po->a", by_alpha, np.asarray([w.weights for w in world.preferences]))))
+def _best(found: Candidates, world: World, max_kl: float) -> int | None:
+    """Return which alpha has the highest steered utility, averaged over the preferences, all within the KL budget.
+
+    None if no alpha keeps the budget: the reference policy is left.
+    """
+    n = len(world.preferences)
+    utilities = found.utilities(world.objectives).reshape(-1, n, len(world.objectives))
+    steered = np.einsum("apo,po->a", utilities, [w.weights for w in world.preferences])
+    within = keeps(max_kl, found.points, starts=n).reshape(-1, n).all(axis=1)
+    return int(np.argmax(np.where(within, steered, -np.inf))) if within.any() else None

@@ -4,8 +4,9 @@ theta(c) = theta_ref + sum_i c_i tau_i is scored at a few coefficients c, every 
 quadratic a + b . c + c' A c, and the Pareto front of the *fitted* scores is found by an evolutionary algorithm, which
 costs nothing. Published: NSGA-III, population 100, 150 generations, SBX and polynomial mutation with eta 20, at least
 (m + 1)(m + 2) / 2 evaluations; the paper links bounded metrics through a sigmoid, ours are unbounded scores. A
-preference takes the point of that front with the highest fitted utility. Ours: the box is [0, `reach`] in units in
-which 1 is the expert, the points are a scrambled Sobol sequence plus the corners.
+preference takes the point of that front with the highest fitted utility. Ours: the points are a scrambled Sobol
+sequence plus the corners, the box ends per expert where KL's square law meets the KL budget, and the upper end of KL is
+fitted like a score, by the fit's error too high, so that the evolutionary search stays within it.
 
 Unlike PEO's third phase it never looks at its choice again: the fit is believed (mind the winner's curse).
 """
@@ -24,17 +25,19 @@ from peo_bench.core.preference import Preference
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.errors import UsageError
-from peo_bench.evaluation.validation import utility_scores
-from peo_bench.training.search import fit_quadratic, surrogate_front
+from peo_bench.evaluation.kl_budget import kl_budget, times_until
+from peo_bench.evaluation.validation import read_candidates, utility_scores, validation_bound
+from peo_bench.jobs.job import Job
+from peo_bench.training.search import fit_error, fit_quadratic, surrogate_front
 
 Floats = npt.NDArray[np.float64]
 
 
 class MAPSettings(MethodSettings):
-    """`budget` evaluations in the box [0, `reach`]; `optimiser` finds the front of the fitted scores."""
+    """`budget` evaluations within `max_kl` nats (default: 1.5 or the largest expert's); `optimiser` finds the front."""
 
-    budget: int = Field(36, ge=6)
-    reach: float = Field(1.5, gt=0)
+    budget: int = Field(36, ge=8)
+    max_kl: float | None = Field(None, gt=0)
     optimiser: Literal["nsga2", "nsga3", "moead"] = "nsga3"
 
 
@@ -44,35 +47,49 @@ class MAP(Method):
     name = "map"
     reference = "Li et al. 2024, arXiv 2406.12845"
     trains = "one expert per objective"
-    costs = "2 U, 37 evaluations"
+    costs = "2 U, 38 evaluations"
     exact = "quadratic fits and NSGA-III with the published settings"
-    ours = "box, sample, preference by highest fitted utility"
+    ours = "KL budget, box, sample, preference by highest fitted utility"
     Settings = MAPSettings
 
     def build(self, world: World) -> Build:
         """Score the sample on validation prompts, fit, find the front; a preference takes its best fitted point."""
         m, settings = len(world.objectives), self.settings
-        needed = (m + 1) * (m + 2) // 2
+        needed = m + (m + 1) * (m + 2) // 2
         if settings.budget < needed:
-            raise UsageError(f"map.budget={settings.budget}: quadratics of {m} coefficients need {needed} evaluations")
+            raise UsageError(f"map.budget={settings.budget}: {m} experts and a quadratic need {needed} evaluations")
         base, ids = world.reference.id, [job.id for job in world.aspects]
-        sample = settings.reach * box_sample(m, settings.budget, world.seed)
-        specs = [policy(base, zip(ids, c.tolist(), strict=True)).to_json() for c in sample]
-        job = world.validation_job("candidates", {"specs": specs}, world.aspects)
-        result = (yield Round([job]))[job.id].result
-        scores = utility_scores(result["points"], result["reference"], world.objectives)
-        fit = fit_quadratic(sample / settings.reach, scores)
+
+        def score(sample: Floats) -> Job:
+            specs = [policy(base, zip(ids, c.tolist(), strict=True)).to_json() for c in sample]
+            return world.validation_job("candidates", {"specs": specs}, world.aspects)
+
+        start = score(np.eye(m))
+        handles = yield Round([start], later=validation_bound(world, settings.budget - m))
+        experts = read_candidates(handles[start.id])
+        max_kl = kl_budget(settings.max_kl or world.max_kl, experts.points)
+        high = np.array([times_until(max_kl, point.kl) for point in experts.points]).round(3)
+        sample = box_sample(m, settings.budget - m, world.seed)
+        job = score(sample * high)
+        points = experts.points + read_candidates((yield Round([job]))[job.id]).points
+        excess = [[point.kl_upper - max_kl] for point in points]
+        values = np.hstack([utility_scores(points, experts.reference, world.objectives), excess])
+        where = np.vstack([np.eye(m) / high, sample])
+        values[:, -1] += fit_error(where, values[:, -1:])
+        fit = fit_quadratic(where, values)
         front = surrogate_front(fit, m, world.seed, settings.optimiser)
-        fitted = fit(front)
+        if fit(front)[:, -1].min() > 0:
+            front = np.zeros((1, m))  # the fit sees nothing within the budget but the reference policy
+        fitted = fit(front)[:, :-1]
 
         def coefficients(w: Preference) -> tuple[float, ...]:
-            return tuple(float(c) for c in settings.reach * front[int(np.argmax(fitted @ np.asarray(w.weights)))])
+            return tuple(float(c) for c in high * front[int(np.argmax(fitted @ np.asarray(w.weights)))])
 
         return PolicyFamily(
             space=Space("simplex"),
             at=lambda w: policy(base, zip(ids, coefficients(w), strict=True)),
             coefficients=coefficients,
-            chosen={"front_points": len(front)},
+            chosen={"max_kl": max_kl, "front_points": len(front)},
         )
 
 

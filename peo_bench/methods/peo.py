@@ -1,99 +1,136 @@
-"""PEO: experts, a generalist between them, extrapolation beyond it (arXiv 2503.01233), as named variants.
+"""PEO: experts, generalists between them, extrapolation beyond them (arXiv 2503.01233), as named variants.
 
-Every reading lives in the plane theta(a, b) = theta_ref + a tau_helpful + b tau_harmless. The paper's interpolation
-weights, search and hyperparameters are not available to us, so nothing here is "the paper's number".
+Every reading lives in the plane theta(a, b) = theta_ref + a tau_1 + b tau_2. The paper's interpolation weights, search
+and hyperparameters are not available to us, so nothing here is "the paper's number".
 
-- `peo`: theta_gen + lambda_1 tau_1 + lambda_2 tau_2 with lambda >= 0, so a >= phi_1 and b >= phi_2: the experts
-themselves
-  are not reachable. Its preference space is the simplex; the plane is internal, searched once on validation prompts.
-- `peo-expo`: ExPO on the generalist, (1 + alpha) (w, 1 - w), one alpha chosen on validation prompts.
+- `peo`: theta_gen(w) + lambda_1 tau_1 + lambda_2 tau_2 with lambda >= 0: the interpolated generalist of every
+  preference w at lambda = 0 and what lies beyond it, up to the KL budget. Experts and soups belong to it. The policy
+  leaves the interpolation only where the paired lower bound of the validation gain is positive.
+- `peo-generalist`: the same beyond one generalist, the best for equal weights; the experts are out of reach.
+- `peo-expo`: ExPO on the generalists, (1 + alpha) (w, 1 - w), one alpha chosen on validation prompts.
+
+Their preference space is the simplex; the plane is internal, searched once on validation prompts with the proxies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
-from peo_bench.errors import UsageError
-from peo_bench.evaluation.validation import utility_scores, validation_bound
-from peo_bench.jobs.job import Handle
+from peo_bench.evaluation.validation import Candidates, prompt_utilities, read_candidates, utility_scores
+from peo_bench.files.json_types import JsonObject
 from peo_bench.methods.expo import ExPO, ExPOSettings
 from peo_bench.methods.soup import Soup
-from peo_bench.training.extrapolation import steering_map
-from peo_bench.training.interpolation import choose_generalist, simplex_grid
+from peo_bench.training.extrapolation import Search, read_search
+from peo_bench.training.interpolation import simplex_grid, soup_line
+from peo_bench.training.steering_map import Evaluated, SteeringMap, cautious_map, supported_map
 
 
 class PEOSettings(MethodSettings):
-    """`budget` evaluations in phase 3, lambda_i up to `reach` x mean ||tau|| / ||tau_i||, `grid` points for phi."""
+    """`grid` evaluations in phase 2, `budget` in phase 3; `max_kl` in nats, by default 1.5 or the larger expert's."""
 
-    budget: int = Field(25, ge=9)
-    strategy: Literal["surrogate", "grid", "nsga2"] = "surrogate"
-    reach: float = Field(0.5, gt=0)
-    grid: int = Field(11, ge=2)
+    budget: int = Field(27, ge=9)
+    strategy: Literal["gp", "surrogate", "grid", "nsga2"] = "gp"
+    grid: int = Field(9, ge=3)
+    max_kl: float | None = Field(None, gt=0)
 
 
 class PEO(Method):
-    """Extrapolate the generalist along both task vectors; preferences walk along the validation front."""
+    """Extrapolate the generalists along both task vectors, within a KL budget and where that surely pays."""
 
     name = "peo"
     reference = "PEO, arXiv 2503.01233"
     trains = "one expert per objective"
-    costs = "2 U, 38 evaluations"
+    costs = "2 U, 37 evaluations"
     exact = "plane arithmetic in fp32"
-    ours = "interpolation weights, search and steering map (the paper's are not published)"
+    ours = "interpolation weights, search, KL budget and steering map (the paper's are not published)"
     Settings = PEOSettings
 
     def build(self, world: World) -> Build:
-        """Phase 1: experts. Phase 2: the generalist. Phase 3: the search, whose front becomes the steering map."""
-        if len(world.objectives) != 2:
-            raise UsageError(f"peo orders a front of two objectives, this suite has {len(world.objectives)}")
-        settings, aspects, base = self.settings, world.aspects, world.reference.id
-        ids = [job.id for job in aspects]
-        phis = simplex_grid(settings.grid)
-        specs = [policy(base, zip(ids, phi, strict=True)).to_json() for phi in phis]
-        candidates = world.validation_job("candidates", {"specs": specs}, aspects)
-        handles = yield Round([candidates], later=validation_bound(world, settings.budget))
-
-        norms = _norms([handles[name] for name in ids])
-        params = {
-            "generalist": choose_generalist(phis, handles[candidates.id], world.objectives),
-            "high": [settings.reach * sum(norms) / len(norms) / norm for norm in norms],
-            "maximise": {objective.column: objective.maximise for objective in world.objectives},
-            "budget": settings.budget,
-            "strategy": settings.strategy,
-        }
-        search = world.validation_job("extrapolation", params, aspects)
-        result = (yield Round([search]))[search.id].result
-
-        utilities = utility_scores(result["evaluations"], result["reference"], world.objectives)
-        steer = steering_map(result["evaluations"], utilities)
-        return PolicyFamily(
-            space=Space("simplex"),
-            at=lambda w: policy(base, zip(ids, steer(w.weights[0]), strict=True)),
-            coefficients=lambda w: steer(w.weights[0]),
-            chosen={"generalist": params["generalist"], "front_points": len(steer.positions)},
-        )
+        """Phase 1: experts. Phase 2: generalists. Phase 3: the search. Then a path through what was evaluated."""
+        return _search(world, self.settings, self.name, "soup", _along_the_line)
 
 
-def _norms(experts: list[Handle]) -> list[float]:
-    """Return ||tau|| of every expert; equal lengths where one is not recorded (a finished checkpoint) or is 0."""
-    norms = [expert.result.get("task_vector_norm") for expert in experts]
-    return norms if all(norms) else [1.0] * len(norms)  # type: ignore[return-value]
+class PEOGeneralist(Method):
+    """Extrapolate one generalist, the best soup for equal weights, along both task vectors."""
+
+    name = "peo-generalist"
+    reference = "PEO, arXiv 2503.01233, a reading"
+    trains = "one expert per objective"
+    costs = "2 U, 37 evaluations"
+    exact = "plane arithmetic in fp32"
+    ours = "the box beyond one generalist, KL budget, walk along the validation front"
+    Settings = PEOSettings
+
+    def build(self, world: World) -> Build:
+        """Build as `peo`, with the box beyond one generalist, whose front becomes the steering map."""
+        return _search(world, self.settings, self.name, "generalist", _along_the_front)
+
+
+Steer = Callable[[World, list[Evaluated], Search], SteeringMap]
+
+
+def _search(world: World, settings: PEOSettings, name: str, region: str, steer_through: Steer) -> Build:
+    """Score the line of soups and search `region`; `steer_through` makes a path of the evaluations."""
+    phis = simplex_grid(settings.grid)
+    line = soup_line(world, phis, name)
+    params: JsonObject = {
+        "phis": [list(phi) for phi in phis],
+        "region": region,
+        "maximise": {objective.column: objective.maximise for objective in world.objectives},
+        "budget": settings.budget,
+        "strategy": settings.strategy,
+        "max_kl": settings.max_kl or world.max_kl,
+    }
+    job = world.validation_job("extrapolation", params, world.aspects, line=line)
+    handles = yield Round([job])
+    search, soups = read_search(handles[job.id]), read_candidates(handles[line.id])
+    steer = steer_through(world, _evaluated(phis, soups), search)
+    base, ids = world.reference.id, [expert.id for expert in world.aspects]
+    return PolicyFamily(
+        space=Space("simplex"),
+        at=lambda w: policy(base, zip(ids, steer(w.weights[0]), strict=True)),
+        coefficients=lambda w: steer(w.weights[0]),
+        chosen={"max_kl": search.max_kl, "beyond_the_soup": sum(sum(c) > 1 + 1e-9 for c in steer.coefficients)},
+    )
+
+
+def _evaluated(phis: list[tuple[float, float]], soups: Candidates) -> list[Evaluated]:
+    return [Evaluated(phi, point) for phi, point in zip(phis, soups.points, strict=True)]
+
+
+def _along_the_line(world: World, line: list[Evaluated], search: Search) -> SteeringMap:
+    points = [item.point for item in (*line, *search.evaluations)]
+    utilities = prompt_utilities(points, search.reference, world.objectives)
+    return cautious_map(line, search.evaluations, utilities, search.max_kl)
+
+
+def _along_the_front(world: World, line: list[Evaluated], search: Search) -> SteeringMap:
+    best = line[int(np.argmax(_means(world, line, search).mean(axis=1)))]
+    points = [best, *search.evaluations]
+    return supported_map(points, _means(world, points, search), search.max_kl, starts=1)
+
+
+def _means(world: World, items: list[Evaluated], search: Search) -> npt.NDArray[np.float64]:
+    return utility_scores([item.point for item in items], search.reference, world.objectives)
 
 
 class PEOExPO(Method):
-    """ExPO on the generalist: (1 + alpha) (w, 1 - w) on the task vectors, alpha chosen on validation prompts."""
+    """ExPO on the generalists: (1 + alpha) (w, 1 - w) on the task vectors, alpha chosen on validation prompts."""
 
     name = "peo-expo"
     reference = "PEO, arXiv 2503.01233; ExPO, arXiv 2404.16792"
     trains = "one expert per objective"
-    costs = "2 U, 36 evaluations"
+    costs = "2 U, 37 evaluations"
     exact = "extrapolation of the soup"
-    ours = "one alpha for all preferences, chosen on validation prompts"
+    ours = "one alpha for all preferences, chosen on validation prompts within a KL budget"
     Settings = ExPOSettings
 
     def build(self, world: World) -> Build:

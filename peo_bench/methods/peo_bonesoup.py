@@ -1,10 +1,13 @@
 """PEO with a strength per objective: theta_ref + mu k_1 tau_1 + (1 - mu) k_2 tau_2 (after Bone Soups, 2502.10762).
 
 k_i is found at the pure preference for objective i, where it alone counts, and the preference mu then blends the two
-strengthened experts. A strength of 1 is the expert itself, so with k = (1, 1) this is the soup.
+strengthened experts. A strength of 1 is the expert itself, so with k = (1, 1) this is the soup. Strengths run from half
+the expert to where KL's square law meets the KL budget.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from pydantic import Field
@@ -13,14 +16,16 @@ from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, R
 from peo_bench.core.preference import Preference
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
-from peo_bench.evaluation.validation import utility_scores
+from peo_bench.evaluation.kl_budget import keeps, kl_budget, times_until
+from peo_bench.evaluation.validation import read_candidates, utility_scores, validation_bound
+from peo_bench.jobs.job import Job
 
 
 class PEOBonesoupSettings(MethodSettings):
-    """`budget` evaluations shared by the objectives, for strengths evenly spaced from 0.5 to `strongest`."""
+    """`budget` evaluations shared by the objectives; `max_kl` in nats, by default 1.5 or the largest expert's."""
 
-    budget: int = Field(36, ge=4)
-    strongest: float = Field(2.0, gt=0.5)
+    budget: int = Field(36, ge=6)
+    max_kl: float | None = Field(None, gt=0)
 
 
 class PEOBonesoup(Method):
@@ -29,20 +34,35 @@ class PEOBonesoup(Method):
     name = "peo-bonesoup"
     reference = "PEO, arXiv 2503.01233, after Bone Soups, arXiv 2502.10762"
     trains = "one expert per objective"
-    costs = "2 U, 37 evaluations"
+    costs = "2 U, 38 evaluations"
     exact = "blend of strengthened experts"
-    ours = "the grid of strengths"
+    ours = "the grid of strengths, up to a KL budget"
     Settings = PEOBonesoupSettings
 
     def build(self, world: World) -> Build:
         """Choose every expert's strength by its own objective's proxy; then blend with the preference."""
         base, ids, m = world.reference.id, [job.id for job in world.aspects], len(world.objectives)
-        strengths = np.linspace(0.5, self.settings.strongest, self.settings.budget // m)
-        specs = [policy(base, [(expert, float(k))]).to_json() for expert in ids for k in strengths]
-        job = world.validation_job("candidates", {"specs": specs}, world.aspects)
-        result = (yield Round([job]))[job.id].result
-        scores = utility_scores(result["points"], result["reference"], world.objectives).reshape(m, len(strengths), m)
-        chosen = [float(strengths[int(np.argmax(scores[i, :, i]))]) for i in range(m)]
+        n = self.settings.budget // m - 1
+
+        def score(strengths: Sequence[Sequence[float]]) -> Job:
+            specs = [policy(base, [(name, k)]).to_json() for name, own in zip(ids, strengths, strict=True) for k in own]
+            return world.validation_job("candidates", {"specs": specs}, world.aspects)
+
+        start = score([[1.0]] * m)
+        handles = yield Round([start], later=validation_bound(world, n * m))
+        experts = read_candidates(handles[start.id])
+        max_kl = kl_budget(self.settings.max_kl or world.max_kl, experts.points)
+        ends = [times_until(max_kl, expert.kl) for expert in experts.points]
+        strengths = [np.linspace(min(0.5, end / 2), end, n).round(3).tolist() for end in ends]
+        job = score(strengths)
+        found = read_candidates((yield Round([job]))[job.id]).points
+        chosen = []
+        for i, expert in enumerate(experts.points):
+            points = [expert, *found[n * i : n * (i + 1)]]
+            own = utility_scores(points, experts.reference, world.objectives)[:, i]
+            within = keeps(max_kl, points, starts=1)
+            best = int(np.argmax(np.where(within, own, -np.inf)))
+            chosen.append([1.0, *strengths[i]][best] if within[best] else 0.0)
 
         def coefficients(w: Preference) -> tuple[float, ...]:
             return tuple(weight * k for weight, k in zip(w.weights, chosen, strict=True))
@@ -51,5 +71,5 @@ class PEOBonesoup(Method):
             space=Space("simplex"),
             at=lambda w: policy(base, zip(ids, coefficients(w), strict=True)),
             coefficients=coefficients,
-            chosen={"strengths": chosen},
+            chosen={"strengths": chosen, "max_kl": max_kl},
         )

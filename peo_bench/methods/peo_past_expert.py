@@ -2,8 +2,8 @@
 
 With two experts and a generalist between them every such policy lies on the line a + b = 1 of the plane
 theta_ref + a tau_1 + b tau_2, whatever the generalist is: only lambda_1 phi_2 - lambda_2 phi_1 matters. So the line is
-what is searched, from `reach` before one expert to `reach` past the other; beyond an expert one coefficient is
-negative. The soup is its middle part.
+what is searched, past both experts as far as the KL budget may allow; beyond an expert one coefficient is negative. The
+soup is its middle part, and is scored first.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from pydantic import Field
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
-from peo_bench.errors import UsageError
-from peo_bench.evaluation.validation import utility_scores
-from peo_bench.training.extrapolation import steering_map
+from peo_bench.evaluation.kl_budget import kl_budget, times_until
+from peo_bench.evaluation.validation import Point, read_candidates, utility_scores, validation_bound
+from peo_bench.training.interpolation import simplex_grid, soup_line
+from peo_bench.training.steering_map import Evaluated, supported_map
 
 
 class PEOPastExpertSettings(MethodSettings):
-    """`budget` evenly spaced points of the line, which runs on by `reach` past both experts."""
+    """`grid` points between the experts, `budget` past them; `max_kl` in nats, by default 1.5 or the larger one's."""
 
-    budget: int = Field(36, ge=3)
-    reach: float = Field(0.5, ge=0)
+    budget: int = Field(27, ge=2)
+    grid: int = Field(9, ge=3)
+    max_kl: float | None = Field(None, gt=0)
 
 
 class PEOPastExpert(Method):
@@ -31,26 +33,40 @@ class PEOPastExpert(Method):
     name = "peo-past-expert"
     reference = "PEO, arXiv 2503.01233, a reading"
     trains = "one expert per objective"
-    costs = "2 U, 37 evaluations"
+    costs = "2 U, 38 evaluations"
     exact = "the line through both experts"
-    ours = "how far past them, and the steering map"
+    ours = "how far past them (KL budget), and the steering map"
     Settings = PEOPastExpertSettings
 
     def build(self, world: World) -> Build:
-        """Score the line on validation prompts; its supported points become the steering map."""
-        if len(world.objectives) != 2:
-            raise UsageError(f"peo-past-expert needs two objectives, this suite has {len(world.objectives)}")
-        base, ids = world.reference.id, [job.id for job in world.aspects]
-        low, length, n = -self.settings.reach, 1 + 2 * self.settings.reach, self.settings.budget
-        line = [(low + length * i / (n - 1), 1 - low - length * i / (n - 1)) for i in range(n)]
-        specs = [policy(base, zip(ids, point, strict=True)).to_json() for point in line]
-        job = world.validation_job("candidates", {"specs": specs}, world.aspects)
-        result = (yield Round([job]))[job.id].result
-        utilities = utility_scores(result["points"], result["reference"], world.objectives)
-        steer = steering_map([{"coefficients": point} for point in line], utilities)
+        """Score the line on validation prompts; its supported points within the budget become the steering map."""
+        settings = self.settings
+        phis = simplex_grid(settings.grid)
+        between = soup_line(world, phis, self.name)
+        handles = yield Round([between], later=validation_bound(world, settings.budget))
+        soups = read_candidates(handles[between.id])
+        max_kl = kl_budget(settings.max_kl or world.max_kl, [soups.points[0], soups.points[-1]])
+        base, ids = world.reference.id, [expert.id for expert in world.aspects]
+        past = [(1 + step, -step) for step in _steps(soups.points[-1], max_kl, settings.budget // 2)]
+        past += [(-step, 1 + step) for step in _steps(soups.points[0], max_kl, settings.budget - settings.budget // 2)]
+        points = soups.points
+        if past:
+            specs = [policy(base, zip(ids, point, strict=True)).to_json() for point in past]
+            job = world.validation_job("candidates", {"specs": specs}, world.aspects)
+            points += read_candidates((yield Round([job]))[job.id]).points
+        line = [Evaluated(c, point) for c, point in zip([*phis, *past], points, strict=True)]
+        steer = supported_map(line, utility_scores(points, soups.reference, world.objectives), max_kl, len(phis))
         return PolicyFamily(
             space=Space("simplex"),
             at=lambda w: policy(base, zip(ids, steer(w.weights[0]), strict=True)),
             coefficients=lambda w: steer(w.weights[0]),
-            chosen={"front_points": len(steer.positions)},
+            chosen={"max_kl": max_kl, "front_points": len(steer.positions)},
         )
+
+
+def _steps(expert: Point, max_kl: float, n: int) -> list[float]:
+    """Return `n` evenly spaced steps past an expert up to where KL's square law meets the budget, maybe none."""
+    furthest = times_until(max_kl, expert.kl) - 1
+    return (
+        [round(furthest * i / n, 3) for i in range(1, n + 1)] if furthest > 0 else []
+    )  # an expert beyond the budget is the end

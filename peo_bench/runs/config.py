@@ -18,7 +18,7 @@ from peo_bench.runs.request import RunRequest
 from peo_bench.settings import Frozen
 from peo_bench.suites.suite import SuiteConfig, load_suite, with_settings
 
-WITHOUT_EXPO = ("peo", "peo-expo", "soup", "best-of-n")
+WITHOUT_EXPO = ("peo", "peo-generalist", "peo-expo", "soup", "best-of-n")
 """What ExPO as a control would repeat (`expo.soup` is `peo-expo`, `peo` extrapolates by itself) or cannot wrap."""
 WRAPPED = ("best-of-n", "rps.soup")
 """The wrappers among `--methods all`, on what costs no training; ExPO is there as a control."""
@@ -34,6 +34,7 @@ class RunConfig(Frozen):
     seeds: tuple[int, ...] = (0,)
     preferences: tuple[float, ...]
     limit: int | None = None
+    max_kl: float | None = None
     experts: dict[str, str] = {}
     policies: dict[str, str] = {}
     capabilities: tuple[str, ...] = ()
@@ -149,6 +150,8 @@ def resolve_config(request: RunRequest) -> RunConfig:
         require_trust(name, request.trust_task_code)
     if request.limit is not None and request.limit < 2:
         raise UsageError(f"--limit {request.limit}: give a number of at least 2")
+    if request.max_kl is not None and not 0 < request.max_kl < float("inf"):
+        raise UsageError(f"--max-kl {request.max_kl:g}: give nats above 0, as in 1.5")
     suite = with_settings(config, suite_settings)
     make_judges(request.judge, suite.judge)
     return RunConfig(
@@ -158,6 +161,7 @@ def resolve_config(request: RunRequest) -> RunConfig:
         seeds=request.training_seeds,
         preferences=parse_preferences(request.preferences),
         limit=request.limit,
+        max_kl=request.max_kl,
         experts=parse_pairs("--expert", request.expert),
         policies=policies,
         capabilities=capabilities,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -19,7 +18,8 @@ from peo_bench.core.rounds import Built, build_families
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.errors import JobFailed, Locked, UsageError
 from peo_bench.evaluation.responses import read_responses
-from peo_bench.evaluation.validation import utility_scores
+from peo_bench.evaluation.validation import read_candidates, utility_scores
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.runner import Observer, Runner
 from peo_bench.jobs.workspace import Progress
@@ -54,6 +54,8 @@ from peo_bench.runs.writing import Provenance, Tables, run_record, write_folder
 from peo_bench.sandbox.kinds import oracle_rows
 from peo_bench.steering.families import save_families
 from peo_bench.suites.suite import SandboxData, TaskConfig, suite_task
+from peo_bench.training.extrapolation import Search, read_search
+from peo_bench.training.steering_map import Evaluated
 
 logger = logging.getLogger(__name__)
 
@@ -340,21 +342,25 @@ def _search_table(handles: Mapping[str, Handle], seeds: Mapping[int, SeedRun]) -
                 continue
             for job in built.jobs.values():
                 if job.kind == "extrapolation":
-                    rows += _evaluations(name, seed, handles[job.id].result, run.world)
+                    line = read_candidates(handles[job.needs["line"].id])
+                    soups = map(Evaluated, map(tuple, job.params["phis"]), line.points)
+                    rows += _evaluations(list(soups), read_search(handles[job.id]), run.world, method=name, seed=seed)
     return pd.DataFrame(rows, columns=None if rows else ["method", "seed", "index"])
 
 
-def _evaluations(name: str, seed: int, result: Mapping[str, Any], world: World) -> list[dict[str, Any]]:
-    evaluations = result["evaluations"]
-    utilities = utility_scores(evaluations, result["reference"], world.objectives)
-    mask = nondominated(utilities, maximise=True)
-    return [
-        {"method": name, "seed": seed, "index": i}
-        | {f"coef_{o.name}": c for o, c in zip(world.objectives, item["coefficients"], strict=True)}
-        | {f"{o.column}_proxy": item[o.column] for o in world.objectives}
-        | {"nondominated": bool(mask[i])}
-        for i, item in enumerate(evaluations)
-    ]
+def _evaluations(soups: list[Evaluated], search: Search, world: World, **of: str | int) -> list[JsonObject]:
+    points = [*soups, *search.evaluations]
+    mask = nondominated(
+        utility_scores([item.point for item in points], search.reference, world.objectives), maximise=True
+    )
+    rows: list[JsonObject] = []
+    for i, item in enumerate(points):
+        row: JsonObject = {**of, "index": i, "phase": 2 if i < len(soups) else 3}
+        row |= {f"coef_{o.name}": c for o, c in zip(world.objectives, item.coefficients, strict=True)}
+        row |= {f"{o.column}_proxy": item.point.mean(o.column) for o in world.objectives}
+        row |= {"kl": item.point.kl, "kl_upper": item.point.kl_upper, "max_kl": search.max_kl}
+        rows.append(row | {"nondominated": bool(mask[i])})
+    return rows
 
 
 def _save(out: Path, runner: Runner, config: RunConfig, seeds: Mapping[int, SeedRun]) -> None:

@@ -32,6 +32,7 @@ class RunRequest:
     seeds: Annotated[str | None, Option(help="Several training seeds, as in 0,1,2.")] = None
     preferences: Annotated[str, Option(help="Number of points, or helpful weights as in 0,0.5,1.")] = "5"
     limit: Annotated[int | None, Option(help="At most so many pairs and prompts of each kind.")] = None
+    max_kl: Annotated[float | None, Option(help="KL budget of every search, in nats.")] = None
     data_dir: Annotated[Path | None, Option(help="Where local data files are.")] = None
     expert: Annotated[list[str], Option(help="OBJECTIVE=PATH: use this checkpoint for phase 1.")] = field(
         default_factory=list

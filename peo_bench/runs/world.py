@@ -55,6 +55,7 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         precision=suite.precision,
         seed=seed,
         validation_prompts=scaled(suite.validation_prompts, limit),
+        max_kl=config.max_kl,
         labels_on_both=suite.labels_on_both,
         experts=_experts(config, [objective.name for objective in objectives], reference),
         evaluation=scorer_jobs(task.scorers, objectives),

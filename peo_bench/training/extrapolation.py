@@ -1,17 +1,16 @@
 """Phase 3 of PEO: extrapolation of the generalist along the experts' task vectors (arXiv 2503.01233).
 
 theta(lambda) = theta_gen + sum_i lambda_i tau_i, lambda_i >= 0. The search for lambda is ours: a declared budget of
-evaluations on validation prompts with the proxy scorers, each journalled; its outcome is the non-dominated set and a
-map from preference to coefficients along it. Ranges are normalised by the task vectors' norms, since the best strength
-shrinks as they grow (ExPO, arXiv 2404.16792).
+evaluations on validation prompts with the proxy scorers, batch by batch, each journalled, within a KL budget that the
+search knows. How far it may go is a matter of KL, not of a multiple of the task vectors: the best strength shrinks as
+they grow (ExPO, arXiv 2404.16792).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,104 +19,125 @@ from peo_bench.core import roles
 from peo_bench.core.decoding import sampling_params
 from peo_bench.core.method import Objective
 from peo_bench.core.spec import policy
-from peo_bench.evaluation.validation import Validator, job_bound, utility_scores
+from peo_bench.evaluation.kl_budget import FURTHEST, MARGIN, kl_budget, times_until
+from peo_bench.evaluation.validation import Candidates, Validator, job_bound, read_candidates, utility_scores
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.kill_points import kill_point
-from peo_bench.pareto import nondominated
-from peo_bench.training.search import STRATEGIES, drive
+from peo_bench.training.search import STRATEGIES, Known, drive
+from peo_bench.training.steering_map import Evaluated, evaluated_from_json
 
 Floats = npt.NDArray[np.float64]
+KILLED_AFTER = 2
+"""Batches of evaluations after which the kill point is."""
 
 
-KILLED_AFTER = 5
-"""Evaluations after which the kill point is."""
+@dataclass(frozen=True)
+class Search:
+    """What a job "extrapolation" found: the KL budget it kept, in nats, the reference's units, and its evaluations."""
+
+    max_kl: float
+    reference: Mapping[str, Sequence[float]]
+    evaluations: tuple[Evaluated, ...]
+
+
+def read_search(handle: Handle) -> Search:
+    """Return the result of a job "extrapolation"."""
+    result = handle.result
+    return Search(result["max_kl"], result["reference"], tuple(evaluated_from_json(e) for e in result["evaluations"]))
 
 
 @job_kind(
     "extrapolation",
-    version=1,
-    bound=job_bound(lambda job: job.params["budget"]),
+    version=2,
+    bound=job_bound(lambda job: job.params["budget"] - 1),
     defaults=sampling_params(),
     keeps="result",
 )
 def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
-    """Search lambda in [0, high_1] x [0, high_2] around the generalist `params["generalist"]`.
+    """Search the plane of the task vectors from phase 2's line of soups, `inputs["line"]`; the result is a `Search`.
 
-    `params["high"]` are the upper ends, `params["maximise"]` maps the score columns, in the order of the objectives, to
-    their directions. The result holds `evaluations` (coefficients and validation means) and the `reference`'s units.
+    `params["phis"]` (k, 2) are the line's coefficients. `params["region"]` is "soup", all soups and what lies beyond
+    them, or "generalist", the box beyond the best of them. `params["maximise"]` maps the score columns, in the order of
+    the objectives, to their directions; `params["max_kl"]` is the KL budget in nats, None the default.
     """
+    objectives = [Objective(column, column, up) for column, up in job.params["maximise"].items()]
+    line = read_candidates(inputs["line"])
+    phis = np.asarray(job.params["phis"])
+    max_kl = kl_budget(job.params["max_kl"], [line.points[0], line.points[-1]])
+    make_region = {"soup": beyond_the_soup, "generalist": beyond_the_generalist}[job.params["region"]]
+    region = make_region(phis, line, line.utilities(objectives), max_kl)
+    deltas = [delta.id for delta in roles.deltas(inputs)]
     validator = Validator(job, inputs, work)
     journal = work.journal("evaluations")
+    budget, reference = job.params["budget"], line.reference
+    found: list[Evaluated] = []
 
-    def record(values: JsonObject) -> None:
-        journal.append(values | {"spent": validator.cost.to_json()})
-        validator.cost = Cost()
-        if len(journal.records) == 1 + KILLED_AFTER:
-            kill_point("search")
+    def evaluate(done: int, batch: Floats) -> Floats:
+        if done >= sum(len(record["evaluations"]) for record in journal.records):
+            places = [tuple(float(c) for c in place) for place in region.coefficients(batch)]
+            specs = [policy(inputs["reference"].id, zip(deltas, place, strict=True)) for place in places]
+            new = [Evaluated(c, point) for c, point in zip(places, validator.points(specs), strict=True)]
+            journal.append({"evaluations": [e.to_json() for e in new], "spent": validator.cost.to_json()})
+            validator.cost = Cost()
+            if len(journal.records) == KILLED_AFTER:
+                kill_point("search")
+        kept = [evaluated_from_json(e) for record in journal.records for e in record["evaluations"]]
+        found[:] = kept[: done + len(batch)]
+        work.progress(len(found) / budget, f"{len(found)}/{budget} evaluations")
+        points = [e.point for e in found[done:]]
+        excess = [point.kl_upper - max_kl for point in points]
+        return np.column_stack([utility_scores(points, reference, objectives), excess])
 
-    if not journal.records:
-        record({"reference": validator.reference_units()})
-    reference = journal.records[0]["reference"]
-    objectives = [Objective(column, column, up) for column, up in job.params["maximise"].items()]
-    deltas = [delta.id for delta in roles.deltas(inputs)]
-    low, high = np.asarray(job.params["generalist"]), np.asarray(job.params["high"])
-    budget = job.params["budget"]
-
-    def evaluate(i: int, unit: Floats) -> Floats:
-        if i + 1 >= len(journal.records):
-            coefficients = [float(value) for value in low + unit * high]
-            spec = policy(inputs["reference"].id, zip(deltas, coefficients, strict=True))
-            record({"coefficients": coefficients, **validator.points([spec])[0]})
-        work.progress((i + 1) / budget, f"{i + 1}/{budget} evaluations")
-        return np.asarray(utility_scores([journal.records[i + 1]], reference, objectives)[0])
-
-    drive(STRATEGIES[job.params["strategy"]](budget, job.params["seed"]), evaluate)
-    for item in journal.records:
-        work.charge(Cost(**item["spent"]))
-    return {"reference": reference, "evaluations": journal.records[1:]}
+    drive(STRATEGIES[job.params["strategy"]](budget, job.params["seed"], region.known), evaluate)
+    for record in journal.records:
+        work.charge(Cost(**record["spent"]))
+    return {"max_kl": max_kl, "reference": reference, "evaluations": [e.to_json() for e in found]}
 
 
 @dataclass(frozen=True)
-class SteeringMap:
-    """A map from the weight of the first objective to coefficients, along the validation front.
+class Region:
+    """A part of the plane as the image of the unit square: `coefficients` maps (n, 2) to (n, 2).
 
-    `positions` (k,) are weights that rise from 0 (best for the second objective) to 1 (best for the first);
-    `coefficients` (k, m) belong to these weights and are interpolated linearly between them.
+    `known` are the evaluations of phase 2 that lie in it.
     """
 
-    positions: tuple[float, ...]
-    coefficients: tuple[tuple[float, ...], ...]
-
-    def __call__(self, weight: float) -> tuple[float, ...]:
-        """Return the coefficients (m,) for the first objective's weight in [0, 1]."""
-        table = np.asarray(self.coefficients)
-        return tuple(float(np.interp(weight, self.positions, column)) for column in table.T)
+    coefficients: Callable[[Floats], Floats]
+    known: Known
 
 
-def steering_map(evaluations: Sequence[Mapping[str, Any]], utilities: Floats) -> SteeringMap:
-    """Order the front's supported points by the first objective and give each the weights for which it is best.
+def beyond_the_soup(phis: Floats, line: Candidates, utilities: Floats, max_kl: float) -> Region:
+    """Return all soups (w, 1 - w) and their multiples up to the KL budget: the experts are corners of it.
 
-    `utilities` (n, 2), higher is better. A non-dominated point is supported if it maximises w u_1 + (1 - w) u_2 for
-    some w; it then does so on an interval of weights, whose middle is its position (the outermost points sit at 0 and
-    1). Points that owe their place on the front to noise are rarely supported. Along the knots u_1 rises and u_2
-    falls, so validation reward and cost are non-decreasing in the helpful weight.
+    The first axis of the square is w, the second runs from the soup to where KL's square law meets the budget.
     """
-    hull: list[int] = []
-    mask = np.flatnonzero(nondominated(utilities, maximise=(True, True)))
-    for i in mask[np.lexsort((-utilities[mask, 1], utilities[mask, 0]))]:
-        while len(hull) > 1 and _switch(utilities, hull[-2], hull[-1]) >= _switch(utilities, hull[-1], i):
-            hull.pop()
-        if not hull or utilities[i, 0] > utilities[hull[-1], 0]:
-            hull.append(int(i))
-    switches = [_switch(utilities, a, b) for a, b in pairwise(hull)]
-    middles = [(a + b) / 2 for a, b in pairwise(switches)]
-    positions = [0.0, *middles, 1.0] if len(hull) > 1 else [0.0]
-    return SteeringMap(tuple(positions), tuple(tuple(evaluations[i]["coefficients"]) for i in hull))
+    limits = np.array([times_until(max_kl, point.kl) for point in line.points])
+
+    def coefficients(unit: Floats) -> Floats:
+        w, beyond = unit.T
+        times = 1 + beyond * (np.interp(w, phis[:, 0], limits) - 1)
+        return np.column_stack([times * w, times * (1 - w)])
+
+    excess = np.array([point.kl - max_kl for point in line.points])
+    edge = np.linspace(0, 1, 41)
+    known = Known(
+        np.column_stack([phis[:, 0], np.zeros(len(phis))]),
+        np.column_stack([utilities, excess]),
+        free=np.column_stack([edge, np.zeros(len(edge))]),
+    )
+    return Region(coefficients, known)
 
 
-def _switch(utilities: Floats, low: int, high: int) -> float:
-    """Return the weight of the first objective above which point `high` is better than point `low`."""
-    gain, loss = utilities[high] - utilities[low]
-    return float(-loss / (gain - loss))
+def beyond_the_generalist(phis: Floats, line: Candidates, utilities: Floats, max_kl: float) -> Region:
+    """Return the box theta_gen + lambda_1 tau_1 + lambda_2 tau_2, lambda >= 0, beyond the best soup for equal weights.
+
+    The square root of KL is a length to second order, so that along tau_i the budget is met at the latest at
+    lambda_i = (sqrt(max_kl) - sqrt(KL(theta_gen))) / sqrt(KL(expert i)).
+    """
+    best = int(np.argmax(utilities.mean(axis=1)))
+    room = math.sqrt(max_kl) - math.sqrt(max(line.points[best].kl, 0.0))
+    experts = [line.points[int(np.argmax(phis[:, i]))] for i in range(2)]
+    high = [min(FURTHEST, MARGIN * max(room, 0.0) / math.sqrt(max(e.kl, 1e-12))) for e in experts]
+    known = Known(np.zeros((1, 2)), np.append(utilities[best], line.points[best].kl - max_kl)[None])
+    return Region(lambda unit: phis[best] + unit * high, known)

@@ -1,18 +1,15 @@
-"""Phase 2 of PEO: the generalist, the best interpolation of the experts (arXiv 2503.01233; the criterion is ours).
+"""Phase 2 of PEO: the generalists, interpolations of the experts (arXiv 2503.01233), on validation prompts.
 
-theta_gen = theta_ref + sum_i phi_i tau_i with phi on the simplex. The paper's own weights are not available to us; here
-phi maximises the mean over objectives of the z-scored proxy (a cost negated) on validation prompts, over a grid.
+theta_gen(w) = theta_ref + w tau_1 + (1 - w) tau_2. The paper's own weights are not available to us. Searches share this
+line as one job: its ends are the experts, whose KL is the default of the KL budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from peo_bench.core.method import Objective
-from peo_bench.evaluation.validation import utility_scores
-from peo_bench.jobs.job import Handle
+from peo_bench.core.method import World
+from peo_bench.core.spec import policy
+from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Job
 
 
 def simplex_grid(n: int) -> list[tuple[float, float]]:
@@ -24,9 +21,10 @@ def simplex_grid(n: int) -> list[tuple[float, float]]:
     return [(i / (n - 1), 1 - i / (n - 1)) for i in range(n)]
 
 
-def choose_generalist(
-    phis: Sequence[tuple[float, float]], candidates: Handle, objectives: Sequence[Objective]
-) -> tuple[float, float]:
-    """Return the phi whose validation point has the highest mean utility (ties: the first)."""
-    scores = utility_scores(candidates.result["points"], candidates.result["reference"], objectives)
-    return phis[int(np.argmax(scores.mean(axis=1)))]
+def soup_line(world: World, phis: list[tuple[float, float]], method: str) -> Job:
+    """Return the job "candidates" that scores the soups `phis` of a world's two experts for `method`."""
+    if len(world.objectives) != 2:
+        raise UsageError(f"{method} searches the plane of two objectives, this suite has {len(world.objectives)}")
+    base, ids = world.reference.id, [job.id for job in world.aspects]
+    specs = [policy(base, zip(ids, phi, strict=True)).to_json() for phi in phis]
+    return world.validation_job("candidates", {"specs": specs}, world.aspects)
