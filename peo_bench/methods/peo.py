@@ -90,7 +90,7 @@ def _search(world: World, settings: PEOSettings, name: str, region: str, steer_t
         "max_kl": settings.max_kl or world.max_kl,
     }
     job = world.validation_job("extrapolation", params, world.aspects, line=line)
-    handles = yield Round([job])
+    handles = yield Round([line, job])
     search, soups = read_search(handles[job.id]), read_candidates(handles[line.id])
     steer = steer_through(world, _evaluated(phis, soups), search)
     base, ids = world.reference.id, [expert.id for expert in world.aspects]
