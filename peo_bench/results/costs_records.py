@@ -18,6 +18,8 @@ class BuildCost(Record):
     """Tokens generated while building."""
     scorer_calls: Count
     """Texts given to a reward or cost model while building."""
+    kl_tokens: Count = None
+    """Tokens whose next-token distributions were compared with the reference policy's by searches."""
     validation_evaluations: Count
     """Policies evaluated on validation prompts."""
     decode_factor: Number

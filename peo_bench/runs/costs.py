@@ -48,6 +48,7 @@ def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Buil
                 examples_trained=total.examples_trained,
                 tokens_generated=total.tokens_generated,
                 scorer_calls=total.scorer_calls,
+                kl_tokens=total.kl_tokens,
                 validation_evaluations=total.evaluations,
                 seconds=round(sum(handles[job_id].seconds for job_id in own), 2),
                 decode_factor=sum(passes) / len(passes),
