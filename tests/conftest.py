@@ -28,6 +28,18 @@ def peo_bench(monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """A folder with the finished run `out` of `--methods peo,modpo,mod` and its `cache`; add to it, change nothing."""
+    from tiny_run import TINY, peo_bench
+
+    where = tmp_path_factory.mktemp("run")
+    done = peo_bench(where, "run", "--methods", "peo,modpo,mod", "--out", "out", *TINY)
+    assert "hypervolume" in done.stdout
+    assert "out/report.html" in done.stdout
+    return where
+
+
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """One headless Chromium for all tests."""
     from browser import Browser

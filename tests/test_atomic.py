@@ -149,10 +149,10 @@ def test_temporary_file_left_by_a_kill(tmp_path, monkeypatch):
 def test_failed_export(tmp_path, monkeypatch):
     """An export that stops half-way leaves no folder behind."""
     family = PolicyFamily(Space("simplex"), lambda preference: policy("lost"))
-    found = family, SimpleNamespace(seed=1), Store(tmp_path / "store")
+    found = family, SimpleNamespace(names=("helpful", "harmless")), Store(tmp_path / "store")
     monkeypatch.setattr(families, "load_family", lambda *args: found)
     with pytest.raises(KeyError, match="lost"):
-        families.export_policy(tmp_path, "soup", (0.5, 0.5), tmp_path / "out" / "policy", seed=None)
+        families.SteeredPolicy(tmp_path, "soup", 0.5).export(tmp_path / "out" / "policy")
     assert names(tmp_path / "out") == []
 
 

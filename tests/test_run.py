@@ -21,12 +21,8 @@ from peo_bench.results.verification import verify_run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    where = tmp_path_factory.mktemp("run")
-    done = peo_bench(where, "run", "--methods", "peo,modpo,mod", "--out", "out", *TINY)
-    assert "hypervolume" in done.stdout
-    assert "out/report.html" in done.stdout
-    return where
+def folder(small_run) -> Path:
+    return small_run
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 from browser import NEEDS_CHROMIUM, Browser
-from tiny_run import ROOT, TINY, peo_bench
+from tiny_run import ROOT
 
 from peo_bench.errors import UsageError
 from peo_bench.report.steering_page import steering_page
 from peo_bench.steering import web
-from peo_bench.steering.families import answer
+from peo_bench.steering.families import SteeredPolicy
 from peo_bench.steering.web import HOST, family_answers, steer_server
 
 JSON = {"Content-Type": "application/json"}
@@ -302,19 +302,17 @@ def test_the_slider_asks_and_answers_stay_text(browser: Browser, port: int) -> N
     assert {url.split("/")[2] for url in browser.requests()} == {f"{HOST}:{port}"}
 
 
-def test_the_families_of_a_run_answer_as_steer_does(tmp_path: Path) -> None:
-    peo_bench(tmp_path, "run", "--methods", "peo", "--out", "out", *TINY)
-    methods, answers = family_answers(tmp_path / "out", None)
+def test_the_families_of_a_run_answer_as_steer_does(small_run: Path, tmp_path: Path) -> None:
+    methods, answers = family_answers(small_run / "out", None)
     prompt = "how do i bake bread for my aunt today ?"
     found = {entry["method"]: entry for entry in answers(prompt, 0.75)}
     assert list(found) == methods
-    (alone,) = answer(tmp_path / "out", "soup", 0.75, [prompt], samples=1, seed=None)
-    assert {k: found["soup"][k] for k in ("answer", "spec_key", "preference")} == {
-        k: alone[k] for k in ("answer", "spec_key", "preference")
-    }
+    alone = SteeredPolicy(small_run / "out", "soup", 0.75)
+    assert alone.generate([prompt]) == [found["soup"]["answer"]]
+    assert (alone.spec.key, alone.preference.to_json()) == (found["soup"]["spec_key"], found["soup"]["preference"])
     asks: tuple[Callable[[str], Any], ...] = (
         lambda prompt: answers(prompt, 0.5),
-        lambda prompt: answer(tmp_path / "out", "soup", 0.5, [prompt], samples=1, seed=None),
+        lambda prompt: alone.generate([prompt]),
     )
     for ask in asks:
         with pytest.raises(UsageError, match=r"the prompt has \d+ tokens, at most \d+ fit beside an answer of 24"):

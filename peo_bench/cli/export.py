@@ -21,7 +21,7 @@ def export(
 ) -> None:
     """Merge the policy that a method offers at a preference into one model and write it with a model card."""
     asked = weight(helpful)
-    from peo_bench.steering.families import export_policy
+    from peo_bench.steering.families import SteeredPolicy
 
-    export_policy(run, method, asked, to, seed=seed)
+    SteeredPolicy(run, method, asked, seed).export(to)
     typer.echo(f"{to}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(to)!r})")

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from peo_bench.cli import Json, app, cache_dir, console, writable_cache
 from peo_bench.cli.bars import RunProgress
-from peo_bench.errors import UsageError
 from peo_bench.kill_points import check_kill_point
 from peo_bench.process import Terminated, heeding_sigterm
 from peo_bench.runs.request import MaxUsd, RunRequest
@@ -210,11 +209,6 @@ def _fixed(value: float | None, digits: int) -> str:
 def _config(request: RunRequest) -> RunConfig:
     from peo_bench.runs.config import resolve_config
 
-    folder = request.data_dir
-    if folder is not None:
-        if not folder.is_dir():
-            raise UsageError(f"--data-dir {folder}: no such folder: give the folder that holds the suite's data files")
-        os.environ["PEO_BENCH_DATA_DIR"] = str(folder.resolve())
     return resolve_config(request)
 
 

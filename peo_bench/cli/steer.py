@@ -11,7 +11,6 @@ import typer
 
 from peo_bench.cli import Json, RunFolder, app
 from peo_bench.errors import UsageError
-from peo_bench.files.rows import is_whole
 
 MethodName = Annotated[str, typer.Option("--method", help="A method of the run.")]
 Helpful = Annotated[float, typer.Option("--helpful", help="Weight of helpfulness, 0 to 1; harmlessness gets the rest.")]
@@ -46,18 +45,17 @@ def steer(
     if not prompts:
         raise UsageError("steer needs a prompt to answer: give one in quotes, or --web for a page with a slider")
     asked = weight(helpful)
-    if not all(prompt.strip() for prompt in prompts):
-        raise UsageError("a prompt is empty: give a question to answer")
-    if not all(map(is_whole, prompts)):
-        raise UsageError("a prompt is not UTF-8 text: write it anew")
-    from peo_bench.steering.families import answer
+    from peo_bench.steering.families import SteeredPolicy
 
-    answers = answer(run, method, asked, prompts, samples=samples, seed=seed)
+    policy = SteeredPolicy(run, method, asked, seed)
+    answers = policy.generate(prompts, samples)
+    offered = {"preference": policy.preference.to_json(), "spec_key": policy.spec.key}
+    rows = [{"prompt": prompts[i // samples], "answer": answer, **offered} for i, answer in enumerate(answers)]
     if as_json:
-        typer.echo(json.dumps(answers, indent=2))
+        typer.echo(json.dumps(rows, indent=2))
         return
-    for item in answers:
-        typer.echo(f"> {item['prompt']}\n{item['answer']}\n")
+    for row in rows:
+        typer.echo(f"> {row['prompt']}\n{row['answer']}\n")
 
 
 def _serve(run: Path, seed: int | None, port: int) -> None:

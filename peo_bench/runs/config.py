@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field
 
+from peo_bench.data.sources import DATA_DIR
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
 from peo_bench.judges.judge import make_judges
@@ -128,6 +130,12 @@ def all_methods(suite: SuiteConfig) -> tuple[str, ...]:
 
 def resolve_config(request: RunRequest) -> RunConfig:
     """Turn the command line into a checked configuration; every problem is a one-line `UsageError`."""
+    if request.data_dir is not None:
+        if not request.data_dir.is_dir():
+            raise UsageError(
+                f"--data-dir {request.data_dir}: no such folder: give the folder that holds the suite's data files"
+            )
+        os.environ[DATA_DIR] = str(request.data_dir.resolve())
     names = _names(request.methods)
     if not names:
         raise UsageError("--methods is empty: type for instance --methods peo,modpo")

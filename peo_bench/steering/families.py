@@ -9,25 +9,29 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective, PolicyFamily, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.rounds import replay
-from peo_bench.core.spec import PolicySpec
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import follow_umask, write_json, write_text
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import Json, JsonObject
+from peo_bench.files.rows import is_whole
 from peo_bench.jobs.job import Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.methods import make_method
 from peo_bench.results.record import damaged, read_record
 from peo_bench.results.records import RunRecord
+
+if TYPE_CHECKING:
+    from peo_bench.engine.engine import Engine
 
 SCHEMA = 1
 FAMILIES = "families.json"
@@ -149,76 +153,88 @@ def asked_for(world: World, helpful: float) -> Preference:
     return Preference.of(world.names, helpful=helpful)
 
 
-def answer(
-    folder: Path, method: str, helpful: float, prompts: list[str], *, samples: int, seed: int | None
-) -> list[JsonObject]:
-    """Answer `prompts` with the policy of `method` at this weight of helpfulness; sampling is reproducible."""
-    family, world, store = load_family(folder, method, seed)
-    preference = asked_for(world, helpful)
-    from peo_bench.engine.engine import Engine, Request
+class SteeredPolicy:
+    """What a method of a finished run offers at a weight of helpfulness: it answers, and it can be exported."""
 
-    engine = Engine(store.__getitem__, precision=world.precision, noise_seed=world.seed)
-    spec = family.resolve(preference)
-    requests = [Request(spec, prompt, digest(prompt), sample) for prompt in prompts for sample in range(samples)]
-    engine.check_lengths(requests, world.decoding)
-    responses = engine.generate(requests, world.decoding)
-    offered = family.space.project(preference).to_json()
-    return [
-        {"prompt": request.prompt, "answer": response.text, "preference": offered, "spec_key": spec.key}
-        for request, response in zip(requests, responses, strict=True)
-    ]
+    def __init__(self, folder: Path, method: str, helpful: float, seed: int | None = None) -> None:
+        """Find the policy of `method` in the run at `folder`; `seed` is a training seed, by default the run's first."""
+        self._family, self._world, self._store = load_family(folder, method, seed)
+        self._folder, self.method = folder, method
+        self.asked = asked_for(self._world, helpful)
+        self.spec = self._family.resolve(self.asked)
+        self.preference = self._family.space.project(self.asked)
 
+    @cached_property
+    def _engine(self) -> Engine:
+        from peo_bench.engine.engine import Engine
 
-def export_policy(folder: Path, method: str, helpful: float, to: Path, *, seed: int | None) -> None:
-    """Write the policy of `method` at this weight of helpfulness as a Hugging Face model folder with a model card."""
-    family, world, store = load_family(folder, method, seed)
-    preference = asked_for(world, helpful)
-    from peo_bench.engine.engine import Engine
-    from peo_bench.models.quiet import quiet
+        return Engine(self._store.__getitem__, precision=self._world.precision, noise_seed=self._world.seed)
 
-    spec = family.resolve(preference)
-    if spec.candidates:
-        within = f": export --method {method.partition('.')[2]}, which it chooses from" if "." in method else ""
-        raise UsageError(f"{method} keeps the best of {len(spec.candidates)} answers: no single model{within}")
-    if len(spec.mix) != 1 or spec.mix[0][0] != 1.0:
-        raise UsageError(
-            f"{method} mixes the log-probabilities of {len(spec.mix)} models at decoding time: no single model"
-        )
-    if to.exists():
-        raise UsageError(f"{to} exists already: give --to a new folder")
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
-    except OSError as error:
-        raise UsageError(f"{to}: cannot write there ({error.strerror}): give --to another folder") from None
-    try:
-        with quiet():
-            model, tokenizer = Engine(store.__getitem__, noise_seed=world.seed).materialised(spec.mix[0][1])
-            model.save_pretrained(scratch)
-            tokenizer.save_pretrained(scratch)
-        write_text(scratch / "README.md", _model_card(folder, method, family, preference, spec))
-        follow_umask(scratch)
-        scratch.rename(to)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    def generate(self, prompts: Sequence[str], samples: int = 1) -> list[str]:
+        """Return `samples` answers per prompt, prompts outermost; sampling is reproducible.
 
+        Raises `UsageError` for prompts that are empty or too long.
+        """
+        from peo_bench.engine.engine import Request
 
-def _model_card(folder: Path, method: str, family: PolicyFamily, preference: Preference, spec: PolicySpec) -> str:
-    run = read_record(folder / "run.json", RunRecord)
-    origin = f"`{run.command}` (peo-bench {run.peo_bench}, suite {run.suite}, base model {run.model})"
-    terms = "\n".join(f"- {coefficient:+.6g} x task vector of `{name}`" for name, coefficient in spec.mix[0][1].terms)
-    projected = family.space.project(preference)
-    return f"""---
+        if not all(prompt.strip() for prompt in prompts):
+            raise UsageError("a prompt is empty: give a question to answer")
+        if not all(map(is_whole, prompts)):
+            raise UsageError("a prompt is not UTF-8 text: write it anew")
+        requests = [Request(self.spec, prompt, digest(prompt), i) for prompt in prompts for i in range(samples)]
+        self._engine.check_lengths(requests, self._world.decoding)
+        return [response.text for response in self._engine.generate(requests, self._world.decoding)]
+
+    def export(self, to: Path) -> None:
+        """Write the policy as a Hugging Face model folder with a model card; `to` must not exist yet.
+
+        Raises `UsageError` for policies that are no single model: mixtures, and choices among answers.
+        """
+        from peo_bench.engine.engine import Engine
+        from peo_bench.models.quiet import quiet
+
+        spec, method = self.spec, self.method
+        if spec.candidates:
+            within = f": export --method {method.partition('.')[2]}, which it chooses from" if "." in method else ""
+            raise UsageError(f"{method} keeps the best of {len(spec.candidates)} answers: no single model{within}")
+        if len(spec.mix) != 1 or spec.mix[0][0] != 1.0:
+            raise UsageError(
+                f"{method} mixes the log-probabilities of {len(spec.mix)} models at decoding time: no single model"
+            )
+        if to.exists():
+            raise UsageError(f"{to} exists already: give --to a new folder")
+        try:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
+        except OSError as error:
+            raise UsageError(f"{to}: cannot write there ({error.strerror}): give --to another folder") from None
+        try:
+            with quiet():
+                model, tokenizer = Engine(self._store.__getitem__).materialised(spec.mix[0][1])
+                model.save_pretrained(scratch)
+                tokenizer.save_pretrained(scratch)
+            write_text(scratch / "README.md", self._card())
+            follow_umask(scratch)
+            scratch.rename(to)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+    def _card(self) -> str:
+        run = read_record(self._folder / "run.json", RunRecord)
+        origin = f"`{run.command}` (peo-bench {run.peo_bench}, suite {run.suite}, base model {run.model})"
+        weights = self.spec.mix[0][1]
+        terms = "\n".join(f"- {coefficient:+.6g} x task vector of `{name}`" for name, coefficient in weights.terms)
+        return f"""---
 library_name: transformers
 tags: [peo-bench, multi-objective-alignment]
 ---
-# {method} at {preference}
+# {self.method} at {self.asked}
 
 A policy of the run {origin}.
 
-- asked preference: {preference}; offered: {projected}
-- weights: base `{spec.mix[0][1].base}` plus
+- asked preference: {self.asked}; offered: {self.preference}
+- weights: base `{weights.base}` plus
 {terms or "- nothing: the reference policy"}
 - data licence: {run.licence}; the base model's licence applies too.
 

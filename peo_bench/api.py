@@ -1,0 +1,166 @@
+"""peo-bench in a notebook: the runs, folders and policies of the command line, as objects.
+
+Options are those of `peo-bench run`, by the same names; see `peo-bench run --help`:
+
+>>> import peo_bench as pb
+>>> stages = pb.plan(methods=["peo", "modpo"], suite="sandbox", preferences=3)
+>>> list(stages.columns[:3])
+['stage', 'jobs', 'cached']
+>>> run = pb.run(methods=["peo", "modpo"], seeds=[0, 1], set={"peo.budget": 16})  # doctest: +SKIP
+>>> run.policy("peo", helpful=0.7).generate(["How do I sharpen a knife?"])  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from peo_bench.errors import unknown
+from peo_bench.runs.request import RunRequest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from peo_bench.results.folder import RunFolder
+    from peo_bench.results.metrics_records import TaskMetrics
+    from peo_bench.runs.config import RunConfig
+    from peo_bench.steering.families import SteeredPolicy
+
+Option: TypeAlias = "str | float | os.PathLike[str] | Iterable[object] | Mapping[str, object] | None"
+BY_COMMAS = ("methods", "seeds", "preferences", "capabilities")
+REPEATED = ("set", "expert", "policy", "judge")
+
+
+def run(
+    *, out: str | os.PathLike[str] | None = None, workers: int = 1, max_usd: float | None = None, **options: Option
+) -> Run:
+    """Train, evaluate and compare methods as `peo-bench run` does; the same call again reuses everything.
+
+    `out` is the run folder, by default runs/<derived name>. More `workers` are more processes: in a script call this
+    under `if __name__ == "__main__":` then. Judges may spend at most `max_usd` now. Raises `UsageError` for what cannot
+    be run; what fails on the way is in `Run.missing`.
+    """
+    from peo_bench.cli import console, writable_cache
+    from peo_bench.cli.bars import RunProgress
+    from peo_bench.report.build import build_report
+    from peo_bench.runs.execute import execute
+
+    config = _config(options)
+    folder = Path(out) if out is not None else Path("runs") / config.name
+    words = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    with RunProgress(console()) as progress:
+        execute(
+            config, folder, writable_cache(), workers=workers, command=f"peo_bench.run({words})", observe=progress,
+            max_usd=max_usd,
+        )  # fmt: skip
+    build_report(folder)
+    return Run(folder)
+
+
+def plan(**options: Option) -> pd.DataFrame:
+    """Return the stages of a run, one row each, with upper bounds of their cost; nothing is executed."""
+    import pandas as pd
+
+    from peo_bench.cli import cache_dir
+    from peo_bench.runs.plan import plan_run
+
+    stages = plan_run(_config(options), cache_dir())
+    return pd.DataFrame([{**stage, **stage["cost"]} for stage in stages]).drop(columns="cost")
+
+
+def load(folder: str | os.PathLike[str]) -> Run:
+    """Return a finished run; raises `UsageError` for a folder that is none or is damaged."""
+    return Run(Path(folder))
+
+
+class Run:
+    """A finished run folder: its tables, metrics, figures and policies."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the tables of `folder`."""
+        self.folder = folder
+        _ = self.files
+
+    def __repr__(self) -> str:
+        """Name the folder and what was compared."""
+        return f"Run({str(self.folder)!r}: {', '.join(self.metrics.methods)}; {self.files.run.status})"
+
+    @cached_property
+    def files(self) -> RunFolder:
+        """Everything in the folder, parsed."""
+        from peo_bench.results.folder import read_run_folder
+
+        return read_run_folder(self.folder)
+
+    @property
+    def points(self) -> pd.DataFrame:
+        """points.csv: a row per asked preference, split, seed and method."""
+        return self.files.points
+
+    @property
+    def metrics(self) -> TaskMetrics:
+        """metrics.json of the run's task, as in `run.metrics.methods["peo"].steered_utility.value`."""
+        (metrics,) = self.files.metrics.tasks.values()
+        return metrics
+
+    @property
+    def missing(self) -> list[str]:
+        """What could not be made, with the reason; empty for a complete run."""
+        return [f"{item.what}: {item.reason}" for item in self.files.run.missing]
+
+    @property
+    def report(self) -> Path:
+        """The report for people, report.html."""
+        return self.folder / "report.html"
+
+    def front(self, method: str) -> pd.DataFrame:
+        """Return a method's operating points on test prompts by seed and preference; `nondominated` marks its front."""
+        table = self.points[(self.points["split"] == "test") & (self.points["grid"] == "asked")]
+        if method not in set(table["method"]):
+            raise unknown(f"method in {self.folder}", method, list(table["method"].unique()))
+        preferences = [name for name in map(str, table) if name.startswith("preference_")]
+        own = table[table["method"] == method].sort_values(["seed", *preferences])
+        return own.dropna(axis="columns", how="all").reset_index(drop=True)
+
+    def figure(self, name: str = "front") -> go.Figure:
+        """Return one of the run's figures, those that `peo-bench figures` writes; an unknown name lists them."""
+        from peo_bench.report.paper import run_pictures
+
+        pictures, _ = run_pictures(self.folder)
+        if name not in pictures:
+            raise unknown("figure", name, pictures)
+        return pictures[name]
+
+    def policy(self, method: str, helpful: float, seed: int | None = None) -> SteeredPolicy:
+        """Return the policy that a method offers at a weight of helpfulness, to `generate` with and to `export`."""
+        from peo_bench.steering.families import SteeredPolicy
+
+        return SteeredPolicy(self.folder, method, helpful, seed)
+
+
+def _config(options: Mapping[str, Option]) -> RunConfig:
+    """Return the configuration that the same options give on the command line."""
+    from peo_bench.runs.config import resolve_config
+
+    known = [option.name for option in fields(RunRequest)]
+    for name in options:
+        if name not in known:
+            raise unknown("option", name, known)
+    return resolve_config(RunRequest(**{name: _typed(name, value) for name, value in options.items()}))  # type: ignore[arg-type]
+
+
+def _typed(name: str, value: Option) -> object:
+    """Return the value as it would be typed."""
+    if isinstance(value, Mapping):
+        return [f"{key}={item}" for key, item in value.items()]
+    if name in REPEATED:
+        return [value] if isinstance(value, str) else list(value)  # type: ignore[arg-type]
+    if name in BY_COMMAS:
+        many = isinstance(value, Iterable) and not isinstance(value, str)
+        return ",".join(map(str, value)) if many else str(value)  # type: ignore[arg-type]
+    return Path(value) if name == "data_dir" else value  # type: ignore[arg-type]

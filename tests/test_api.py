@@ -1,0 +1,110 @@
+"""The Python API: the same runs, folders and policies as on the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from tiny_run import ROOT, TINY
+from tiny_run import peo_bench as command_line
+
+import peo_bench as pb
+from peo_bench.errors import UsageError
+from peo_bench.report.contents import task_views
+
+SAME = {"limit": 36, "preferences": 3, "set": dict(word.split("=") for word in TINY if "=" in word)}
+METHODS = ["peo", "modpo", "mod"]
+QUESTION = "how do i bake bread for my aunt today ?"
+
+
+@pytest.fixture
+def here(small_run, monkeypatch):
+    """The folder where the command line made a run, whose cache the API finds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_run / "cache"))
+    monkeypatch.chdir(small_run)
+    return small_run
+
+
+def test_a_run_is_that_of_the_command_line(here, capsys):
+    """Same options, same cache: nothing is done again, and the points are the same, byte for byte."""
+    run = pb.run(methods=METHODS, out="called", **SAME)
+    assert "reused from the cache" in capsys.readouterr().out
+    assert (here / "called" / "points.csv").read_bytes() == (here / "out" / "points.csv").read_bytes()
+    assert run.missing == []
+    assert run.report.exists()
+    written = json.loads((here / "called" / "run.json").read_text())
+    assert written["command"].startswith("peo_bench.run(methods=['peo', 'modpo', 'mod'], ")
+    assert "soup" in repr(run)
+
+
+def test_a_loaded_run_has_tables_metrics_and_figures(here):
+    run = pb.load("out")
+    front = run.front("soup")
+    assert list(front["preference_helpful"]) == [0.0, 0.5, 1.0]
+    points = pd.read_csv(here / "out" / "points.csv")
+    of_soup = points[(points["method"] == "soup") & (points["split"] == "test")]
+    assert sorted(front["reward"]) == sorted(of_soup["reward"])
+    assert run.metrics.methods["soup"].steered_utility.value == pytest.approx(
+        json.loads((here / "out" / "metrics.json").read_text())["tasks"]["peo_sandbox"]["methods"]["soup"][
+            "steered_utility"
+        ]["value"]
+    )
+    figure = run.figure("front")
+    (view,) = task_views(run.files)
+    drawn = {x for trace in figure.data if trace.meta["role"] == "points" for x in trace.x}
+    assert {point.x for point in view.of("soup")} <= drawn
+    with pytest.raises(UsageError, match="front"):
+        run.figure("frontier")
+    with pytest.raises(UsageError, match="soup"):
+        run.front("soap")
+
+
+def test_a_policy_answers_as_steer_does(here):
+    """One engine for all calls; other balances give other policies."""
+    policy = pb.load("out").policy("soup", helpful=0.7)
+    typed = command_line(here, "steer", "out", QUESTION, "--method", "soup", "--helpful", "0.7", "-n", "2", "--json")
+    assert policy.generate([QUESTION], samples=2) == [row["answer"] for row in json.loads(typed.stdout)]
+    assert policy.generate([QUESTION]) == policy.generate([QUESTION], samples=2)[:1]
+    assert policy.preference.to_json() == {"helpful": 0.7, "harmless": 0.3}
+    assert policy.spec != pb.load("out").policy("soup", helpful=0.2).spec
+    with pytest.raises(UsageError, match="off the simplex"):
+        pb.load("out").policy("soup", helpful=1.2)
+    with pytest.raises(UsageError, match="a prompt is empty"):
+        policy.generate([" "])
+
+
+def test_a_plan_is_a_table(here):
+    plan = pb.plan(methods=METHODS, **SAME).set_index("stage")
+    assert plan.loc["aspect", "jobs"] == plan.loc["aspect", "cached"] == 2
+    assert pb.plan(methods=METHODS, seeds=[1, 2], **SAME).set_index("stage").loc["aspect", "cached"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"method": "peo"}, "methods"),
+        ({"methods": ["poe"]}, "peo"),
+        ({"preferences": [0, 2]}, "off the simplex"),
+        ({"set": {"peo.budgets": 3}}, "budget"),
+        ({"seeds": ["one"]}, "whole numbers"),
+        ({"data_dir": "nowhere"}, "no such folder"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(options, said):
+    with pytest.raises(UsageError, match=said) as error:
+        pb.plan(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_run_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match=r"run\.json"):
+        pb.load(tmp_path)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, peo_bench; print(sorted({'torch', 'pandas', 'typer', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
