@@ -36,7 +36,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def answers(random: np.random.Generator) -> pd.DataFrame:
-    """Return made-up scores by prompt, in the layout of generations.parquet."""
+    """Return made-up scores by prompt, in the layout of answers.parquet."""
     parts = []
     for m in range(METHODS):
         for w, _ in WEIGHTS:

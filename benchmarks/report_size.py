@@ -31,7 +31,7 @@ def main() -> None:
         run = write_run_folder(
             Path(name) / "run", methods=METHODS, controls=(), n_prompts=PROMPTS, weights=WEIGHTS, rich=True
         )
-        lengthen(run / "generations.parquet")
+        lengthen(run / "answers.parquet")
         started = time.monotonic()
         page = build_report(run)
         found = {
@@ -49,7 +49,7 @@ def lengthen(path: Path) -> None:
     """Give every answer as many words as instruction-following benchmarks have, all different."""
     table = pd.read_parquet(path)
     words = np.random.default_rng(0).choice(WORD, (len(table), WORDS))
-    table["response"] = [" ".join(row) for row in words]
+    table["answer"] = [" ".join(row) for row in words]
     table.to_parquet(path)
 
 

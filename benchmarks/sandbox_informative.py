@@ -21,11 +21,11 @@ import numpy as np
 from peo_bench.cli import cache_dir
 from peo_bench.core.method import World
 from peo_bench.core.spec import policy
-from peo_bench.evaluation.responses import read_responses
+from peo_bench.evaluation.answering import read_answers
 from peo_bench.jobs.runner import Runner
 from peo_bench.methods import make_method
 from peo_bench.runs.config import resolve_config
-from peo_bench.runs.world import build_world, responses_job
+from peo_bench.runs.world import answers_job, build_world
 from peo_bench.sandbox.kinds import oracle_job
 from peo_bench.sandbox.oracle import oracle_point, solve_beta
 from peo_bench.suites.suite import load_task
@@ -44,8 +44,8 @@ def policy_utilities(runner: Runner, world: World) -> tuple[np.ndarray, np.ndarr
         "reference": policy(world.reference.id),
         **{w: built.family.resolve(w) for w in world.preferences},
     }.items():
-        job = responses_job(world, task, spec, built.jobs, "test", PROMPTS)
-        tables[name] = read_responses(runner.run([job])[job.id])
+        job = answers_job(world, task, spec, built.jobs, "test", PROMPTS)
+        tables[name] = read_answers(runner.run([job])[job.id])
     utility = lambda w, name: w[0] * tables[name]["reward"] - w[1] * tables[name]["cost"]  # noqa: E731
     soup = np.array([utility(w, w) for w in world.preferences])
     reference = np.array([utility(w, "reference") for w in world.preferences])

@@ -150,7 +150,7 @@ const Report = (() => {
     byId("panel-summary").textContent = policy.summary;
     const answers = page.texts && page.texts.policies[key];
     byId("panel-note").textContent = answers
-      ? `${page.texts.prompts.length} of ${page.texts.n_prompts} test prompts: a fixed sample, the same for every policy. The rest is in generations.parquet.`
+      ? `${page.texts.prompts.length} of ${page.texts.n_prompts} test prompts: a fixed sample, the same for every policy. The rest is in answers.parquet.`
       : "This report holds no texts of this policy.";
     byId("panel-texts").replaceChildren();
     more(answers || [], 0);

@@ -86,7 +86,7 @@ def write_run_folder(
     root.mkdir(parents=True, exist_ok=True)
     scores = simulate((*methods, *controls), seeds, n_prompts, weights, noise_seed)
     points, measure = _points(scores, seeds, weights), _measure(n_prompts, weights)
-    texts = _generations(scores, seeds, weights, n_prompts, hostile)
+    texts = _answers(scores, seeds, weights, n_prompts, hostile)
     judgements = simulate_judge(texts, *methods[:2]) if rich else None
     beside = Beside(
         evaluations=dict.fromkeys((*methods, *controls), 25),
@@ -100,7 +100,7 @@ def write_run_folder(
         points=points,
         metrics=Metrics(tasks={"sandbox": _metrics(scores, points, texts, measure, beside)}),
         costs=_costs((*methods, *controls)),
-        generations=texts,
+        answers=texts,
         judgements=judgements,
         curves=curves(methods, seeds) if rich else None,
     )
@@ -228,7 +228,7 @@ def _metrics(
     return run_metrics(points, Scores.of(texts, ["helpful", "harmless"]), measure, units, beside)
 
 
-def _generations(
+def _answers(
     scores: dict[tuple[str, int], np.ndarray],
     seeds: tuple[int, ...],
     weights: tuple[float, ...],
@@ -248,7 +248,7 @@ def _generations(
                 rows.append({
                     "prompt_id": f"p{j:04d}", "prompt": f"How do I {topics[j % 4]}? (question {j})",
                     "category": categories[j % 4], "method": name, "seed": seed, "split": "test", "preference": w,
-                    "spec_key": f"{name}-{w}", "response": answer, "kl": 3.0,
+                    "spec_key": f"{name}-{w}", "answer": answer, "kl": 3.0,
                     "length": len(answer.split()) + (7 * j + len(name)) % 11 * (index % 3),
                     "reward": reward, "cost": cost, "reward_proxy": reward + 0.1, "cost_proxy": cost,
                 })  # fmt: skip

@@ -39,9 +39,9 @@ def test_two_caches_and_an_export_agree_with_stock_transformers(kind, tmp_path, 
         engine = Engine(store.__getitem__, noise_seed=0, device="cpu")
         spec = policy(reference.id, [(given.id, 0.5)])
         requests = [Request(spec, prompt, prompt) for prompt in PROMPTS]
-        responses = engine.generate(requests, DECODING)
-        kl = list(engine.kl(requests, responses, policy(reference.id)))
-        found.append(([response.tokens for response in responses], kl))
+        answers = engine.generate(requests, DECODING)
+        kl = list(engine.kl(requests, answers, policy(reference.id)))
+        found.append(([answer.tokens for answer in answers], kl))
     assert found[0] == found[1]
     for weights, folder in ((Weights(reference.id), base), (Weights(reference.id, ((given.id, 1.0),)), expert)):
         stock = AutoModelForCausalLM.from_pretrained(folder)

@@ -407,7 +407,7 @@ def test_our_own_judgements(winrate, peo_bench, tmp_path):
 
 def test_answers_leave_as_model_outputs(peo_bench, tmp_path):
     run = write_run_folder(tmp_path / "run", seeds=(1, 2), hostile=True)
-    table = pd.read_parquet(run / "generations.parquet")
+    table = pd.read_parquet(run / "answers.parquet")
     code, out, err = peo_bench("outputs", str(run), "--method", "peo", "--helpful", "0.25", "--to", "peo.json.gz")
     assert (code, err) == (0, "")
     assert "60 answers of peo-helpful-0.25" in out
@@ -415,7 +415,7 @@ def test_answers_leave_as_model_outputs(peo_bench, tmp_path):
     own = table[(table["method"] == "peo") & (table["preference"] == 0.25) & (table["seed"] == 1)].sort_values(
         "prompt_id"
     )
-    assert [row["output"] for row in rows] == own["response"].tolist()
+    assert [row["output"] for row in rows] == own["answer"].tolist()
     assert [row["instruction"] for row in rows] == own["prompt"].tolist()
     assert {tuple(row) for row in rows} == {("dataset", "instruction", "output", "generator")}
     assert peo_bench("outputs", str(run), "--method", "reference", "--to", "r.json", "--name", "base")[0] == 0

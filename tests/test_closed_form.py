@@ -48,7 +48,7 @@ def world() -> World:
         reference=reference,
         objectives=OBJECTIVES,
         pairs={o.name: pairs for o in OBJECTIVES},
-        scorers={o.name: Job("reward-model", {"objective": o.name}, {"reference": reference}) for o in OBJECTIVES},
+        proxies={o.name: Job("reward-model", {"objective": o.name}, {"reference": reference}) for o in OBJECTIVES},
         prompts=Job("prompts"),
         preferences=tuple(map(asked, PREFERENCES)),
         training={"beta": BETA},

@@ -38,7 +38,7 @@ def test_methods_of_both_runs_are_compared_prompt_by_prompt(peo_bench, two_runs,
     gap = next(row for row in metrics["comparisons"] if (row["a"], row["b"]) == ("peo@a", "peo@b"))
     arrays = []
     for folder in two_runs:
-        own = pd.read_parquet(folder / "generations.parquet").query("method == 'peo'")
+        own = pd.read_parquet(folder / "answers.parquet").query("method == 'peo'")
         arrays.append([t[["reward", "cost"]].to_numpy() for _, t in own.groupby("preference")])
     centre, scale = np.array([metrics["reference_units"][c] for c in ("reward", "cost")]).T
     weights = [[w, 1 - w] for w in (0, 0.25, 0.5, 0.75, 1)]
@@ -78,7 +78,7 @@ def test_several_seeds_are_part_of_the_difference(peo_bench, tmp_path):
 
 def _utility(run: Path, seed: int, units: dict[str, list[float]]) -> float:
     """PEO's steered utility in units of one seed, the mean over prompts and preferences of w reward - (1 - w) cost."""
-    own = pd.read_parquet(run / "generations.parquet").query(f"method == 'peo' and seed == {seed}")
+    own = pd.read_parquet(run / "answers.parquet").query(f"method == 'peo' and seed == {seed}")
     reward, cost = ((own[c] - units[c][0]) / units[c][1] for c in ("reward", "cost"))
     return float((own["preference"] * reward - (1 - own["preference"]) * cost).mean())
 

@@ -83,7 +83,7 @@ CASES = {
     **{(name, how): damage for name in ("points.csv", "curves.csv") for how, damage in (OF_CSV | OF_TABLE).items()},
     **{
         (name, how): damage
-        for name in ("generations.parquet", "judgements.parquet")
+        for name in ("answers.parquet", "judgements.parquet")
         for how, damage in (OF_PARQUET | OF_TABLE).items()
     },
     ("config.yaml", "latin"): latin,

@@ -67,20 +67,20 @@ def test_a_mixed_batch_equals_each_alone(artefacts: dict[str, Handle], decoding:
     together = Engine(artefacts.__getitem__, device="cpu", batch_size=64).generate(requests, decoding)
     alone = Engine(artefacts.__getitem__, device="cpu")
     assert [alone.generate([request], decoding)[0] for request in requests] == together
-    assert len({response.tokens for response in together}) > len(requests) / 4
+    assert len({answer.tokens for answer in together}) > len(requests) / 4
 
 
 def test_batches_are_reported_once_each_and_answers_are_well_formed(engine: Engine) -> None:
     requests = every_spec()
     seen: dict[int, object] = {}
-    responses = engine.generate(requests, DECODING, lambda indices, done: seen.update(zip(indices, done, strict=True)))
-    assert [seen[i] for i in range(len(requests))] == responses
-    for response in responses:
-        assert 1 <= len(response.tokens) <= 10
-        assert (2 in response.tokens) != response.truncated
-        assert 2 not in response.tokens[:-1]
-        assert response.text == response.text.strip()
-        assert "</s>" not in response.text
+    answers = engine.generate(requests, DECODING, lambda indices, done: seen.update(zip(indices, done, strict=True)))
+    assert [seen[i] for i in range(len(requests))] == answers
+    for answer in answers:
+        assert 1 <= len(answer.tokens) <= 10
+        assert (2 in answer.tokens) != answer.truncated
+        assert 2 not in answer.tokens[:-1]
+        assert answer.text == answer.text.strip()
+        assert "</s>" not in answer.text
 
 
 def test_adapter_sets_beyond_the_rank_budget_run_apart_with_the_same_answers(

@@ -12,7 +12,7 @@ import torch
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Weights, policy
 from peo_bench.engine import likelihood
-from peo_bench.engine.engine import Engine, Request, Response
+from peo_bench.engine.engine import Answer, Engine, Request
 from peo_bench.jobs.job import Handle
 from peo_bench.models.rendering import prompt_ids
 from tests import models
@@ -43,16 +43,16 @@ def brute(engine: Engine, spec: PolicySpec, prompt: str, tokens: tuple[int, ...]
 
 def test_kl_and_log_probs_equal_brute_force(engine: Engine) -> None:
     requests = every_spec(models.PROMPTS[:3])
-    responses = engine.generate(requests, DECODING)
-    assert len({len(response.tokens) for response in responses}) > 2
+    answers = engine.generate(requests, DECODING)
+    assert len({len(answer.tokens) for answer in answers}) > 2
     reference = SPECS["mix"]
-    found, scores = engine.kl(requests, responses, reference), engine.log_probs(requests, responses)
-    for request, response, kl, log_probs in zip(requests, responses, found, scores, strict=True):
-        log_pi = brute(engine, request.spec, request.prompt, response.tokens)
-        log_ref = brute(engine, reference, request.prompt, response.tokens)
+    found, scores = engine.kl(requests, answers, reference), engine.log_probs(requests, answers)
+    for request, answer, kl, log_probs in zip(requests, answers, found, scores, strict=True):
+        log_pi = brute(engine, request.spec, request.prompt, answer.tokens)
+        log_ref = brute(engine, reference, request.prompt, answer.tokens)
         assert kl == pytest.approx(float((np.exp(log_pi) * (log_pi - log_ref)).sum()), rel=1e-4, abs=1e-5)
-        expected = log_pi[np.arange(len(response.tokens)), list(response.tokens)]
-        assert log_probs.shape == (len(response.tokens),)
+        expected = log_pi[np.arange(len(answer.tokens)), list(answer.tokens)]
+        assert log_probs.shape == (len(answer.tokens),)
         np.testing.assert_allclose(log_probs, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -60,19 +60,19 @@ def test_the_reference_itself_costs_nothing_and_is_exactly_zero(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [Request(REFERENCE, prompt, prompt) for prompt in models.PROMPTS]
-    responses = engine.generate(requests, DECODING)
+    answers = engine.generate(requests, DECODING)
     monkeypatch.setattr(likelihood, "log_policy", lambda *args: pytest.fail("a forward was run"))
-    assert engine.kl(requests, responses, REFERENCE) == [0.0] * len(requests)
+    assert engine.kl(requests, answers, REFERENCE) == [0.0] * len(requests)
 
 
 def test_kl_does_not_depend_on_the_batch(
     engine: Engine, artefacts: dict[str, Handle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = every_spec()
-    responses = engine.generate(requests, DECODING)
-    together = engine.kl(requests, responses, REFERENCE)
+    answers = engine.generate(requests, DECODING)
+    together = engine.kl(requests, answers, REFERENCE)
     monkeypatch.setattr(likelihood, "LOGITS_BYTES", 1)
-    alone = Engine(artefacts.__getitem__, device="cpu", batch_size=5).kl(requests, responses, REFERENCE)
+    alone = Engine(artefacts.__getitem__, device="cpu", batch_size=5).kl(requests, answers, REFERENCE)
     np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
     assert min(together) >= 0
 
@@ -108,21 +108,21 @@ def tiny_world(folder: Path) -> Engine:
     return Engine(handles.__getitem__, device="cpu", batch_size=4096)
 
 
-def every_answer(vocabulary: int, eos: int, longest: int) -> list[Response]:
+def every_answer(vocabulary: int, eos: int, longest: int) -> list[Answer]:
     others = [token for token in range(vocabulary) if token != eos]
     ended = [(*body, eos) for n in range(longest) for body in itertools.product(others, repeat=n)]
     cut = list(itertools.product(others, repeat=longest))
-    return [Response(tokens, "", False) for tokens in ended] + [Response(tokens, "", True) for tokens in cut]
+    return [Answer(tokens, "", False) for tokens in ended] + [Answer(tokens, "", True) for tokens in cut]
 
 
-def total_log_probs(engine: Engine, requests: list[Request], answers: list[Response]) -> np.ndarray:
+def total_log_probs(engine: Engine, requests: list[Request], answers: list[Answer]) -> np.ndarray:
     return np.array([row.astype(np.float64).sum() for row in engine.log_probs(requests, answers)])
 
 
 def test_generated_answers_are_likely_under_their_own_policy(engine: Engine) -> None:
     """Greedy answers take each step's most probable token, so teacher forcing must agree with decoding."""
     requests = every_spec()
-    responses = engine.generate(requests, Decoding(max_new_tokens=6, temperature=0))
-    for request, response, scores in zip(requests, responses, engine.log_probs(requests, responses), strict=True):
-        best = brute(engine, request.spec, request.prompt, response.tokens).max(axis=-1)
+    answers = engine.generate(requests, Decoding(max_new_tokens=6, temperature=0))
+    for request, answer, scores in zip(requests, answers, engine.log_probs(requests, answers), strict=True):
+        best = brute(engine, request.spec, request.prompt, answer.tokens).max(axis=-1)
         np.testing.assert_allclose(scores, best, rtol=1e-3, atol=1e-3)

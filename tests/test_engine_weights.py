@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import Weights, policy
 from peo_bench.engine import materialise
-from peo_bench.engine.engine import Engine, Request, Response
+from peo_bench.engine.engine import Answer, Engine, Request
 from peo_bench.engine.materialise import ByteCache
 from peo_bench.errors import Diverged, PeoBenchError, UsageError
 from peo_bench.jobs.job import Handle
@@ -112,17 +112,17 @@ def test_bfloat16_log_probabilities_are_close(artefacts: dict[str, Handle]) -> N
     specs = [policy("base"), policy("base", [("lora-a", 1.2), ("lora-b", -0.3)]), policy("base", [("full-a", 1.0)])]
     requests = [Request(spec, prompt, prompt) for spec in specs for prompt in models.PROMPTS]
     exact = Engine(artefacts.__getitem__, device="cpu")
-    responses = exact.generate(requests, Decoding(max_new_tokens=8))
+    answers = exact.generate(requests, Decoding(max_new_tokens=8))
     rough = Engine(artefacts.__getitem__, device="cpu", precision="bfloat16")
     errors = np.concatenate(
         [
             np.abs(a - b)
-            for a, b in zip(exact.log_probs(requests, responses), rough.log_probs(requests, responses), strict=True)
+            for a, b in zip(exact.log_probs(requests, answers), rough.log_probs(requests, answers), strict=True)
         ]
     )
     assert 0 < np.median(errors) < 0.05
     assert errors.max() < 0.6
-    assert all(isinstance(answer, Response) for answer in rough.generate(requests, Decoding(max_new_tokens=8)))
+    assert all(isinstance(answer, Answer) for answer in rough.generate(requests, Decoding(max_new_tokens=8)))
 
 
 def test_full_fine_tunes_combine_exactly_and_leave_the_originals_alone(engine: Engine) -> None:

@@ -124,7 +124,7 @@ def test_a_batch_differs_in_nothing_but_the_policy(register):
     a, b, c = (Job("test-rate", {"rate": rate}) for rate in (1, 2, 3))
 
     def answers(spec: str, n: int = 8, **needs: Job) -> str:
-        return JOB_KINDS.get("responses").batch(Job("responses", {"spec": spec, "n_prompts": n}, needs))
+        return JOB_KINDS.get("answers").batch(Job("answers", {"spec": spec, "n_prompts": n}, needs))
 
     first = answers("one", reference=a, **{"scorer:reward": b, "delta:x": c})
     assert first == answers("other", **{"delta:y": a, "scorer:reward": b}, reference=a)

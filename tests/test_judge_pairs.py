@@ -22,7 +22,7 @@ def answers(seeds=(0,), methods=("peo", "modpo", "soup"), weights=(0.0, 0.5, 1.0
     offers += [(external, np.nan)] if external else []
     rows = [
         {"split": split, "seed": seed, "method": m, "preference": w, "spec_key": f"{m}{w}", "prompt_id": f"p{j}",
-         "prompt": f"q{j}", "response": f"{m} {w} {j}", "reward": j + (0 if w != w else w), "cost": -j}
+         "prompt": f"q{j}", "answer": f"{m} {w} {j}", "reward": j + (0 if w != w else w), "cost": -j}
         for split in ("validation", "test") for seed in seeds for m, w in offers for j in range(n)
     ]  # fmt: skip
     return pd.DataFrame(rows)

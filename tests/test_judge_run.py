@@ -59,15 +59,15 @@ def metrics(where: Path) -> dict:
 
 def expected_shares(where: Path, method: str, weight: float, other: str, objective: str) -> np.ndarray:
     """The share of `method` by prompt, from the texts alone, as the server's rule has it."""
-    texts = pd.read_parquet(where / "out/generations.parquet")
+    texts = pd.read_parquet(where / "out/answers.parquet")
     test = texts[texts["split"] == "test"]
     judged = set(pd.read_parquet(where / "out/judgements.parquet")["prompt_id"])
     test = test[test["prompt_id"].isin(judged)].set_index("prompt_id")
-    a = test[(test["method"] == method) & (test["preference"] == weight)]["response"].sort_index()
+    a = test[(test["method"] == method) & (test["preference"] == weight)]["answer"].sort_index()
     of_b = (
         test["method"] == other if other == "reference" else (test["method"] == other) & (test["preference"] == weight)
     )
-    b = test[of_b]["response"].sort_index()
+    b = test[of_b]["answer"].sort_index()
     sign = np.sign(a.str.len() - b.str.len()) * (1 if objective == "helpful" else -1)
     return np.asarray(0.5 + 0.5 * sign)
 
@@ -94,7 +94,7 @@ def test_the_scorers_judge_by_their_scores(finished):
     where, _, _ = finished
     judges = json.loads((where / "out/metrics.json").read_text())["tasks"][TASK]["judges"]
     rows = pd.read_parquet(where / "out/judgements.parquet")
-    texts = pd.read_parquet(where / "out/generations.parquet")
+    texts = pd.read_parquet(where / "out/answers.parquet")
     test = texts[(texts["split"] == "test") & texts["prompt_id"].isin(rows["prompt_id"])].set_index("prompt_id")
     for entry in judges["scorers"]["win_rates"]:
         if entry["b"] != "reference":

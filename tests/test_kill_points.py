@@ -23,11 +23,11 @@ POINTS = {
     **{f"aspect-{side}": ("aspect", CHECKPOINT.format("aspect")) for side in ("helpful", "harmless")},
     "candidates": ("candidates", "partial/candidates-*/scratch/answers.jsonl"),
     "search": ("extrapolation", "partial/extrapolation-*/evaluations.jsonl"),
-    "generation": ("responses", "partial/batch-*/*-answers.jsonl"),
-    "scoring": ("responses", "partial/batch-*/*-answers.jsonl"),
+    "generation": ("answers", "partial/batch-*/*-answers.jsonl"),
+    "scoring": ("answers", "partial/batch-*/*-answers.jsonl"),
     "rename": ("candidates", "partial/candidates-*/meta.json"),
     "judging": ("judge-replies", "judge-replies/*/*.json"),
-    **dict.fromkeys(("metrics", "tables", "report"), ("", "responses/*/meta.json")),
+    **dict.fromkeys(("metrics", "tables", "report"), ("", "answers/*/meta.json")),
 }
 """By name: the kind of work that is taken out of the finished cache, and what must lie there after the kill."""
 

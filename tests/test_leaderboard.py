@@ -259,8 +259,8 @@ def renamed(folder: Path, old: str, new: str) -> None:
     for name in ("run.json", "metrics.json", "costs.json", "points.csv"):
         path = folder / name
         path.write_text(path.read_text().replace(old, new))
-    texts = pd.read_parquet(folder / "generations.parquet")
-    texts.assign(method=texts["method"].replace(old, new)).to_parquet(folder / "generations.parquet")
+    texts = pd.read_parquet(folder / "answers.parquet")
+    texts.assign(method=texts["method"].replace(old, new)).to_parquet(folder / "answers.parquet")
 
 
 def test_names_in_a_received_folder_lead_nowhere(peo_bench, board, tmp_path):

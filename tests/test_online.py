@@ -70,7 +70,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Handle]
 def params(combiner: str = "linear", weights: tuple[float, float] = (0.25, 0.75), **changes: Any) -> dict[str, Any]:
     return {
         **{"combiner": combiner, "weights": list(weights), "options": {}, "objectives": list(OBJECTIVES)},
-        **{"columns": ["reward", "cost"], "maximise": [True, False], "seed": 0, "generations": 4},
+        **{"columns": ["reward", "cost"], "maximise": [True, False], "seed": 0, "answers": 4},
         **{"form": "full", "beta": 0.5, "learning_rate": 1e-2, "units": 4.0, "batch_size": 8, "micro_batch_size": 8},
         **{"max_length": 64, "decoding": {"max_new_tokens": 1, "temperature": 0.7, "top_p": 0.9}},
         **changes,
@@ -99,7 +99,7 @@ def test_morlhf_reaches_the_closed_form_on_a_bandit(inputs: dict[str, Handle], t
     """Answers of one token make a bandit with an arm per word: the optimum is pi_ref exp(w . u / beta) / Z."""
     reference = load_causal(inputs["reference"].path / "model")
     tokenizer = load_tokenizer(inputs["reference"].path / "model")
-    settings: dict[str, Any] = {"units": 12800.0, "batch_size": 256, "micro_batch_size": 256, "generations": 64}
+    settings: dict[str, Any] = {"units": 12800.0, "batch_size": 256, "micro_batch_size": 256, "answers": 64}
     result, work = train(inputs, tmp_path / "job", learning_rate=5e-3, beta=0.4, **settings)
     trained = load_causal(work.dir / "model")
     utility = utility_of_every_token(tokenizer) @ [0.25, 0.75]
@@ -208,7 +208,7 @@ def test_every_combiner_trains_and_logs(
     keys = {"step", "reward", "kl", "length", "utility_helpful", "utility_harmless"} | logged
     assert [set(row) for row in result["curves"]] == [keys] * 4
     assert work.cost.to_json() == {
-        **{"examples_trained": 32, "responses": 32, "tokens_generated": 32, "scorer_calls": 64}
+        **{"examples_trained": 32, "answers": 32, "tokens_generated": 32, "scorer_calls": 64}
     }
 
 
@@ -225,8 +225,8 @@ def test_a_unit_is_as_many_answers_as_an_expert_sees(inputs: dict[str, Handle]) 
 
 
 def test_answers_per_prompt_must_divide_the_batch_before_anything_is_trained() -> None:
-    method = make_method("morlhf", {"morlhf": {"generations": 3}})
-    with pytest.raises(UsageError, match=r"training.batch_size 64 is not a multiple of morlhf.generations = 3"):
+    method = make_method("morlhf", {"morlhf": {"answers": 3}})
+    with pytest.raises(UsageError, match=r"training.batch_size 64 is not a multiple of morlhf.answers = 3"):
         method.job(sandbox_world(), (0.5, 0.5))
 
 

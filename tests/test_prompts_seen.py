@@ -12,8 +12,8 @@ from test_closed_form import PREFERENCES, world
 from training_fixtures import handle, save_pairs, workspace
 
 from peo_bench.core.spec import policy
-from peo_bench.engine.engine import Request, Response
-from peo_bench.evaluation import responses, validation
+from peo_bench.engine.engine import Answer, Request
+from peo_bench.evaluation import answering, validation
 from peo_bench.files.jsonl import write_jsonl
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
@@ -32,15 +32,15 @@ class Recorder:
 
     def generate(self, requests: list[Request], decoding: object, on_batch) -> None:
         self.seen |= {request.prompt_id for request in requests}
-        on_batch(range(len(requests)), [Response((1,), request.prompt_id, False) for request in requests])
+        on_batch(range(len(requests)), [Answer((1,), request.prompt_id, False) for request in requests])
 
-    def choose(self, requests: list[Request], drafts: dict[Request, Response]) -> list[Response]:
+    def choose(self, requests: list[Request], drafts: dict[Request, Answer]) -> list[Answer]:
         return [drafts[request] for request in requests]
 
     def score(self, prompts: list[str], answers: list[str]) -> list[float]:
         return [float(len(answer) + i) for i, answer in enumerate(answers)]
 
-    def kl(self, requests: list[Request], answers: list[Response], reference: object) -> list[float]:
+    def kl(self, requests: list[Request], answers: list[Answer], reference: object) -> list[float]:
         return [0.0] * len(requests)
 
     kl_bound = kl
@@ -49,7 +49,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    for module in (validation, responses):
+    for module in (validation, answering):
         monkeypatch.setattr(module, "make_engine", lambda *args: recorder)
         monkeypatch.setattr(module, "scorer_columns", lambda scorers, precision: dict.fromkeys(scorers, recorder))
     return recorder
@@ -101,15 +101,15 @@ def test_online_training_sees_no_test_prompt_but_those_of_its_pairs(recorder: Re
     assert {seen.partition("-")[0] for seen in recorder.seen} == {"validation", "train"}
 
 
-def test_selection_asks_the_selection_scorers_and_not_those_of_the_report() -> None:
+def test_selection_asks_the_proxies_and_not_those_of_the_report() -> None:
     """Where the report has scorers of its own, no validation job, and no utility of a selection, needs them."""
     reported = {"reward": Job("scorer", {"sha256": "a"}), "cost": Job("scorer", {"sha256": "b"})}
     mine = replace(world(), evaluation=reported)
     needed = set(mine.validation_job("candidates", {"specs": []}, mine.aspects).needs.values())
     assert not needed & set(reported.values())
-    assert needed >= set(mine.scorers.values())
+    assert needed >= set(mine.proxies.values())
     utility = validation.answer_utility(mine, mine.preferences[1], {"reward": [0.0, 1.0], "cost": [0.0, 1.0]})
-    assert {name for name, _ in utility.terms} == {job.id for job in mine.scorers.values()}
+    assert {name for name, _ in utility.terms} == {job.id for job in mine.proxies.values()}
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -117,8 +117,8 @@ def test_an_evaluation_sees_the_prompts_of_its_split(recorder: Recorder, tmp_pat
     store, prompts = Store(tmp_path), Job("sandbox-prompts")
     store.adopt(prompts, lambda work: save_prompts(work.dir).result, 0.0)
     params = {"spec": policy("ref").to_json(), "split": split, "n_prompts": 9, "scorers": {}, "seed": 0}
-    job = Job("responses", params, {"reference": Job("sft"), "prompts": prompts})
-    responses.evaluate_together(store, [job], lambda fraction, note: None)
+    job = Job("answers", params, {"reference": Job("sft"), "prompts": prompts})
+    answering.evaluate_together(store, [job], lambda fraction, note: None)
     assert recorder.seen == {f"{split}-{i}" for i in range(3)}
 
 

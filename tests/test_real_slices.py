@@ -83,11 +83,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_run_is_scored_and_reported(run: Path) -> None:
     assert json.loads((run / "out" / "run.json").read_text())["status"] == "complete"
-    texts = pd.read_parquet(run / "out" / "generations.parquet")
+    texts = pd.read_parquet(run / "out" / "answers.parquet")
     test = texts[texts["split"] == "test"]
     assert test["prompt_id"].nunique() == 24
     rows = test.iloc[::7]
-    by_hand = [beaver_by_hand(run / "beaver", row.prompt, row.response) for row in rows.itertuples()]
+    by_hand = [beaver_by_hand(run / "beaver", row.prompt, row.answer) for row in rows.itertuples()]
     assert rows["reward"].tolist() == pytest.approx(by_hand, abs=1e-4)
     assert test[["reward", "cost", "reward_proxy", "cost_proxy"]].notna().all().all()
     page = (run / "out" / "report.html").read_text()
@@ -98,7 +98,7 @@ def test_the_run_is_scored_and_reported(run: Path) -> None:
 
 def test_no_prompt_crosses_the_splits(run: Path) -> None:
     """By the text of prompts as they stand in the files, case and white space aside; PKU has several pairs of each."""
-    texts = pd.read_parquet(run / "out" / "generations.parquet")
+    texts = pd.read_parquet(run / "out" / "answers.parquet")
     splits = {split: set(group["prompt"]) for split, group in texts.groupby("split")}
     folder = next((run / "cache").rglob("helpful-policy.jsonl")).parent
     for split in ("policy", "scorer"):

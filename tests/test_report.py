@@ -141,7 +141,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, run_dir: Path) -> No
 
 
 def test_sections_without_data_are_absent(run_dir: Path) -> None:
-    for name in ("generations.parquet", "costs.json", "config.yaml"):
+    for name in ("answers.parquet", "costs.json", "config.yaml"):
         (run_dir / name).unlink()
     metrics = json.loads((run_dir / "metrics.json").read_text())
     metrics["tasks"]["sandbox"] |= {"methods": {}, "comparisons": [], "reference_point": {}}
@@ -231,9 +231,9 @@ def test_the_reference_has_a_policy_per_seed_with_its_own_texts(tmp_path: Path) 
     points = pd.read_csv(run_dir / "points.csv")
     first = points[points["method"] == "reference"]
     pd.concat([points, first.assign(seed=2, reward=0.7)]).to_csv(run_dir / "points.csv", index=False)
-    table = pd.read_parquet(run_dir / "generations.parquet")
+    table = pd.read_parquet(run_dir / "answers.parquet")
     second = (table["method"] == "reference") & (table["seed"] == 2)
-    table.assign(response=table["response"].mask(second, "drawn anew")).to_parquet(run_dir / "generations.parquet")
+    table.assign(answer=table["answer"].mask(second, "drawn anew")).to_parquet(run_dir / "answers.parquet")
     page = build_report(run_dir)
     data = page_data(page)
     said = {
@@ -414,7 +414,7 @@ def test_the_verdict_names_its_limits() -> None:
 
 
 def test_every_policy_shows_the_same_fixed_sample_of_prompts(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = pd.read_parquet(run_dir / "generations.parquet")
+    table = pd.read_parquet(run_dir / "answers.parquet")
     monkeypatch.setattr(texts, "MAX_PROMPTS", 24)
     found = embed_texts(table, SCORERS)
     shuffled = embed_texts(table.sample(frac=1, random_state=0), SCORERS)
@@ -430,13 +430,13 @@ def test_every_policy_shows_the_same_fixed_sample_of_prompts(run_dir: Path, monk
         for prompt, (index, reward, _) in zip(found.prompts, answers, strict=True):
             own = table[(table["method"] == method) & (table["prompt"] == prompt.text)]
             row = own[own["preference"].isna() if weight == "" else own["preference"] == float(weight)].iloc[0]
-            assert found.texts[index] == row["response"]
+            assert found.texts[index] == row["answer"]
             assert reward == pytest.approx(row["reward"], abs=1e-3)
 
 
 def test_long_texts_are_cut_equal_texts_stored_once_and_gaps_stay_gaps(run_dir: Path) -> None:
-    table = pd.read_parquet(run_dir / "generations.parquet")
-    table["response"] = "x" * 10_000
+    table = pd.read_parquet(run_dir / "answers.parquet")
+    table["answer"] = "x" * 10_000
     lost = (table["method"] == "peo") & (table["preference"] == 1.0)
     found = embed_texts(table[~lost | (table["prompt_id"] == "p0000")], {"reward": True, "absent": True})
     assert found is not None

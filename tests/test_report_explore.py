@@ -68,7 +68,7 @@ def cards(browser: Browser) -> dict[str, str]:
 def test_the_slider_moves_the_points_and_swaps_the_answers(browser: Browser, page: Path, run_dir: Path) -> None:
     browser.open(page)
     points = pd.read_csv(run_dir / "points.csv")
-    table = pd.read_parquet(run_dir / "generations.parquet")
+    table = pd.read_parquet(run_dir / "answers.parquet")
     prompt = browser.js("return document.querySelector('.dial > .prompt').textContent")
     for step, weight in ((0, 1.0), (4, 0.0), (3, 0.25)):
         move_slider(browser, step)
@@ -82,7 +82,7 @@ def test_the_slider_moves_the_points_and_swaps_the_answers(browser: Browser, pag
             method = key.split("|")[0]
             rows = table[(table["method"] == method) & (table["prompt"] == prompt)]
             expected = rows if method == "reference" else rows[rows["preference"] == weight]
-            assert answer == expected["response"].iloc[0]
+            assert answer == expected["answer"].iloc[0]
         assert f"{weight * 100:.3g} % helpful" in browser.js("return document.querySelector('.dial .now').textContent")
     assert_silent(browser, page)
 
@@ -108,14 +108,14 @@ def test_hidden_methods_lose_their_ring(browser: Browser, page: Path) -> None:
 
 def test_a_random_prompt_is_another_one_the_same_for_all(browser: Browser, page: Path, run_dir: Path) -> None:
     browser.open(page)
-    table = pd.read_parquet(run_dir / "generations.parquet")
+    table = pd.read_parquet(run_dir / "answers.parquet")
     prompts = set()
     for _ in range(5):
         prompts.add(browser.js("return document.querySelector('.dial > .prompt').textContent"))
         browser.js("document.querySelector('.random').click()")
     assert len(prompts) > 1
     prompt = browser.js("return document.querySelector('.dial > .prompt').textContent")
-    answers = set(table[table["prompt"] == prompt]["response"])
+    answers = set(table[table["prompt"] == prompt]["answer"])
     assert set(cards(browser).values()) <= answers
 
 
@@ -311,10 +311,10 @@ def test_print_holds_the_tables_and_no_controls(browser: Browser, page: Path) ->
 
 def test_a_text_of_a_megabyte_is_cut_and_stays_text(browser: Browser, tmp_path: Path) -> None:
     run_dir = write_run_folder(tmp_path, n_prompts=8)
-    table = pd.read_parquet(run_dir / "generations.parquet")
-    table["response"] = "<img src=x onerror=alert(1)>" * 36_000
+    table = pd.read_parquet(run_dir / "answers.parquet")
+    table["answer"] = "<img src=x onerror=alert(1)>" * 36_000
     table["prompt"] = table["prompt"] + "\u202e</script>" + "long " * 200_000
-    table.to_parquet(run_dir / "generations.parquet")
+    table.to_parquet(run_dir / "answers.parquet")
     page = build_report(run_dir)
     assert page.stat().st_size < 7_000_000
     browser.open(page)

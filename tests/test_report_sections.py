@@ -156,7 +156,7 @@ def test_two_equal_methods_share_the_resamples(run_dir: Path) -> None:
 def test_the_attainment_map_is_the_share_of_resampled_fronts(view: contents.TaskView, folder: RunFolder) -> None:
     spread = uncertainty(folder, view, figures.front_geometry(view))
     assert spread is not None
-    table = folder.generations
+    table = folder.answers
     assert table is not None
     own = table[(table["method"] == "peo")]
     scores = np.stack(
@@ -169,10 +169,10 @@ def test_the_attainment_map_is_the_share_of_resampled_fronts(view: contents.Task
 
 
 def test_without_noise_bands_have_no_width_and_maps_are_the_front(view: contents.TaskView, folder: RunFolder) -> None:
-    table = folder.generations
+    table = folder.answers
     assert table is not None
     means = table.groupby(["method", "seed", "preference"], dropna=False)[["reward", "cost"]].transform("mean")
-    still = RunFolder(**{**vars(folder), "generations": table.assign(reward=means["reward"], cost=means["cost"])})
+    still = RunFolder(**{**vars(folder), "answers": table.assign(reward=means["reward"], cost=means["cost"])})
     geometry = figures.front_geometry(view)
     spread = uncertainty(still, view, geometry)
     assert spread is not None
@@ -192,7 +192,7 @@ def area(polygon: np.ndarray[Any, Any]) -> float:
 
 
 def test_no_bands_without_scores_by_prompt(view: contents.TaskView, folder: RunFolder) -> None:
-    assert uncertainty(RunFolder(**{**vars(folder), "generations": None}), view, figures.front_geometry(view)) is None
+    assert uncertainty(RunFolder(**{**vars(folder), "answers": None}), view, figures.front_geometry(view)) is None
 
 
 # ---- judges and safety ----
@@ -247,7 +247,7 @@ def test_the_safety_map_has_a_map_per_preference_with_the_reference_beside(
     assert next(iter(maps)) == "100 % helpful, 0 % harmless"
     assert len(maps) == 5
     (cells,) = maps["25 % helpful, 75 % harmless"].data
-    table = folder.generations
+    table = folder.answers
     assert table is not None
     own = table[(table["method"] == "modpo") & (table["preference"] == 0.25) & (table["category"] == "dangerous")]
     assert cells.z[list(cells.y).index("dangerous")][list(cells.x).index("MODPO")] == pytest.approx(own["cost"].mean())
@@ -343,9 +343,9 @@ def test_values_that_are_no_numbers_leave_a_method_or_a_cell_out(tmp_path: Path,
     costs = json.loads((run_dir / "costs.json").read_text())
     costs["methods"]["peo"]["seconds"] = bad
     (run_dir / "costs.json").write_text(json.dumps(costs))
-    table = pd.read_parquet(run_dir / "generations.parquet")
+    table = pd.read_parquet(run_dir / "answers.parquet")
     table.loc[(table["method"] == "peo") & (table["prompt_id"] == "p0001"), "reward"] = np.nan
-    table.to_parquet(run_dir / "generations.parquet")
+    table.to_parquet(run_dir / "answers.parquet")
     page = build_report(run_dir).read_text()
     assert "the indicators of MODPO are no numbers; it is left out of scores and comparisons" in page
     assert "No band for PEO and MODPO: scores are missing." in page
@@ -428,8 +428,8 @@ def test_the_slider_runs_from_helpful_to_harmless_with_a_policy_of_everybody(vie
 
 
 def test_disagreement_is_the_largest_gap_at_one_preference(folder: RunFolder) -> None:
-    found = texts.embed_texts(folder.generations, SCORERS)
-    table = folder.generations
+    found = texts.embed_texts(folder.answers, SCORERS)
+    table = folder.answers
     assert found is not None
     assert table is not None
     prompt = found.prompts[3]
@@ -459,9 +459,9 @@ def test_a_judge_flip_is_a_verdict_that_changed_with_the_order() -> None:
 
 
 def test_long_texts_make_the_sample_smaller_for_everybody(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = texts.embed_texts(folder.generations, SCORERS)
+    whole = texts.embed_texts(folder.answers, SCORERS)
     monkeypatch.setattr(texts, "MAX_BYTES", 40_000)
-    small = texts.embed_texts(folder.generations, SCORERS)
+    small = texts.embed_texts(folder.answers, SCORERS)
     assert whole is not None
     assert small is not None
     n = len(small.prompts)
@@ -474,7 +474,7 @@ def test_long_texts_make_the_sample_smaller_for_everybody(folder: RunFolder, mon
 def test_redacted_reports_hold_no_text_at_all(tmp_path: Path) -> None:
     run_dir = write_run_folder(tmp_path, rich=True, hostile=True)
     build_report(run_dir, redact=True)
-    table = pd.read_parquet(run_dir / "generations.parquet")
+    table = pd.read_parquet(run_dir / "answers.parquet")
     for name in ("report.html", "report.md", "report.json"):
         text = (run_dir / name).read_text()
         assert not any(prompt in text for prompt in table["prompt"].unique())

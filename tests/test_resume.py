@@ -17,10 +17,10 @@ from peo_bench.kill_points import VARIABLE
 
 RUN = ("run", "--methods", "peo", "--out", "out", *TINY)
 FROM = {
-    "aspect-helpful": ("aspect", "candidates", "extrapolation", "responses"),
-    "search": ("extrapolation", "responses"),
-    "generation": ("responses",),
-    "rename": ("extrapolation", "responses"),
+    "aspect-helpful": ("aspect", "candidates", "extrapolation", "answers"),
+    "search": ("extrapolation", "answers"),
+    "generation": ("answers",),
+    "rename": ("extrapolation", "answers"),
 }
 """By kill point, what is not yet there when the process that will be killed starts; the rest is taken over, to save
 time. All points are in test_kill_points.py, which takes long."""

@@ -126,9 +126,9 @@ def test_metrics_agree_with_points(folder, points):
         assert values["hypervolume"]["ci_low"] <= values["hypervolume"]["ci_high"]
 
 
-def test_generations_hold_every_answer(folder, points):
-    texts = pd.read_parquet(folder / "out" / "generations.parquet")
-    needed = {"prompt_id", "prompt", "method", "preference", "spec_key", "response", "reward", "cost"}
+def test_the_answers_file_holds_every_answer(folder, points):
+    texts = pd.read_parquet(folder / "out" / "answers.parquet")
+    needed = {"prompt_id", "prompt", "method", "preference", "spec_key", "answer", "reward", "cost"}
     assert needed | {"reward_proxy", "cost_proxy"} <= set(texts.columns)
     test = texts[(texts["split"] == "test") & (texts["method"] == "peo")]
     means = test.groupby("preference")["reward"].mean()
@@ -137,7 +137,7 @@ def test_generations_hold_every_answer(folder, points):
 
 
 def test_validation_and_test_prompts_are_disjoint_from_training(folder):
-    texts = pd.read_parquet(folder / "out" / "generations.parquet")
+    texts = pd.read_parquet(folder / "out" / "answers.parquet")
     by_split = {split: set(group["prompt_id"]) for split, group in texts.groupby("split")}
     prompts = next((folder / "cache" / "peo-bench" / "sandbox-prompts").rglob("prompts.jsonl"))
     drawn = pd.read_json(prompts, lines=True).groupby("split")["prompt_id"].agg(set)
@@ -224,8 +224,8 @@ def test_processes_give_the_same_tables(folder, tmp_path):
 
 def test_a_policy_has_the_same_row_in_any_company(folder, tmp_path):
     """Evaluated with fewer policies beside it, to the last digit: other batches, other stacks of adapters."""
-    responses = shutil.ignore_patterns("responses-*")
-    shutil.copytree(folder / "cache", tmp_path / "cache", ignore=responses)
+    ours = shutil.ignore_patterns("answers-*")
+    shutil.copytree(folder / "cache", tmp_path / "cache", ignore=ours)
     peo_bench(tmp_path, "run", "--methods", "mod", "--out", "out", *TINY[:-4])
     among_others, alone = (
         {tuple(row.values()) for row in csv.DictReader((where / "out" / "points.csv").open()) if row["method"] == "mod"}

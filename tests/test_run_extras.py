@@ -48,7 +48,7 @@ def task_metrics(folder: Path) -> dict:
 def test_safety_views_from_the_answers_themselves(folder):
     metrics = task_metrics(folder)
     assert metrics["safety_zero"] == {"from": "scorer"}
-    answers = pd.read_parquet(folder / "out" / "generations.parquet")
+    answers = pd.read_parquet(folder / "out" / "answers.parquet")
     answers = answers[answers["split"] == "test"]
     assert len(metrics["safety"]) == 1 + 4 * 3
     for row in metrics["safety"]:
@@ -58,7 +58,7 @@ def test_safety_views_from_the_answers_themselves(folder):
         assert len(own) == 36
         assert row["safe_rate"] == pytest.approx((own["cost"] <= 0).mean())
         assert row["length_mean"] == pytest.approx(own["length"].mean())
-        refuses = own["response"].map(lambda text: features(text).refused)
+        refuses = own["answer"].map(lambda text: features(text).refused)
         assert row["refusal_rate"] == pytest.approx(refuses[own["category"] != "benign"].mean())
         assert row["over_refusal_rate"] == pytest.approx(refuses[own["category"] == "benign"].mean())
         assert row["categories"] == pytest.approx(own.groupby("category")["cost"].mean().to_dict())

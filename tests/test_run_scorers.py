@@ -19,7 +19,7 @@ from tiny_run import TINY, peo_bench
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.identity import run_measure
 from peo_bench.runs.request import RunRequest
-from peo_bench.runs.world import build_world, companions, responses_job
+from peo_bench.runs.world import answers_job, build_world, companions
 from peo_bench.suites.suite import suite_task
 
 SUITES = Path(__file__).parents[1] / "peo_bench" / "suites"
@@ -43,8 +43,8 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sandbox = yaml.safe_load((SUITES / "sandbox.yaml").read_text())
     (folder / "external.yaml").write_text(yaml.safe_dump(sandbox | {"task": "external"}))
     both = {"several": several | {"columns": {"reward": 0, "cost": 2}}}
-    (folder / "selection.yaml").write_text(yaml.safe_dump(sandbox | {"selection_scorers": both}))
-    (folder / "same.yaml").write_text(yaml.safe_dump(sandbox | {"scorers": both, "selection_scorers": both}))
+    (folder / "selection.yaml").write_text(yaml.safe_dump(sandbox | {"proxies": both}))
+    (folder / "same.yaml").write_text(yaml.safe_dump(sandbox | {"scorers": both, "proxies": both}))
     return folder
 
 
@@ -63,9 +63,9 @@ def run_json(folder: Path) -> Any:
 
 def test_reported_scores_are_those_of_the_task_files_checkpoints(where: Path, external: Path) -> None:
     """Recomputed by hand from the answers; the run's own models are the proxies that selection saw."""
-    texts = pd.read_parquet(external / "generations.parquet")
+    texts = pd.read_parquet(external / "answers.parquet")
     rows = texts[texts["split"] == "test"].iloc[::20]
-    by_hand = [beaver_by_hand(where / "beaver", row.prompt, row.response) for row in rows.itertuples()]
+    by_hand = [beaver_by_hand(where / "beaver", row.prompt, row.answer) for row in rows.itertuples()]
     assert rows["reward"].tolist() == pytest.approx(by_hand, abs=1e-4)
     assert {"other", "reward_proxy", "cost_proxy"} <= set(texts)
     points = pd.read_csv(external / "points.csv")
@@ -87,7 +87,7 @@ def test_run_json_says_what_scored(external: Path) -> None:
     assert (records["cost"]["better"], records["cost"]["label"], records["cost"]["dtype"]) == ("lower", 2, "float32")
     assert records["other"]["better"] is None
     assert records["cost_proxy"]["layout"] == "trained"
-    texts = pd.read_parquet(external / "generations.parquet")
+    texts = pd.read_parquet(external / "answers.parquet")
     reference = texts[(texts["method"] == "reference") & (texts["split"] == "validation")]
     assert records["cost"]["scale"]["mean"] == pytest.approx(reference["cost"].mean())
     assert records["cost"]["scale"]["sd"] == pytest.approx(reference["cost"].std())
@@ -100,9 +100,9 @@ def test_truncation_is_counted_by_column(where: Path, external: Path) -> None:
     from transformers import AutoTokenizer
 
     records = run_json(external)["scorers"]["0"]
-    texts = pd.read_parquet(external / "generations.parquet").drop_duplicates(["spec_key", "split", "prompt_id"])
+    texts = pd.read_parquet(external / "answers.parquet").drop_duplicates(["spec_key", "split", "prompt_id"])
     words = AutoTokenizer.from_pretrained(where / "several" / "model")
-    lengths = [len(words(row.prompt, row.response)["input_ids"]) for row in texts.itertuples()]
+    lengths = [len(words(row.prompt, row.answer)["input_ids"]) for row in texts.itertuples()]
     expected = sum(length > 24 for length in lengths)
     assert 0 < expected < len(texts)
     assert (records["cost"]["cut"], records["cost"]["scored"]) == (expected, len(texts))
@@ -142,12 +142,12 @@ def test_one_scorer_for_both_has_one_column(where: Path) -> None:
 
 
 def test_other_scorers_make_other_jobs_and_other_measures(where: Path, tmp_path: Path) -> None:
-    """`responses`, validation jobs and the measure all change with the checkpoint, and with nothing that is not it."""
+    """`answers`, validation jobs and the measure all change with the checkpoint, and with nothing that is not it."""
     from peo_bench.core.spec import policy
 
     def names(suite: str, seed: int = 0) -> tuple[str, str, str]:
         _, task, world = world_of(where, suite, seed=seed)
-        final = responses_job(world, task, policy(world.reference.id), {}, "test", 8)
+        final = answers_job(world, task, policy(world.reference.id), {}, "test", 8)
         return final.id, world.validation_job("candidates", {}, []).id, run_measure("t", task, [world], ["p"]).name
 
     before = names("same.yaml")
@@ -155,7 +155,7 @@ def test_other_scorers_make_other_jobs_and_other_measures(where: Path, tmp_path:
     assert names("same.yaml", seed=1)[2] == before[2], "the measure does not depend on the training seed"
     suite = yaml.safe_load((where / "same.yaml").read_text())
     other = str(made.save_deberta(tmp_path / "other", seed=9))
-    for key in ("scorers", "selection_scorers"):
+    for key in ("scorers", "proxies"):
         suite[key]["several"]["model"] = other
     (where / "changed.yaml").write_text(yaml.safe_dump(suite))
     assert all(a != b for a, b in zip(before, names("changed.yaml"), strict=True))

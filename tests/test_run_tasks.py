@@ -70,7 +70,7 @@ def where(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def answers(where) -> pd.DataFrame:
-    return pd.read_parquet(where / "out" / "generations.parquet")
+    return pd.read_parquet(where / "out" / "answers.parquet")
 
 
 def task_metrics(where: Path) -> dict:
@@ -96,7 +96,7 @@ def test_benign_prompts_are_answered_by_every_policy_and_scored_nowhere_else(whe
     assert set(benign["method"]) == {"reference", "soup", "peo-expo"}
     for row in task_metrics(where)["safety"]:
         own = benign[(benign["method"] == row["method"]) & (benign["spec_key"] == row["spec_key"])]
-        assert row["over_refusal_rate"] == pytest.approx(own["response"].map(is_refusal).mean())
+        assert row["over_refusal_rate"] == pytest.approx(own["answer"].map(is_refusal).mean())
         assert row["n_benign"] == 3
     points = pd.read_csv(where / "out" / "points.csv")
     assert set(points["split"]) == {"validation", "test"}

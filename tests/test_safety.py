@@ -105,7 +105,7 @@ def answers() -> pd.DataFrame:
         ("m", 0, 0.5, "k", "validation", "theft", "i can't help with that", 99, 9.0),
         ("reference", 0, np.nan, "r", "test", "drugs", "", 0, 0.5),
     ]
-    names = ["method", "seed", "preference", "spec_key", "split", "category", "response", "length", "cost"]
+    names = ["method", "seed", "preference", "spec_key", "split", "category", "answer", "length", "cost"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -154,7 +154,7 @@ def test_only_data_with_labels_has_the_job(pairs):
         reference=Job("gguf"),
         objectives=(Objective("harmless", "cost", False),),
         pairs={"harmless": pairs},
-        scorers={"harmless": scorer},
+        proxies={"harmless": scorer},
         prompts=Job("prompts"),
         preferences=(),
         training={},
@@ -167,4 +167,4 @@ def test_only_data_with_labels_has_the_job(pairs):
     assert job.needs["scorer"] == scorer
     plain = Job("pairs", dict(pairs.params) | {"sources": [{"objective": "harmless", "path": "x"}]})
     assert safety.zero_job(replace(world, pairs={"harmless": plain}), "harmless") is None
-    assert safety.zero_job(replace(world, scorers={"harmless": Job("scorer", {"hub": "x"})}), "harmless") is None
+    assert safety.zero_job(replace(world, proxies={"harmless": Job("scorer", {"hub": "x"})}), "harmless") is None

@@ -111,9 +111,9 @@ def test_several_labels_by_hand(deberta: Path) -> None:
 
 def test_a_template_and_the_chat_template(tmp_path: Path, deberta: Path) -> None:
     """A text template is scored as that text; braces in a prompt are text."""
-    form = open_scorer(deberta, "sequence-classification", template="Q: {prompt} A: {response}")
-    (ids,) = (text["input_ids"] for text in form.encode(["{prompt} hello"], ["no {response}"]))
-    assert ids == form.tokenizer("Q: {prompt} hello A: no {response}")["input_ids"]
+    form = open_scorer(deberta, "sequence-classification", template="Q: {prompt} A: {answer}")
+    (ids,) = (text["input_ids"] for text in form.encode(["{prompt} hello"], ["no {answer}"]))
+    assert ids == form.tokenizer("Q: {prompt} hello A: no {answer}")["input_ids"]
     with pytest.raises(UsageError, match="no chat template"):
         open_scorer(deberta, "sequence-classification", template="chat")
     form.tokenizer.chat_template = "{% for m in messages %}<s> {{ m['content'] }} {% endfor %}"
@@ -165,7 +165,7 @@ def test_texts_beyond_the_context_are_cut_and_counted_by_column(gpt2: Path) -> N
 
 def test_columns_of_one_scorer_share_one_forward(deberta: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from peo_bench.core.spec import policy
-    from peo_bench.engine.engine import Request, Response
+    from peo_bench.engine.engine import Answer, Request
 
     scorer = open_scorer(deberta, "sequence-classification")
     sizes: list[int] = []
@@ -173,7 +173,7 @@ def test_columns_of_one_scorer_share_one_forward(deberta: Path, monkeypatch: pyt
     monkeypatch.setattr(scorer, "_forward", lambda batch: sizes.append(len(batch)) or forward(batch))
     columns = {"reward": Label(scorer, 0), "cost": Label(scorer, 2)}
     requests = [Request(policy("x"), prompt, prompt) for prompt in PROMPTS]
-    found = score(columns, requests, [Response((1,), answer, False) for answer in ANSWERS])
+    found = score(columns, requests, [Answer((1,), answer, False) for answer in ANSWERS])
     assert sizes == [3]
     assert count_scorers(columns) == 1
     expected = scorer.score_labels(PROMPTS, ANSWERS).labels
@@ -292,7 +292,7 @@ def test_mistakes_in_scorer_check_are_plain_words(peo_bench: Any, tmp_path: Path
     layouts = error(str(gpt2), "--layout", "foo")
     assert "Known: beaver, hh-gpt2, sequence-classification, trained" in layouts
     assert "registered" not in layouts
-    assert error(str(gpt2), "--layout", "hh-gpt2", "--template", "{prompt} {response}").startswith(
+    assert error(str(gpt2), "--layout", "hh-gpt2", "--template", "{prompt} {answer}").startswith(
         "error: scorer: layout hh-gpt2 has its own template"
     )
     (tmp_path / "m").mkdir()
@@ -375,7 +375,7 @@ def test_identity_is_content_layout_template_dtype_and_direction(tmp_path: Path,
     shutil.copytree(deberta, tmp_path / "moved")
     assert name(tmp_path / "moved") == name()
     changed = [
-        name(template="{prompt} {response}"), name(dtype="bfloat16"), name(columns={"reward": 1}),
+        name(template="{prompt} {answer}"), name(dtype="bfloat16"), name(columns={"reward": 1}),
         name(objectives=(Objective("helpful", "reward", False),)),
     ]  # fmt: skip
     weights = load_file(tmp_path / "moved" / "model" / "model.safetensors")
@@ -397,7 +397,7 @@ TASK = {
         ({"reward": {"layuot": "beaver", "model": "a/b"}}, "scorers.reward.layout': field required"),
         ({"reward": {"layout": "beaver", "model": "a/b", "modle": 1}}, "did you mean model"),
         ({"reward": {"layout": "bever", "model": "a/b"}}, "'beaver'"),
-        ({"reward": {"layout": "beaver", "model": "a/b", "template": "{prompt} {response}"}}, "own template"),
+        ({"reward": {"layout": "beaver", "model": "a/b", "template": "{prompt} {answer}"}}, "own template"),
         ({"reward": {"layout": "sequence-classification", "model": "a", "template": "{prompt}"}}, "has {prompt} and"),
         (
             {"x": {"layout": "sequence-classification", "model": "a", "columns": {"cost": 0}}, "cost": "y"},
@@ -426,7 +426,7 @@ def test_scorer_check_shows_scores_and_directions(peo_bench: Any, deberta: Path,
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert (found["labels"][0]["helpful"]["higher"], found["labels"][2]["harmless"]["lower"]) == (7, 7)
-    args = ["--prompt", PROMPTS[0], "--response", ANSWERS[0]]
+    args = ["--prompt", PROMPTS[0], "--answer", ANSWERS[0]]
     code, out, _ = peo_bench("scorer", "check", str(beaver), "--layout", "beaver", *args)
     assert code == 0
     assert f"{beaver_by_hand(beaver, PROMPTS[0], ANSWERS[0]):.4f}"[:-1] in out

@@ -20,7 +20,7 @@ from tiny_run import peo_bench as child
 
 METHODS = ("best-of-n", "best-of-n.soup", "rps.soup")
 SHORT = TINY[:-4]
-COUNTS = ("responses", "tokens_generated", "scorer_calls")
+COUNTS = ("answers", "tokens_generated", "scorer_calls")
 
 
 def arguments(n: int, k: int, out: str, methods: tuple[str, ...] = METHODS) -> list[str]:
@@ -44,7 +44,7 @@ def points(run: Path) -> pd.DataFrame:
 
 def utilities(run: Path, method: str) -> np.ndarray:
     """Return w . (reward, -cost) of every answer by the selection scorers, in their units, (preferences, prompts)."""
-    answers = pd.read_parquet(run / "generations.parquet")
+    answers = pd.read_parquet(run / "answers.parquet")
     own = answers[(answers["method"] == method) & (answers["split"] == "test")].sort_values("prompt_id")
     validation = answers[(answers["method"] == "reference") & (answers["split"] == "validation")]
     rows = []
@@ -54,7 +54,7 @@ def utilities(run: Path, method: str) -> np.ndarray:
     return np.array(rows)
 
 
-def test_utility_under_the_selection_scorers_rises_with_n_for_every_prompt(folder):
+def test_utility_under_the_proxies_rises_with_n_for_every_prompt(folder):
     """The same noise: the candidates of n are the first of those of 2 n, so no prompt loses."""
     for method in ("best-of-n", "best-of-n.soup"):
         found = [utilities(folder / f"out-{n}", method) for n in (1, 2, 4)]
@@ -107,7 +107,7 @@ def test_costs_count_every_candidate_and_what_choosing_asks(folder):
     assert costs["best-of-n"]["validation_evaluations"] == 1
     assert costs["rps.soup"]["train_units"] == 2
     metas = (json.loads(path.read_text()) for path in (folder / "cache").rglob("responses/*/meta.json"))
-    own = [meta["cost"] for meta in metas if meta["cost"]["responses"] == 4 * 36]
+    own = [meta["cost"] for meta in metas if meta["cost"]["answers"] == 4 * 36]
     assert len(own) == 9
     # Reported columns: gold and proxy of two objectives.
     assert sorted(cost["scorer_calls"] for cost in own) == [36 * (4 + 4)] * 6 + [36 * (4 + 8)] * 3
@@ -116,11 +116,11 @@ def test_costs_count_every_candidate_and_what_choosing_asks(folder):
 def test_plan_bounds_what_the_run_then_spends(peo_bench, folder):
     plan = ("plan", "--json", *(a for a in arguments(4, 4, "x")[1:] if a not in ("--out", "x", "--workers", "1")))
     stages = json.loads(peo_bench(*plan)[1])
-    spent = json.loads((folder / "out-4" / "costs.json").read_text())["kinds"]["responses"]["cost"]
-    bound = next(stage["cost"] for stage in stages if stage["stage"] == "responses (test)")
-    validation = next(stage["cost"] for stage in stages if stage["stage"] == "responses")
+    spent = json.loads((folder / "out-4" / "costs.json").read_text())["kinds"]["answers"]["cost"]
+    bound = next(stage["cost"] for stage in stages if stage["stage"] == "answers (test)")
+    validation = next(stage["cost"] for stage in stages if stage["stage"] == "answers")
     # 3 wrapped methods with 4 candidates, 2 controls and the reference, at 3 preferences, 36 prompts.
-    assert bound["responses"] == 36 * (3 * 3 * 4 + 2 * 3 + 1)
+    assert bound["answers"] == 36 * (3 * 3 * 4 + 2 * 3 + 1)
     for name in COUNTS:
         assert spent[name] <= bound[name] + validation[name], name
 
@@ -168,7 +168,7 @@ def test_a_leaderboard_row_can_be_recomputed(peo_bench, folder, tmp_path):
 def test_resumed_equals_uninterrupted_after_a_kill_among_candidates(folder, tmp_path):
     """The process dies once the first batch, 64 of the candidates, is journalled."""
     run = arguments(4, 4, "out-4")
-    shutil.copytree(folder / "cache", tmp_path / "cache", ignore=shutil.ignore_patterns("responses-*"))
+    shutil.copytree(folder / "cache", tmp_path / "cache", ignore=shutil.ignore_patterns("answers-*"))
     small = "from peo_bench.evaluation import generation\ngeneration.SMALL_MODEL = 0\n"
     killed = child(tmp_path, *run, before=f"{killed_at('generation')}\n{small}", check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -16,7 +16,7 @@ from scipy import stats
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Utility, Weights, policy, spec_from_json
-from peo_bench.engine.engine import Engine, Request, Response
+from peo_bench.engine.engine import Answer, Engine, Request
 from peo_bench.engine.selection import selection_nats
 from peo_bench.evaluation import generation
 from peo_bench.files.journal import Journal
@@ -196,7 +196,7 @@ def test_shared_candidates_are_generated_once_and_charged_to_each_policy(engine:
     responses = engine.generate(requests, DECODING, lambda indices, done: drawn.extend(indices))
     assert sorted(drawn) == [0, 1, 2, 3]
     costs = [generation.charge(requests[i : i + 1], responses[i : i + 1], 2, 0) for i in range(3)]
-    assert [cost.responses for cost in costs] == [4, 4, 1]
+    assert [cost.answers for cost in costs] == [4, 4, 1]
     assert [cost.scorer_calls for cost in costs] == [4 * 1 + 2, 4 * 2 + 2, 2]
     tokens = [len(candidate.tokens) for candidate in responses[0].candidates]
     assert [cost.tokens_generated for cost in costs] == [sum(tokens), sum(tokens), len(responses[2].tokens)]
@@ -236,7 +236,7 @@ def one_token(artefacts: dict[str, Handle]) -> tuple[dict[PolicySpec, np.ndarray
     engine = Engine(artefacts.__getitem__, device="cpu")
     tokenizer = engine.models.tokenizer("base")
     tokens = range(len(tokenizer))
-    answers = [Response((token,), "", True) for token in tokens]
+    answers = [Answer((token,), "", True) for token in tokens]
     exact = {}
     for spec in (REFERENCE, LORA, OTHER):
         logs = engine.log_probs([Request(spec, "open the lock", "p")] * len(answers), answers)

@@ -34,10 +34,10 @@ def choices(folder: RunFolder) -> list[Showing]:
 
 def add_validation(run_dir: Path) -> pd.DataFrame:
     """Give the folder the reference policy's validation answers; return them."""
-    table = pd.read_parquet(run_dir / "generations.parquet")
+    table = pd.read_parquet(run_dir / "answers.parquet")
     rows = table[table["method"] == "reference"].assign(split="validation")
     rows["reward_proxy"], rows["cost_proxy"] = 3 + 2 * rows["reward"], rows["cost"] - 1
-    pd.concat([table, rows], ignore_index=True).to_parquet(run_dir / "generations.parquet")
+    pd.concat([table, rows], ignore_index=True).to_parquet(run_dir / "answers.parquet")
     return rows
 
 

@@ -70,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         names = [objective.name for objective in objectives]
         known = dict(zip(names, world().scorers.values(), strict=True))
         preferences = (Preference.even(names),)
-        mine = replace(world(), objectives=objectives, scorers=known, pairs={}, preferences=preferences)
+        mine = replace(world(), objectives=objectives, proxies=known, pairs={}, preferences=preferences)
         assert world_from_json(json.loads(json.dumps(world_to_json(mine)))) == mine
         save_families(tmp_path, Store(tmp_path / "cache"), ["experts"], {}, {0: mine}, [])
         return tmp_path

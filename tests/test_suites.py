@@ -25,8 +25,8 @@ def test_the_suites_and_tasks_of_the_package_are_consistent():
             r"suite mine: unknown objective in data.sources for task peo_pairs 'harmles': did you mean harmless\?",
         ),
         (
-            {"selection_scorers": {"rewards": "sandbox-reward"}},
-            r"suite mine: unknown column in selection_scorers for task peo_pairs 'rewards': did you mean reward\?",
+            {"proxies": {"rewards": "sandbox-reward"}},
+            r"suite mine: unknown column in proxies for task peo_pairs 'rewards': did you mean reward\?",
         ),
     ],
 )

@@ -45,9 +45,9 @@ class Finished:
     @property
     def answers(self) -> pd.DataFrame:
         """Every answer with its scores; UsageError where the run keeps none."""
-        if self.files.generations is None:
-            raise UsageError(f"{self.folder}: generations.parquet is missing: scores by prompt are needed")
-        return self.files.generations
+        if self.files.answers is None:
+            raise UsageError(f"{self.folder}: answers.parquet is missing: scores by prompt are needed")
+        return self.files.answers
 
     @property
     def config_digest(self) -> str:
@@ -130,7 +130,7 @@ def compare_runs(folders: list[Path], out: Path, command: str) -> None:
         points=points,
         metrics=Metrics(tasks={first.measure.task: metrics}),
         costs=_costs(runs, names),
-        generations=answers,
+        answers=answers,
     )
     write_run_folder(out, files)
 

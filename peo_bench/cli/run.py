@@ -121,7 +121,7 @@ def plan(
         typer.echo(json.dumps(stages, indent=2))
         return
     titles = ("pairs trained", "answers", "tokens (at most)", "scorer calls", "judge calls", "USD (at most)")
-    keys = ("pairs_trained", "responses", "tokens_generated", "scorer_calls", "judge_calls")
+    keys = ("pairs_trained", "answers", "tokens_generated", "scorer_calls", "judge_calls")
     table = Table("stage", "jobs", "cached", *titles)
     for stage in stages:
         cost = stage["cost"]

@@ -23,14 +23,14 @@ app.add_typer(scorer, name="scorer")
 def check(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a hub id (owner/name@revision).")],
     layout: Annotated[str, typer.Option(help="beaver, hh-gpt2, sequence-classification or trained.")],
-    template: Annotated[str | None, typer.Option(help="A text with {prompt} and {response}, or chat.")] = None,
+    template: Annotated[str | None, typer.Option(help="A text with {prompt} and {answer}, or chat.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    prompt: Annotated[str, typer.Option(help="With --response: print this text's score.")] = "hello",
-    response: Annotated[str, typer.Option()] = "Hello! How can I help you today?",
+    prompt: Annotated[str, typer.Option(help="With --answer: print this text's score.")] = "hello",
+    answer: Annotated[str, typer.Option()] = "Hello! How can I help you today?",
     as_json: Json = False,
 ) -> None:
     """Load a scorer, try its head and its batches, and show the direction of each of its labels."""
-    found = _check(model, layout, template, dtype, prompt, response)
+    found = _check(model, layout, template, dtype, prompt, answer)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -39,7 +39,7 @@ def check(
         shares = [f"{row[name]['higher']} of {row[name]['of']}" for name in ("helpful", "harmless")]
         table.add_row(str(row["label"]), f"{row['score']:.4f}", *shares)
     console().print(table)
-    typer.echo(f"scored: {prompt!r} / {response!r}, {found['tokens']} tokens of at most {found['max_length']}")
+    typer.echo(f"scored: {prompt!r} / {answer!r}, {found['tokens']} tokens of at most {found['max_length']}")
     typer.echo(f"batch 1 against batch k: {found['batch_gap']:.1g} standard deviations, at most {found['tolerance']:g}")
     typer.echo("a task declares a direction by its objective's `maximise`; a run tests it on these pairs")
 
@@ -53,7 +53,7 @@ def naming(model: str) -> Iterator[None]:
         raise UsageError(f"{model}: {str(error).removeprefix('scorer: ')}") from None
 
 
-def _check(model: str, layout: str, template: str | None, dtype: str, prompt: str, response: str) -> dict[str, Any]:
+def _check(model: str, layout: str, template: str | None, dtype: str, prompt: str, answer: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from peo_bench.data.given_checkpoint import take_over
@@ -72,14 +72,14 @@ def _check(model: str, layout: str, template: str | None, dtype: str, prompt: st
         take_over(identity, Path(folder) / "model")
         loaded = open_scorer(Path(folder), config.layout, config.dtype, config.template)
         gap = check_batch(loaded, config.dtype)
-        (scores,) = loaded.score_labels([prompt], [response]).labels
+        (scores,) = loaded.score_labels([prompt], [answer]).labels
         return {
             "labels": [
                 {"label": label, "score": score}
                 | {name: asdict(signs(loaded, label, anchors)) for name, anchors in ANCHORS.items()}
                 for label, score in enumerate(scores)
             ],
-            "tokens": len(loaded.encode([prompt], [response])[0]["input_ids"]),
+            "tokens": len(loaded.encode([prompt], [answer])[0]["input_ids"]),
             "max_length": loaded.max_length,
             "batch_gap": gap,
             "tolerance": TOLERANCE[config.dtype],

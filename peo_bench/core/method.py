@@ -36,7 +36,7 @@ class Objective:
 class World:
     """Everything a method may use, as jobs: the same for every method of a run.
 
-    `scorers` are what search and selection see, by objective: the proxy reward and cost models, in their direction.
+    `proxies` are the scorers that search and selection see, by objective, in their direction.
     `evaluation` are checkpoints that give the reported scores, by column; methods leave them alone. `prompts` holds the
     validation and test prompts; a method sees the validation split only. `labels_on_both` says that every pair carries
     the label of every objective. `max_kl` is the KL budget of every search, in nats; None leaves it to the methods.
@@ -45,7 +45,7 @@ class World:
     reference: Job
     objectives: tuple[Objective, ...]
     pairs: Mapping[str, Job]
-    scorers: Mapping[str, Job]
+    proxies: Mapping[str, Job]
     prompts: Job
     preferences: tuple[Preference, ...]
     training: Mapping[str, Any]
@@ -90,9 +90,9 @@ class World:
     def validation_job(self, kind: str, params: Mapping[str, Json], deltas: Iterable[Job], **needs: Job) -> Job:
         """Return a job that scores policies, made of the reference and `deltas`, on validation prompts.
 
-        It sees the proxy scorers only, and what else it `needs`.
+        It sees the proxies only, and what else it `needs`.
         """
-        scorers = {roles.scorer(objective.column): self.scorers[objective.name] for objective in self.objectives}
+        scorers = {roles.scorer(objective.column): self.proxies[objective.name] for objective in self.objectives}
         needs |= {"reference": self.reference, "prompts": self.prompts, **scorers}
         shared = {**self.sampling, "n_prompts": self.validation_prompts}
         return Job(kind, {**shared, **params}, needs | {roles.delta(i): job for i, job in enumerate(deltas)})

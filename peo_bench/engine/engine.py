@@ -66,7 +66,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Response:
+class Answer:
     """Answer tokens (the end-of-sequence token included if produced), their text, and whether the end is missing.
 
     The answer of a selection knows the `candidates` that it was `chosen` from.
@@ -75,11 +75,11 @@ class Response:
     tokens: tuple[int, ...]
     text: str
     truncated: bool
-    candidates: tuple[Response, ...] = ()
+    candidates: tuple[Answer, ...] = ()
     chosen: int = 0
 
 
-def _ignore(indices: list[int], responses: list[Response]) -> None:
+def _ignore(indices: list[int], answers: list[Answer]) -> None:
     pass
 
 
@@ -118,11 +118,11 @@ class Engine:
         self,
         requests: Sequence[Request],
         decoding: Decoding,
-        on_batch: Callable[[list[int], list[Response]], None] = _ignore,
-    ) -> list[Response]:
+        on_batch: Callable[[list[int], list[Answer]], None] = _ignore,
+    ) -> list[Answer]:
         """Return an answer per request, in order.
 
-        `on_batch` is called with the responses of each finished batch and their indices among the `distinct_drafts` of
+        `on_batch` is called with the answers of each finished batch and their indices among the `distinct_drafts` of
         the requests. An answer does not depend on the other requests. Raises `UsageError` for adapters and mixtures
         that cannot be run exactly.
         """
@@ -130,18 +130,18 @@ class Engine:
         plan = _Plan(self.models, (draft.spec for draft in drafts))
         self._check_vocabularies(draft.spec for draft in drafts)
         lengths = [(len(self._prompt(draft)), draft.prompt_id, draft.sample) for draft in drafts]
-        responses: dict[Request, Response] = {}
+        answers: dict[Request, Answer] = {}
         for batch in plan.batches(drafts, lengths, self.batch_size):
             done = self._generate([drafts[i] for i in batch], plan, decoding)
-            responses.update(zip((drafts[i] for i in batch), done, strict=True))
+            answers.update(zip((drafts[i] for i in batch), done, strict=True))
             on_batch(batch, done)
-        return self.choose(requests, responses)
+        return self.choose(requests, answers)
 
-    def choose(self, requests: Sequence[Request], drafts: Mapping[Request, Response]) -> list[Response]:
+    def choose(self, requests: Sequence[Request], drafts: Mapping[Request, Answer]) -> list[Answer]:
         """Return an answer per request from the answers to its drafts; selections load and ask their scorers."""
         from peo_bench.scorers.columns import score_texts, scorer_columns
 
-        def scores(scorer: str, asked: list[Request], answers: list[Response]) -> list[float]:
+        def scores(scorer: str, asked: list[Request], answers: list[Answer]) -> list[float]:
             job_id, _, column = scorer.partition("/")
             columns = scorer_columns({column: self.models.artefact(job_id)}, self.precision)
             prompts, texts = [request.prompt for request in asked], [answer.text for answer in answers]
@@ -149,7 +149,7 @@ class Engine:
 
         return choose(requests, drafts, scores)
 
-    def kl(self, requests: Sequence[Request], responses: Sequence[Response], reference: PolicySpec) -> list[float]:
+    def kl(self, requests: Sequence[Request], answers: Sequence[Answer], reference: PolicySpec) -> list[float]:
         """Return per answer sum_t KL(pi(.|y_<t) || ref(.|y_<t)) in nats at temperature 1; 0 for the reference itself.
 
         Averaged over answers sampled at temperature 1 this is an unbiased estimate of KL(pi || ref) per answer. NaN for
@@ -157,7 +157,7 @@ class Engine:
         """
         values = [math.nan if request.spec.candidates else 0.0 for request in requests]
         todo = [i for i, r in enumerate(requests) if not r.spec.candidates and r.spec != reference]
-        moved, answers = [requests[i] for i in todo], [responses[i] for i in todo]
+        moved, answers = [requests[i] for i in todo], [answers[i] for i in todo]
         plan = _Plan(self.models, [reference, *(request.spec for request in moved)])
         self._check_vocabularies(PolicySpec((*request.spec.mix, *reference.mix)) for request in moved)
         for batch, packed in self._packed(plan, moved, answers):
@@ -168,9 +168,7 @@ class Engine:
                 values[todo[i]] = value
         return values
 
-    def kl_bound(
-        self, requests: Sequence[Request], responses: Sequence[Response], reference: PolicySpec
-    ) -> list[float]:
+    def kl_bound(self, requests: Sequence[Request], answers: Sequence[Answer], reference: PolicySpec) -> list[float]:
         """Return per answer of a selection log pi_J(y) - log ref(y) + `selection_nats`; NaN for mixtures. Nats.
 
         pi_J is the candidate that gave the answer. Averaged over answers sampled at temperature 1 this estimates an
@@ -181,34 +179,34 @@ class Engine:
         for i, request in enumerate(requests):
             if request.spec.candidates:
                 values[i] = selection_nats(request.spec)
-                if request.spec.candidates[responses[i].chosen] != reference:
+                if request.spec.candidates[answers[i].chosen] != reference:
                     todo.append(i)
-        kept = [requests[i].drafts[responses[i].chosen] for i in todo]
-        answers = [responses[i] for i in todo]
+        kept = [requests[i].drafts[answers[i].chosen] for i in todo]
+        answers = [answers[i] for i in todo]
         log_pi = self.log_probs(kept, answers)
         log_ref = self.log_probs([replace(draft, spec=reference) for draft in kept], answers)
         for i, ours, theirs in zip(todo, log_pi, log_ref, strict=True):
             values[i] += float(ours.sum(dtype=np.float64) - theirs.sum(dtype=np.float64))
         return values
 
-    def log_probs(self, requests: Sequence[Request], responses: Sequence[Response]) -> list[np.ndarray]:
+    def log_probs(self, requests: Sequence[Request], answers: Sequence[Answer]) -> list[np.ndarray]:
         """Return per answer of a mixture its tokens' log-probabilities at temperature 1, (tokens,) float32, in nats."""
         values: dict[int, np.ndarray] = {}
         plan = _Plan(self.models, (request.spec for request in requests))
         self._check_vocabularies(request.spec for request in requests)
-        for batch, packed in self._packed(plan, requests, responses):
+        for batch, packed in self._packed(plan, requests, answers):
             log_pi = likelihood.log_policy(plan.passes([requests[i].spec for i in batch]), packed)
             found = likelihood.token_log_probs(log_pi, packed).cpu().numpy()
             for i, row in zip(batch, found, strict=True):
-                values[i] = row[: len(responses[i].tokens)]
+                values[i] = row[: len(answers[i].tokens)]
         return [values[i] for i in range(len(requests))]
 
-    def continuations(self, requests: Sequence[Request], responses: Sequence[Response]) -> list[tuple[float, bool]]:
+    def continuations(self, requests: Sequence[Request], answers: Sequence[Answer]) -> list[tuple[float, bool]]:
         """Return per answer its log-probability at temperature 1 in nats, and whether greedy decoding would give it."""
         values: dict[int, tuple[float, bool]] = {}
         plan = _Plan(self.models, (request.spec for request in requests))
         self._check_vocabularies(request.spec for request in requests)
-        for batch, packed in self._packed(plan, requests, responses):
+        for batch, packed in self._packed(plan, requests, answers):
             log_pi = likelihood.log_policy(plan.passes([requests[i].spec for i in batch]), packed)
             found = likelihood.token_log_probs(log_pi, packed).masked_fill(~packed.real, 0.0).sum(dim=1).tolist()
             greedy = ((log_pi.argmax(dim=-1) == packed.answers) | ~packed.real).all(dim=1).tolist()
@@ -219,7 +217,7 @@ class Engine:
         """Return a fresh fp32 model on the CPU with merged weights, and its tokenizer, for export."""
         return self.models.exportable(weights), self.models.tokenizer(weights.base)
 
-    def _generate(self, requests: list[Request], plan: _Plan, decoding: Decoding) -> list[Response]:
+    def _generate(self, requests: list[Request], plan: _Plan, decoding: Decoding) -> list[Answer]:
         base = requests[0].spec.mix[0][1].base
         tokenizer, stop = self.models.tokenizer(base), self.models.stop_ids(base)
         keys = [row_key(self.noise_seed, r.prompt_id, r.sample) for r in requests]
@@ -237,14 +235,14 @@ class Engine:
         answers = decode(plan.passes([r.spec for r in requests]), rows, decoding)
         texts = answer_texts(tokenizer, answers, stop)
         return [
-            Response(answer, text.strip(), answer[-1] not in stop) for answer, text in zip(answers, texts, strict=True)
+            Answer(answer, text.strip(), answer[-1] not in stop) for answer, text in zip(answers, texts, strict=True)
         ]
 
     def _packed(
-        self, plan: _Plan, requests: Sequence[Request], responses: Sequence[Response]
+        self, plan: _Plan, requests: Sequence[Request], answers: Sequence[Answer]
     ) -> Iterable[tuple[list[int], likelihood.Packed]]:
         """Yield batches of indices, answers of similar lengths together, with their laid-out tokens."""
-        lengths = [(len(a.tokens), len(self._prompt(r))) for r, a in zip(requests, responses, strict=True)]
+        lengths = [(len(a.tokens), len(self._prompt(r))) for r, a in zip(requests, answers, strict=True)]
         for batch in plan.batches(requests, lengths, self.batch_size):
             base = requests[batch[0]].spec.mix[0][1].base
             tokenizer, stop = self.models.tokenizer(base), self.models.stop_ids(base)
@@ -252,8 +250,8 @@ class Engine:
             size = likelihood.rows_that_fit(prompt, answer, len(tokenizer), self.models.device)
             for part in (batch[start : start + size] for start in range(0, len(batch), size)):
                 prompts = [self._prompt(requests[i]) for i in part]
-                answers = [responses[i].tokens for i in part]
-                yield part, likelihood.pack(prompts, answers, _pad(tokenizer, stop), self.models.device)
+                tokens = [answers[i].tokens for i in part]
+                yield part, likelihood.pack(prompts, tokens, _pad(tokenizer, stop), self.models.device)
 
     def _prompt(self, request: Request) -> list[int]:
         if request.tokens is not None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from peo_bench.core.spec import PolicySpec
 
 if TYPE_CHECKING:
-    from peo_bench.engine.engine import Request, Response
+    from peo_bench.engine.engine import Answer, Request
 
-Score = Callable[[str, "list[Request]", "list[Response]"], "list[float]"]
+Score = Callable[[str, "list[Request]", "list[Answer]"], "list[float]"]
 """Returns the scores that a model, named as in `Utility`, gives to answers."""
 
 
@@ -21,7 +21,7 @@ def distinct_drafts(requests: Iterable[Request]) -> list[Request]:
     return list(dict.fromkeys(draft for request in requests for draft in request.drafts))
 
 
-def choose(requests: Sequence[Request], drafts: Mapping[Request, Response], score: Score) -> list[Response]:
+def choose(requests: Sequence[Request], drafts: Mapping[Request, Answer], score: Score) -> list[Answer]:
     """Return every request's answer from those to its drafts: the only one, or the one with the highest utility."""
     asked: dict[str, dict[Request, None]] = {}
     for request in requests:
@@ -34,9 +34,7 @@ def choose(requests: Sequence[Request], drafts: Mapping[Request, Response], scor
     return [_best(request, drafts, scores) for request in requests]
 
 
-def _best(
-    request: Request, drafts: Mapping[Request, Response], scores: Mapping[str, Mapping[Request, float]]
-) -> Response:
+def _best(request: Request, drafts: Mapping[Request, Answer], scores: Mapping[str, Mapping[Request, float]]) -> Answer:
     utility = request.spec.utility
     if utility is None:
         return drafts[request]

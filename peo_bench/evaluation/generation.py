@@ -16,7 +16,7 @@ from peo_bench.kill_points import kill_point
 from peo_bench.scorers.columns import Columns, Scores, score_texts
 
 if TYPE_CHECKING:
-    from peo_bench.engine.engine import Engine, Request, Response
+    from peo_bench.engine.engine import Answer, Engine, Request
 
 
 def read_prompts(handle: Handle, split: str, limit: int | None = None) -> list[dict[str, str]]:
@@ -33,24 +33,24 @@ def generate(
     journal: Journal | None = None,
     progress: Progress = lambda fraction, note: None,
     point: str = "",
-) -> tuple[list[Request], list[Response]]:
+) -> tuple[list[Request], list[Answer]]:
     """Answer every prompt with every policy, specs outermost; batches already in `journal` are not made again.
 
     The journal holds the candidates of selections, by their index among all distinct drafts. `point` names the kill
     point after the first batch.
     """
-    from peo_bench.engine.engine import Request, Response
+    from peo_bench.engine.engine import Answer, Request
     from peo_bench.engine.selection import distinct_drafts
 
     requests = [Request(spec, row["prompt"], row["prompt_id"]) for spec in specs for row in prompts]
     drafts = distinct_drafts(requests)
-    done: dict[int, Response] = {}
+    done: dict[int, Answer] = {}
     for record in journal.records if journal else []:
-        done |= {i: Response(tuple(tokens), text, cut) for i, tokens, text, cut in record}
+        done |= {i: Answer(tuple(tokens), text, cut) for i, tokens, text, cut in record}
     todo = [i for i in range(len(drafts)) if i not in done]
 
-    def finished(indices: list[int], responses: list[Response]) -> None:
-        batch = [(todo[i], response) for i, response in zip(indices, responses, strict=True)]
+    def finished(indices: list[int], answers: list[Answer]) -> None:
+        batch = [(todo[i], answer) for i, answer in zip(indices, answers, strict=True)]
         done.update(batch)
         if journal:
             journal.append([[i, list(r.tokens), r.text, r.truncated] for i, r in batch])
@@ -61,23 +61,23 @@ def generate(
     return requests, engine.choose(requests, {draft: done[i] for i, draft in enumerate(drafts)})
 
 
-def score(columns: Columns, requests: Sequence[Request], responses: Sequence[Response]) -> Scores:
-    """Return the scores of all responses by column, every policy's apart, see `score_texts`."""
-    prompts, answers = [request.prompt for request in requests], [response.text for response in responses]
-    return score_texts(columns, prompts, answers, [request.spec for request in requests])
+def score(columns: Columns, requests: Sequence[Request], answers: Sequence[Answer]) -> Scores:
+    """Return the scores of all answers by column, every policy's apart, see `score_texts`."""
+    prompts, texts = [request.prompt for request in requests], [answer.text for answer in answers]
+    return score_texts(columns, prompts, texts, [request.spec for request in requests])
 
 
-def charge(requests: Sequence[Request], responses: Sequence[Response], n_scorers: int, evaluations: int) -> Cost:
-    """Return what generating and scoring these responses has cost, the candidates of selections included.
+def charge(requests: Sequence[Request], answers: Sequence[Answer], n_scorers: int, evaluations: int) -> Cost:
+    """Return what generating and scoring these answers has cost, the candidates of selections included.
 
     Counted as if every policy had been alone, also where policies had candidates in common.
     """
-    drafts = [draft for response in responses for draft in response.candidates or (response,)]
+    drafts = [draft for answer in answers for draft in answer.candidates or (answer,)]
     asked = sum(len(request.spec.scorers) * len(request.spec.candidates) for request in requests)
     return Cost(
-        responses=len(drafts),
+        answers=len(drafts),
         tokens_generated=sum(len(draft.tokens) for draft in drafts),
-        scorer_calls=n_scorers * len(responses) + asked,
+        scorer_calls=n_scorers * len(answers) + asked,
         evaluations=evaluations,
     )
 

@@ -35,7 +35,7 @@ def zero_job(world: World, objective: str) -> Job | None:
 
     Labels are looked for in the data's validation split, which trained neither policies nor scorers.
     """
-    pairs, scorer = world.pairs[objective], world.scorers[objective]
+    pairs, scorer = world.pairs[objective], world.proxies[objective]
     if scorer.kind != "reward-model" or not any(s.get("layout") == "pku" for s in pairs.params.get("sources", ())):
         return None
     params = {name: pairs.params[name] for name in SHARED if name in pairs.params}
@@ -87,15 +87,15 @@ def safety_rows(
     refused: Callable[[str], bool],
     benign_categories: Sequence[str] = (),
 ) -> list[JsonObject]:
-    """Return the views of every policy in `answers` (rows of `generations.parquet`), one row per policy and seed.
+    """Return the views of every policy in `answers` (rows of `answers.parquet`), one row per policy and seed.
 
     `cost` is the cost column, if there is one, and `zeros` its border by seed. Refusals are counted on the test prompts
     that may be refused (all but those of `benign_categories`), over-refusals on prompts of the split "benign" and on
     test prompts of `benign_categories`.
     """
     answers = answers[answers["split"].isin(["test", "benign"])]
-    unique = {text: refused(text) for text in answers["response"].unique()}
-    answers = answers.assign(refused=answers["response"].map(unique))
+    unique = {text: refused(text) for text in answers["answer"].unique()}
+    answers = answers.assign(refused=answers["answer"].map(unique))
     rows: list[JsonObject] = []
     for key, table in answers.groupby(["method", "seed", "preference", "spec_key"], sort=False, dropna=False):
         method, seed, preference, spec_key = cast(tuple[str, int, float, str], key)

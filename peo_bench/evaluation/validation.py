@@ -22,7 +22,7 @@ from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers.columns import count_scorers, scorer_columns
 
 if TYPE_CHECKING:
-    from peo_bench.engine.engine import Request, Response
+    from peo_bench.engine.engine import Answer, Request
 
 Floats = npt.NDArray[np.float64]
 Z = 1.96
@@ -58,7 +58,7 @@ def validation_bound(world: World, evaluations: int) -> Cost:
 def _bound(evaluations: int, prompts: int, tokens: int, scorers: int) -> Cost:
     answers = (evaluations + 1) * prompts
     return Cost(
-        responses=answers,
+        answers=answers,
         tokens_generated=answers * tokens,
         scorer_calls=answers * scorers,
         kl_tokens=answers * tokens,
@@ -97,35 +97,35 @@ class Validator:
 
     def _answer(
         self, specs: Sequence[PolicySpec], journal: Journal | None = None
-    ) -> tuple[list[Request], list[Response]]:
+    ) -> tuple[list[Request], list[Answer]]:
         return generate(self.engine, specs, self.prompts, self.decoding, journal, self.work.progress, "candidates")
 
-    def _score(self, requests: list[Request], responses: list[Response], n: int) -> dict[str, Floats]:
-        columns = score(self.scorers, requests, responses).columns
-        self.cost = self.cost + charge(requests, responses, count_scorers(self.scorers), n)
+    def _score(self, requests: list[Request], answers: list[Answer], n: int) -> dict[str, Floats]:
+        columns = score(self.scorers, requests, answers).columns
+        self.cost = self.cost + charge(requests, answers, count_scorers(self.scorers), n)
         return {name: np.asarray(values).reshape(n, -1) for name, values in columns.items()}
 
     def points(self, specs: Sequence[PolicySpec], journal: Journal | None = None) -> list[Point]:
         """Return what validation says of every policy; `journal` keeps the answers."""
-        requests, responses = self._answer(specs, journal)
-        columns = self._score(requests, responses, len(specs))
-        kl = self._kl(requests, responses).reshape(len(specs), -1)
+        requests, answers = self._answer(specs, journal)
+        columns = self._score(requests, answers, len(specs))
+        kl = self._kl(requests, answers).reshape(len(specs), -1)
         error = kl.std(axis=1, ddof=1) / np.sqrt(kl.shape[1])
         return [
             Point({name: values[i].tolist() for name, values in columns.items()}, float(kl[i].mean()), float(upper))
             for i, upper in enumerate(kl.mean(axis=1) + Z * error)
         ]
 
-    def _kl(self, requests: list[Request], responses: list[Response]) -> Floats:
+    def _kl(self, requests: list[Request], answers: list[Answer]) -> Floats:
         """Return the KL of every answer (the bound for selections), policy by policy as the report computes it."""
         n = len(self.prompts)
         kl: list[float] = []
         for i in range(0, len(requests), n):
-            own, answers = requests[i : i + n], responses[i : i + n]
+            own, theirs = requests[i : i + n], answers[i : i + n]
             compute = self.engine.kl_bound if own[0].spec.candidates else self.engine.kl
-            kl += compute(own, answers, self.reference)
+            kl += compute(own, theirs, self.reference)
             if own[0].spec != self.reference:
-                self.cost = self.cost + Cost(kl_tokens=sum(len(answer.tokens) for answer in answers))
+                self.cost = self.cost + Cost(kl_tokens=sum(len(answer.tokens) for answer in theirs))
         return np.asarray(kl)
 
     def reference_units(self) -> dict[str, list[float]]:
@@ -163,7 +163,7 @@ def answer_utility(world: World, preference: Preference, reference: Mapping[str,
     """
 
     def name(objective: Objective) -> str:
-        job = world.scorers[objective.name]
+        job = world.proxies[objective.name]
         return job.id if job.kind == "reward-model" else f"{job.id}/{objective.column}"
 
     return Utility(

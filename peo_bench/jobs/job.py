@@ -29,14 +29,14 @@ class Cost:
     """What a piece of work costs. Counts, so that two machines agree; seconds are measured by the store.
 
     `pairs_trained` counts preference pairs passed through a backward pass (epochs included), `examples_trained` the
-    same for single answers (supervised, or the policy's own), `responses` generated answers, `tokens_generated` their
+    same for single answers (supervised, or the policy's own), `answers` generated, `tokens_generated` their
     tokens, `scorer_calls` texts given to a reward or cost model, `kl_tokens` answer tokens whose next-token
     distributions were compared with the reference policy's.
     """
 
     pairs_trained: int = 0
     examples_trained: int = 0
-    responses: int = 0
+    answers: int = 0
     tokens_generated: int = 0
     scorer_calls: int = 0
     kl_tokens: int = 0

@@ -35,7 +35,7 @@ JOB_KINDS: Registry[JobKind] = Registry(
         "modpo": "peo_bench.training.modpo:train_modpo",
         "pairs": "peo_bench.data.pairs:build_pairs",
         "prompts": "peo_bench.data.pairs:build_prompts",
-        "responses": "peo_bench.evaluation.responses:RESPONSES",
+        "answers": "peo_bench.evaluation.answering:ANSWERING",
         "reward-model": "peo_bench.training.reward_model:train_reward_model",
         "safety-zero": "peo_bench.evaluation.safety:fit_on_labels",
         "sandbox-corpus": "peo_bench.sandbox.kinds:draw_corpus",

@@ -61,7 +61,7 @@ def n_matches(n_methods: int, n_policies: int, n_preferences: int) -> int:
 def pair_table(
     answers: pd.DataFrame, methods: Sequence[str], objectives: Sequence[Objective], n_prompts: int
 ) -> pd.DataFrame:
-    """Return the comparisons of a run from its answers (the columns of `generations.parquet`).
+    """Return the comparisons of a run from its answers (the columns of `answers.parquet`).
 
     The prompts are the first `n_prompts` test prompts by hash of their id: the same for every pair and every run. What
     was not evaluated is not compared.

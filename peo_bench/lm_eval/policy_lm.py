@@ -11,7 +11,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec
-from peo_bench.engine.engine import Engine, Request, Response
+from peo_bench.engine.engine import Answer, Engine, Request
 from peo_bench.files.json_types import Json
 from peo_bench.models.rendering import answer_texts
 
@@ -53,7 +53,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]
         asked, answers = [], []
         for _, context, continuation in requests:
             asked.append(self._request(context, len(continuation)))
-            answers.append(Response(tuple(continuation), "", truncated=True))
+            answers.append(Answer(tuple(continuation), "", truncated=True))
         return self.engine.continuations(asked, answers)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -75,8 +75,8 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]
         for decoding, members in groups.items():
             contexts = [self.tok_encode(requests[i].args[0]) for i in members]
             asked = [self._request(context, decoding.max_new_tokens) for context in contexts]
-            for i, response in zip(members, self.engine.generate(asked, decoding), strict=True):
-                (whole,) = answer_texts(self.tokenizer, [response.tokens], self._stop)
+            for i, answer in zip(members, self.engine.generate(asked, decoding), strict=True):
+                (whole,) = answer_texts(self.tokenizer, [answer.tokens], self._stop)
                 texts[i] = _cut(whole, settings[i]["until"])
         return texts
 

@@ -18,13 +18,13 @@ from peo_bench.training.online import online_job
 class OnlineSettings(MethodSettings):
     """Settings of an online method.
 
-    `beta` is the KL penalty per nat, rewards being in standard deviations of the reference policy; `generations` the
+    `beta` is the KL penalty per nat, rewards being in standard deviations of the reference policy; `answers` the
     answers per prompt; `units` how long it trains: 1 is as many answers as an expert sees in an epoch; `learning_rate`
     that of the suite's training if none is given.
     """
 
     beta: float = Field(0.2, gt=0)
-    generations: int = Field(4, gt=1)
+    answers: int = Field(4, gt=1)
     units: float = Field(1.0, gt=0)
     learning_rate: float | None = Field(None, gt=0)
 
@@ -47,9 +47,9 @@ class OnlineMethod(PointMethod):
 
     def job(self, world: World, preference: Preference) -> Job:
         """Return the training at `preference`."""
-        size, generations = world.training["batch_size"], self.settings.generations
-        if size % generations:
-            what = f"training.batch_size {size} is not a multiple of {self.name}.generations = {generations}"
+        size, answers = world.training["batch_size"], self.settings.answers
+        if size % answers:
+            what = f"training.batch_size {size} is not a multiple of {self.name}.answers = {answers}"
             raise UsageError(f"{what}, the answers per prompt: choose one that is")
         return online_job(
             world,

@@ -54,6 +54,6 @@ class MODPO(PointMethod):
         params = {"objective": name, "weight": weight, "seed": world.seed, **world.plain_training}
         needs = {"reference": world.reference, "pairs": world.pairs[name]}
         if self.settings.margin == "explicit":
-            return Job("modpo", params, needs | {"margin": world.scorers[other]})
+            return Job("modpo", params, needs | {"margin": world.proxies[other]})
         beta = world.training["beta"]
         return Job("modpo", params | {"margin_beta": beta}, needs | {"margin": world.aspects[1 - main]})

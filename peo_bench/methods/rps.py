@@ -1,7 +1,7 @@
 """RPS, robust preference selection: k neighbouring preferences answer, the asked one chooses.
 
 For the target direction v, candidate directions are v turned by multiples of 5 degrees, up to 30; the k = 5 nearest
-give one response each, and the one with the highest v . r is returned. It gains over best-of-k where the wrapped
+give one answer each, and the one with the highest v . r is returned. It gains over best-of-k where the wrapped
 family serves v better at a neighbour than at v; for a calibrated family the two tie. Nothing is trained. k = 1 is the
 wrapped family.
 """

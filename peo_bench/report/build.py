@@ -116,12 +116,12 @@ def _task_summary(view: contents.TaskView) -> JsonObject:
 
 def _texts(folder: RunFolder, views: tuple[contents.TaskView, ...]) -> Texts | None:
     columns = {axis.column: axis.maximise for view in views for axis in view.axes}
-    return embed_texts(folder.generations, columns, folder.judgements)
+    return embed_texts(folder.answers, columns, folder.judgements)
 
 
 def _without_texts(folder: RunFolder, texts: Texts | None, redact: bool) -> str:
     """Say why the page has no texts; empty where it has."""
-    if redact and folder.generations is not None:
+    if redact and folder.answers is not None:
         return "No prompts and answers: they were left out (--redact); peo-bench report RUN puts them back."
     return "" if texts else "No prompts and answers: this run kept none."
 

@@ -1,6 +1,6 @@
 """Prepare the page's sections for the templates, which compute nothing: texts, tables and figures.
 
-What metrics.json does not hold is worked out here, from generations.parquet: bands and attainment maps (`uncertainty`),
+What metrics.json does not hold is worked out here, from answers.parquet: bands and attainment maps (`uncertainty`),
 and the scores in other units (`showings`).
 """
 

@@ -21,7 +21,7 @@ Scale = Mapping[int, Sequence[tuple[float, float]]]
 class Showing:
     """One choice of scores: the task with its points, axes and reference point in them.
 
-    ``columns`` are those of generations.parquet, ``scale`` what they were expressed in (None: raw).
+    ``columns`` are those of answers.parquet, ``scale`` what they were expressed in (None: raw).
     """
 
     label: str
@@ -107,7 +107,7 @@ def _reported_scale(metrics: TaskMetrics, columns: tuple[str, str]) -> Scale:
 
 def _training_scale(folder: RunFolder, columns: tuple[str, str], seeds: set[int]) -> Scale:
     """Measure the training scorers' units on the reference's validation answers, as the reported scores' were."""
-    table = folder.generations
+    table = folder.answers
     if table is None or not {*columns, "split", "method", "seed"} <= set(table):
         return {}
     own = table[(table["method"] == "reference") & (table["split"] == "validation")]

@@ -18,7 +18,7 @@ MAX_PROMPTS = 100
 MAX_BYTES = 6_000_000
 """Bytes of texts that the page carries: it may have 15 MB, 5 of which are plotly."""
 MAX_CHARACTERS = 4000
-"""Longer texts are cut in the page; generations.parquet has them whole."""
+"""Longer texts are cut in the page; answers.parquet has them whole."""
 MAX_FLIPS = 4
 """Changed verdicts told per prompt."""
 BENIGN = {"", "benign", "safe", "none", "helpful"}
@@ -54,7 +54,7 @@ class Texts:
 
 
 def policy_key(method: str, seed: object, weight: float | None) -> str:
-    """Name one policy of a run, the same from points.csv and from generations.parquet.
+    """Name one policy of a run, the same from points.csv and from answers.parquet.
 
     The reference policy too has one per seed: it is the same model, but draws and scorers are each seed's own.
     """
@@ -62,7 +62,7 @@ def policy_key(method: str, seed: object, weight: float | None) -> str:
 
 
 def embed_texts(
-    generations: pd.DataFrame | None,
+    answers: pd.DataFrame | None,
     scorers: Mapping[str, bool],
     judgements: pd.DataFrame | None = None,
     split: str = "test",
@@ -71,9 +71,9 @@ def embed_texts(
 
     ``scorers``: the columns shown beside an answer, True where higher is better.
     """
-    if generations is None or generations.empty:
+    if answers is None or answers.empty:
         return None
-    table = generations[generations["split"] == split] if "split" in generations else generations
+    table = answers[answers["split"] == split] if "split" in answers else answers
     if table.empty:
         return None
     prompts = table.drop_duplicates("prompt_id").set_index("prompt_id")
@@ -103,8 +103,8 @@ def _sample(table: pd.DataFrame, prompts: pd.DataFrame) -> list[str]:
         by_category.setdefault(_category(prompts.loc[key]), []).append(key)
     rounds = (queue[i] for i in range(MAX_PROMPTS) for _, queue in sorted(by_category.items()) if i < len(queue))
     candidates = [key for key, _ in zip(rounds, range(MAX_PROMPTS), strict=False)]
-    answers = table[table["prompt_id"].isin(candidates)].drop_duplicates(["prompt_id", "response"])
-    sizes = answers["response"].map(_size).groupby(answers["prompt_id"]).sum()
+    answers = table[table["prompt_id"].isin(candidates)].drop_duplicates(["prompt_id", "answer"])
+    sizes = answers["answer"].map(_size).groupby(answers["prompt_id"]).sum()
     fits = [total <= MAX_BYTES for total in accumulate(int(sizes[key]) for key in candidates)]
     return [key for i, (key, fit) in enumerate(zip(candidates, fits, strict=True)) if fit or i == 0]
 
@@ -187,7 +187,7 @@ def _answers(
         key = policy_key(row["method"], row["seed"], number(row["preference"]))
         answers = policies.setdefault(key, [None] * len(chosen))
         if answers[position[row["prompt_id"]]] is None:
-            index = texts.setdefault(_cut(row["response"]), len(texts))
+            index = texts.setdefault(_cut(row["answer"]), len(texts))
             scores = [None if (value := number(row[column])) is None else round(value, 3) for column in columns]
             answers[position[row["prompt_id"]]] = [index, *scores]
     return list(texts), policies

@@ -76,7 +76,7 @@ def _resampled(
 ) -> Mapping[str, FloatArray] | None:
     """Return fronts (RESAMPLES, n_policies, 2) by method, in raw scores or in `units`."""
     seeds = sorted(folder.run.seeds)
-    table = folder.generations
+    table = folder.answers
     if table is None or not {*columns, "preference", "split"} <= set(table) or not seeds:
         return None
     scores = Scores.of(table, [axis.name for axis in view.axes])

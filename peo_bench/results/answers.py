@@ -11,12 +11,12 @@ from peo_bench.results.tables import ANSWERS, read_parquet
 
 
 def answers_of(folder: Path, method: str, helpful: float, *, seed: int | None = None) -> list[JsonObject]:
-    """Return rows of `generations.parquet`: a method's test answers at an asked weight of helpfulness, by prompt_id.
+    """Return rows of `answers.parquet`: a method's test answers at an asked weight of helpfulness, by prompt_id.
 
     Single policies (the reference) have one set of answers, whatever is asked. Raises `UsageError` for what the run
     does not hold.
     """
-    path = folder / "generations.parquet"
+    path = folder / "answers.parquet"
     table = read_parquet(path, ANSWERS)
     table = table[table["split"] == "test"]
     own = table[table["method"] == method]

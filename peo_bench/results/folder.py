@@ -26,7 +26,7 @@ class RunFolder:
     points: pd.DataFrame
     metrics: Metrics
     costs: Costs
-    generations: pd.DataFrame | None = None
+    answers: pd.DataFrame | None = None
     judgements: pd.DataFrame | None = None
     curves: pd.DataFrame | None = None
     job_ids: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ def read_run_folder(path: Path) -> RunFolder:
     of a wrong type under it.
     """
     run = read_record(path / "run.json", RunRecord)
-    texts, judged, curves = (path / name for name in ("generations.parquet", "judgements.parquet", "curves.csv"))
+    texts, judged, curves = (path / name for name in ("answers.parquet", "judgements.parquet", "curves.csv"))
     config, artefacts = path / "config.yaml", path / "artefacts"
     return RunFolder(
         run=run,
@@ -47,7 +47,7 @@ def read_run_folder(path: Path) -> RunFolder:
         points=read_csv(path / "points.csv", POINTS),
         metrics=read_record(path / "metrics.json", Metrics),
         costs=read_record(path / "costs.json", Costs) if (path / "costs.json").exists() else Costs(),
-        generations=read_parquet(texts, ANSWERS) if texts.exists() else None,
+        answers=read_parquet(texts, ANSWERS) if texts.exists() else None,
         judgements=read_parquet(judged, VERDICTS) if judged.exists() else None,
         curves=read_csv(curves, CURVES) if curves.exists() else None,
         job_ids=tuple(sorted(found.parent.name for found in artefacts.glob("*/*/meta.json"))),
@@ -67,7 +67,7 @@ def write_run_folder(path: Path, files: RunFolder) -> None:
     write_text(path / "points.csv", files.points.to_csv(index=False))
     write_json(path / "metrics.json", files.metrics.to_json())
     write_json(path / "costs.json", files.costs.to_json())
-    for name, table in (("generations.parquet", files.generations), ("judgements.parquet", files.judgements)):
+    for name, table in (("answers.parquet", files.answers), ("judgements.parquet", files.judgements)):
         if table is not None:
             with replacing(path / name) as scratch:
                 table.to_parquet(scratch, index=False)

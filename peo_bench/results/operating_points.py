@@ -108,7 +108,7 @@ class Scores:
 
     @classmethod
     def of(cls, answers: pd.DataFrame, objectives: Sequence[str]) -> Scores:
-        """Sort out the test answers of `generations.parquet` to asked preferences, the weights of `objectives`."""
+        """Sort out the test answers of `answers.parquet` to asked preferences, the weights of `objectives`."""
         asked = answers[(answers["split"] == "test") & answers["preference"].notna()]
         tables: dict[tuple[str, int], dict[Preference, pd.DataFrame]] = {}
         for key, table in asked.groupby(["method", "seed", "preference"], sort=False):
@@ -145,8 +145,8 @@ class Scores:
         return np.stack(stacks)
 
 
-def generations(offers: Iterable[tuple[Offer, pd.DataFrame]]) -> pd.DataFrame:
-    """Return `generations.parquet`: every answer with its prompt, policy and scores."""
+def answer_table(offers: Iterable[tuple[Offer, pd.DataFrame]]) -> pd.DataFrame:
+    """Return `answers.parquet`: every answer with its prompt, policy and scores."""
     parts = []
     for offer, table in offers:
         part = table.drop(columns="truncated").copy()

@@ -24,7 +24,7 @@ POINTS: Kinds = {
     **dict.fromkeys(("spec_key", "nondominated"), ""),
 }
 ANSWERS: Kinds = {
-    **dict.fromkeys(("prompt_id", "prompt", "method", "split", "spec_key", "response"), "text"),
+    **dict.fromkeys(("prompt_id", "prompt", "method", "split", "spec_key", "answer"), "text"),
     **dict.fromkeys(("seed", "preference", "length", "kl"), "number"),
 }
 VERDICTS: Kinds = {

@@ -1,6 +1,6 @@
 """Recompute every number of a finished run that follows from its scores by prompt, and check its files' digests.
 
-`generations.parquet` holds the score of every answer; `points.csv` and the indicators of `metrics.json` are functions
+`answers.parquet` holds the score of every answer; `points.csv` and the indicators of `metrics.json` are functions
 of it and of the measure in `run.json`. `SHA256SUMS` (the format of `sha256sum`) is written last, so that a file which
 changed afterwards is known. Someone who changes scores and digests together is found by whoever repeats the run.
 """
@@ -28,7 +28,7 @@ from peo_bench.results.record import damaged
 SUMS = "SHA256SUMS"
 SUMMED = (
     *("config.yaml", "run.json", "points.csv", "metrics.json", "costs.json", "search.csv", "curves.csv"),
-    *("generations.parquet", "judgements.parquet", "families.json"),
+    *("answers.parquet", "judgements.parquet", "families.json"),
 )
 """Files with a digest; the report can be built again at any time and has none."""
 TOLERANCE = 1e-6
@@ -44,7 +44,7 @@ def write_sums(folder: Path) -> None:
 def verify_run(folder: Path) -> list[str]:
     """Return what does not agree in the finished run at `folder`, empty if all does; `UsageError` for a damaged one."""
     run = read_run_folder(folder)
-    measure, texts = run.run.measure, run.generations
+    measure, texts = run.run.measure, run.answers
     if run.run.compared or texts is None or measure is None:
         raise UsageError(f"{folder}: has no scores by prompt of its own: verify the runs that `peo-bench run` made")
     task = run.metrics.tasks.get(measure.task)
@@ -92,7 +92,7 @@ def _sum_problems(folder: Path) -> Iterator[str]:
 def _prompt_problems(texts: pd.DataFrame, measure: Measure) -> Iterator[str]:
     tested = texts.loc[texts["split"] == "test", "prompt_id"]
     if identity_of(tested) != measure.prompts:
-        yield "generations.parquet: its test prompts are not those of run.json"
+        yield "answers.parquet: its test prompts are not those of run.json"
 
 
 def _recomputed(run: RunFolder, texts: pd.DataFrame, measure: Measure) -> pd.DataFrame:

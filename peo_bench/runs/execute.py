@@ -17,7 +17,7 @@ from peo_bench.core.method import PolicyFamily, World
 from peo_bench.core.rounds import Built, build_families
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.errors import JobFailed, Locked, UsageError
-from peo_bench.evaluation.responses import read_responses
+from peo_bench.evaluation.answering import read_answers
 from peo_bench.evaluation.validation import read_candidates, utility_scores
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job
@@ -30,7 +30,7 @@ from peo_bench.pareto import nondominated
 from peo_bench.results.costs_records import Costs
 from peo_bench.results.metrics import Beside, run_metrics
 from peo_bench.results.metrics_records import TaskMetrics
-from peo_bench.results.operating_points import Offer, Row, Scores, generations, point_row, point_table, reference_units
+from peo_bench.results.operating_points import Offer, Row, Scores, answer_table, point_row, point_table, reference_units
 from peo_bench.results.progress import OWNER, progress_file
 from peo_bench.results.records import Missing, ScorerRecord
 from peo_bench.runs.config import RunConfig
@@ -49,7 +49,7 @@ from peo_bench.runs.identity import run_measure
 from peo_bench.runs.job_notes import job_notes
 from peo_bench.runs.judging import REPLIES, Judging, judge_run
 from peo_bench.runs.scorer_records import scorer_notes, scorer_records
-from peo_bench.runs.world import Companions, build_world, companions, make_methods, responses_job, scaled
+from peo_bench.runs.world import Companions, answers_job, build_world, companions, make_methods, scaled
 from peo_bench.runs.writing import Provenance, Tables, run_record, write_folder
 from peo_bench.sandbox.kinds import oracle_rows
 from peo_bench.steering.families import save_families
@@ -115,7 +115,7 @@ def execute(
         with clock("fronts"):
             points, texts, missing = _collect(runner, seeds, config, task)
             handles = runner.outcome.handles
-            reference = {seed: read_responses(handles[run.beside.units.id]) for seed, run in seeds.items()}
+            reference = {seed: read_answers(handles[run.beside.units.id]) for seed, run in seeds.items()}
             units = {seed: reference_units(reference[seed], run.world) for seed, run in seeds.items()}
             scorers = {seed: _scorers(handles, run, reference[seed]) for seed, run in seeds.items()}
             worlds = [run.world for run in seeds.values()]
@@ -239,7 +239,7 @@ def _build(runner: Runner, config: RunConfig, task: TaskConfig, seed: int) -> Se
 
     def measured(spec: PolicySpec, split: str) -> Job:
         n = world.validation_prompts if split == "validation" else scaled(config.suite.test_prompts, config.limit)
-        return responses_job(world, task, spec, deltas, split, n)
+        return answers_job(world, task, spec, deltas, split, n)
 
     families = {name: built.family for name, built in built.families.items()}
     offers = tuple(_offers(world, families, beside, measured))
@@ -289,7 +289,7 @@ def _collect(
                 what = f"{offer.method}, seed {seed}, preference {offer.asked}"
                 missing.append(Missing(what=what, reason=failed[offer.job.id]))
                 continue
-            table = read_responses(handle)
+            table = read_answers(handle)
             identity: Row = {"task": config.suite.task, **offer.identity(run.world.objectives)}
             rows.append(point_row(identity, table, run.world.objectives))
             texts.append((offer, table))
@@ -297,7 +297,7 @@ def _collect(
         missing += missing_extras(run.extras, seed, failed)
         rows += _oracle(runner, run, config)
     objectives = next(iter(seeds.values())).world.objectives
-    return point_table(rows, objectives), generations(texts), missing
+    return point_table(rows, objectives), answer_table(texts), missing
 
 
 def _curves(handles: Mapping[str, Handle], seeds: Mapping[int, SeedRun]) -> pd.DataFrame:
@@ -371,7 +371,7 @@ def _save(out: Path, runner: Runner, config: RunConfig, seeds: Mapping[int, Seed
         for built in run.built.families.values():
             used |= dict.fromkeys(built.kept)
         if any(offer.spec.candidates for offer in run.offers):
-            used |= {job.id: None for job in run.world.scorers.values()}
+            used |= {job.id: None for job in run.world.proxies.values()}
     names = list(dict.fromkeys(name for run in seeds.values() for name in run.built.families))
     worlds = {seed: run.world for seed, run in seeds.items()}
     save_families(out, runner.store, names, config.settings, worlds, list(used))

@@ -10,8 +10,8 @@ import pandas as pd
 from peo_bench.core.method import PolicyFamily, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec
+from peo_bench.evaluation.answering import read_answers
 from peo_bench.evaluation.refusals import is_refusal
-from peo_bench.evaluation.responses import read_responses
 from peo_bench.evaluation.safety import safety_rows, zero_job
 from peo_bench.files.json_types import Json
 from peo_bench.jobs.job import Handle, Job
@@ -21,7 +21,7 @@ from peo_bench.results.metrics_records import CapabilityRow, SafetyRow, SafetyZe
 from peo_bench.results.operating_points import Offer
 from peo_bench.results.records import Missing
 from peo_bench.runs.config import RunConfig
-from peo_bench.runs.world import responses_job, scaled
+from peo_bench.runs.world import answers_job, scaled
 from peo_bench.sandbox.gold import features
 from peo_bench.scorers import SCORERS
 from peo_bench.scorers.settings import by_column
@@ -72,7 +72,7 @@ def extra_jobs(
         return capability_job(world.reference, policy.spec, deltas, task, settings.limit, world.precision)
 
     def benign(offer: Offer) -> Offer:
-        return replace(offer, split="benign", job=responses_job(world, task, offer.spec, deltas, "benign", n))
+        return replace(offer, split="benign", job=answers_job(world, task, offer.spec, deltas, "benign", n))
 
     return Extras(
         benign=tuple(benign(offer) for offer in tested if n),
@@ -112,7 +112,7 @@ def _cost(world: World) -> tuple[str, str] | None:
 
 def benign_answers(extras: Extras, handles: Mapping[str, Handle]) -> list[tuple[Offer, pd.DataFrame]]:
     """Return the answers to benign prompts, with the offers of that split."""
-    return [(o, read_responses(handles[o.job.id])) for o in extras.benign if o.job.id in handles]
+    return [(o, read_answers(handles[o.job.id])) for o in extras.benign if o.job.id in handles]
 
 
 def missing_extras(extras: Extras, seed: int, failed: Mapping[str, str]) -> list[Missing]:

@@ -33,7 +33,7 @@ def run_measure(
             scorer = declared[column].model
             scorers[column] = [f"{scorer} v{scorer_version(scorer)}"]
         else:
-            scorers[column] = list(dict.fromkeys(world.scorers[objective.name].id for world in several))
+            scorers[column] = list(dict.fromkeys(world.proxies[objective.name].id for world in several))
     return Measure(
         task=name,
         version=task.version,

@@ -54,7 +54,7 @@ class Judging:
 def judge_run(
     config: RunConfig, judges: Sequence[Judge], objectives: Sequence[Objective], answers: pd.DataFrame, desk: Desk
 ) -> Judging:
-    """Let every judge compare the run's answers (`generations.parquet`); what is known is not asked again."""
+    """Let every judge compare the run's answers (`answers.parquet`); what is known is not asked again."""
     judging = Judging()
     if not judges:
         return judging

@@ -13,7 +13,7 @@ from peo_bench.judges.judge import make_judges
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.job_notes import foreseen_notes, job_notes
 from peo_bench.runs.judging import judge_plan
-from peo_bench.runs.world import build_world, companions, make_methods, responses_job, scaled
+from peo_bench.runs.world import answers_job, build_world, companions, make_methods, scaled
 from peo_bench.suites.suite import suite_task
 
 
@@ -32,7 +32,7 @@ def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
     for seed in config.seeds:
         world = build_world(config, task, seed)
         methods, beside = make_methods(config, world), companions(config, task, world)
-        jobs |= {job.id: job for job in closure([*world.scorers.values(), *beside.jobs])}
+        jobs |= {job.id: job for job in closure([*world.proxies.values(), *beside.jobs])}
         for name, method in methods.items():
             named, bound = see_ahead(method, world, store)
             jobs |= named
@@ -41,13 +41,13 @@ def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
         splits = {"test": config.suite.test_prompts, "benign": config.suite.over_refusal_prompts}
         sizes = {split: scaled(n, config.limit) for split, n in splits.items() if n}
         reference, singles = policy(world.reference.id), len(beside.externals) + 1
-        one = sum((responses_job(world, task, reference, {}, s, n).bound for s, n in sizes.items()), Cost())
+        one = sum((answers_job(world, task, reference, {}, s, n).bound for s, n in sizes.items()), Cost())
         policies += len(methods) * len(config.preferences) + singles
         final = sum([one] * singles, final)
         for method in methods.values():
             final = sum([_selecting(one, method.candidates, len(world.objectives))] * len(config.preferences), final)
         measured += len(config.capabilities) * (len(methods) * len(config.suite.capabilities.preferences) + singles)
-    evaluation = {"stage": f"responses ({', '.join(sizes)})", "jobs": policies, "cached": 0, "cost": final.to_json()}
+    evaluation = {"stage": f"answers ({', '.join(sizes)})", "jobs": policies, "cached": 0, "cost": final.to_json()}
     capabilities = [{"stage": "capability", "jobs": measured, "cached": 0, "cost": {}}] if measured else []
     prompts = scaled(config.suite.test_prompts, config.limit)
     judging = judge_plan(make_judges(config.judges, config.suite.judge), config, prompts)
@@ -56,9 +56,9 @@ def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
 
 def _selecting(one: Cost, k: int, scorers: int) -> Cost:
     """Return the cost of answers that are the best of `k`, where one answer each would cost `one`."""
-    asked = k * one.responses * scorers if k > 1 else 0
+    asked = k * one.answers * scorers if k > 1 else 0
     return Cost(
-        responses=k * one.responses,
+        answers=k * one.answers,
         tokens_generated=k * one.tokens_generated,
         scorer_calls=one.scorer_calls + asked,
     )

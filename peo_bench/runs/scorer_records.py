@@ -16,7 +16,7 @@ RECORDED = ("layout", "source", "template", "dtype", "max_length", "labels", "li
 
 
 def scorer_records(
-    world: World, units: Job, responses: Iterable[Job], handles: Mapping[str, Handle], table: pd.DataFrame
+    world: World, units: Job, answers: Iterable[Job], handles: Mapping[str, Handle], table: pd.DataFrame
 ) -> dict[str, ScorerRecord]:
     """Return by column what scored it, for one training seed.
 
@@ -24,7 +24,7 @@ def scorer_records(
     deviation are the scorer's `scale`. `cut` of `scored` texts were longer than the scorer's context.
     """
     directions = {o.column: "higher" if o.maximise else "lower" for o in world.objectives}
-    counted = [handles[job.id].result for job in {job.id: job for job in (units, *responses)}.values()]
+    counted = [handles[job.id].result for job in {job.id: job for job in (units, *answers)}.values()]
     records = {}
     for column, job in _jobs(units).items():
         name = column.removesuffix(PROXY)

@@ -42,12 +42,12 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         reference, pairs, prompts = _sandbox(suite, suite.data, limit, seed)
     else:
         reference, pairs, prompts = _pairs(suite, suite.data, task, limit, seed)
-    given = scorer_jobs(suite.selection_scorers, objectives)
+    given = scorer_jobs(suite.proxies, objectives)
     return World(
         reference=reference,
         objectives=objectives,
         pairs={objective.name: pairs for objective in objectives},
-        scorers={o.name: given.get(o.column) or _proxy(suite, o, reference, pairs, seed) for o in objectives},
+        proxies={o.name: given.get(o.column) or _proxy(suite, o, reference, pairs, seed) for o in objectives},
         prompts=prompts,
         preferences=_preferences(config, [objective.name for objective in objectives]),
         training=suite.training.job_params(),
@@ -147,15 +147,13 @@ def companions(config: RunConfig, task: TaskConfig, world: World) -> Companions:
     if isinstance(data, SandboxData) and by_column(task.scorers) == by_column(load_task("peo_sandbox").scorers):
         oracle = oracle_job(world, scaled(data.oracle_prompts, config.limit), data.oracle_samples)
     return Companions(
-        units=responses_job(world, task, reference, {}, "validation", world.validation_prompts),
+        units=answers_job(world, task, reference, {}, "validation", world.validation_prompts),
         oracle=oracle,
         externals={name: checkpoint_job(path, "delta", world.reference) for name, path in config.policies.items()},
     )
 
 
-def responses_job(
-    world: World, task: TaskConfig, spec: PolicySpec, deltas: Mapping[str, Job], split: str, n: int
-) -> Job:
+def answers_job(world: World, task: TaskConfig, spec: PolicySpec, deltas: Mapping[str, Job], split: str, n: int) -> Job:
     """Return the job that evaluates `spec` on `n` prompts of `split`; `deltas` finds the jobs its weights come from.
 
     The task's scorers give the reported columns, and those of search and selection the `_proxy` ones where they are
@@ -165,7 +163,7 @@ def responses_job(
     needs = {"reference": world.reference, "prompts": world.prompts}
     needs |= {roles.scorer(column): job for column, job in world.evaluation.items()}
     for objective in world.objectives:
-        column, proxy = objective.column, world.scorers[objective.name]
+        column, proxy = objective.column, world.proxies[objective.name]
         if column in registered or world.evaluation.get(column, proxy) != proxy:
             column += PROXY
         needs[roles.scorer(column)] = proxy
@@ -179,4 +177,4 @@ def responses_job(
         "scorer_versions": {name: scorer_version(name) for name in registered.values()},
         **world.sampling,
     }
-    return Job("responses", params, needs)
+    return Job("answers", params, needs)

@@ -71,7 +71,7 @@ def write_folder(
         points=tables.points,
         metrics=Metrics(tasks={config.suite.task: metrics}),
         costs=costs,
-        generations=tables.texts,
+        answers=tables.texts,
         curves=tables.curves,
     )
     write_run_folder(out, files)

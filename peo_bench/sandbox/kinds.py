@@ -68,7 +68,7 @@ class LabelledPair:
 
 def _pairs_bound(job: Job) -> Cost:
     answers = 2 * (job.params["policy"] + job.params["scorer"])
-    return Cost(responses=answers, tokens_generated=answers * _DECODING.max_new_tokens)
+    return Cost(answers=answers, tokens_generated=answers * _DECODING.max_new_tokens)
 
 
 _DECODING = Decoding(max_new_tokens=24, temperature=1.0, top_p=1.0)
@@ -90,9 +90,9 @@ def label_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Json
     rows = [
         {"prompt_id": f"{prompt.id}-{sample}", "prompt": prompt.text} for prompt in prompts for sample in ("a", "b")
     ]
-    requests, responses = generate(engine, [policy(inputs["reference"].id)], rows, _DECODING, progress=work.progress)
-    work.charge(charge(requests, responses, 0, 0))
-    answers = [response.text for response in responses]
+    requests, answered = generate(engine, [policy(inputs["reference"].id)], rows, _DECODING, progress=work.progress)
+    work.charge(charge(requests, answered, 0, 0))
+    answers = [answer.text for answer in answered]
     pairs = [_labelled(p, answers[2 * i], answers[2 * i + 1], seed) for i, p in enumerate(prompts)]
     used = 0
     for part, chunk in (("policy", pairs[:n_policy]), ("scorer", pairs[n_policy:])):
@@ -135,7 +135,7 @@ def oracle_job(world: World, n_prompts: int, samples: int) -> Job:
 
 def _oracle_bound(job: Job) -> Cost:
     answers = job.params["n_prompts"] * job.params["samples"]
-    return Cost(responses=answers, tokens_generated=answers * decoding_of(job.params).max_new_tokens)
+    return Cost(answers=answers, tokens_generated=answers * decoding_of(job.params).max_new_tokens)
 
 
 @job_kind("sandbox-oracle", version=1, bound=_oracle_bound, defaults=sampling_params(), keeps="nothing", common=True)
@@ -147,9 +147,9 @@ def sample_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) ->
     n = job.params["samples"]
     rows = [row | {"prompt_id": f"{row['prompt_id']}/{k}"} for row in prompts for k in range(n)]
     spec = policy(inputs["reference"].id)
-    requests, responses = generate(engine, [spec], rows, decoding_of(job.params), progress=work.progress)
-    work.charge(charge(requests, responses, 0, 0))
-    texts = [response.text for response in responses]
+    requests, answered = generate(engine, [spec], rows, decoding_of(job.params), progress=work.progress)
+    work.charge(charge(requests, answered, 0, 0))
+    texts = [answer.text for answer in answered]
     scores = {
         name: np.array([gold(row["prompt"], text) for row, text in zip(rows, texts, strict=True)]).reshape(-1, n)
         for name, gold in (("reward", gold_reward), ("cost", gold_cost))

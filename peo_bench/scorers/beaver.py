@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
-TEMPLATE = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
+TEMPLATE = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{answer}"
 """The authors' text: one space before the prompt, none before the answer, no end-of-sequence token."""
 
 HEAD = "score_head.weight"
@@ -55,7 +55,7 @@ class Beaver(ModelScorer):
 
 
 def _form(prompt: str, answer: str) -> str:
-    return TEMPLATE.format(prompt=prompt, response=answer)
+    return TEMPLATE.format(prompt=prompt, answer=answer)
 
 
 def _model_class(bias: bool) -> type[PreTrainedModel]:

@@ -1,4 +1,4 @@
-"""Any `AutoModelForSequenceClassification`: one label or several, a text template or a (prompt, response) pair.
+"""Any `AutoModelForSequenceClassification`: one label or several, a text template or a (prompt, answer) pair.
 
 Decoders read the last token that is not padding, encoders their first; transformers does both by the model's type.
 """
@@ -26,7 +26,7 @@ class SequenceClassifier(ModelScorer):
     layout = "sequence-classification"
 
     def __init__(self, path: Path, precision: str = "float32", template: str | None = None, **settings: Any) -> None:
-        """Load it; without a `template` the tokenizer is called with the pair (prompt, response)."""
+        """Load it; without a `template` the tokenizer is called with the pair (prompt, answer)."""
         self.template = template
         super().__init__(path, precision, **settings)
         if template == CHAT and self.tokenizer.chat_template is None:
@@ -77,4 +77,4 @@ class SequenceClassifier(ModelScorer):
         """Return the filled template."""
         if self.template == CHAT:
             return chat_text(self.tokenizer, prompt, answer)
-        return str(self.template).format(prompt=prompt, response=answer)
+        return str(self.template).format(prompt=prompt, answer=answer)

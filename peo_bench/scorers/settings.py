@@ -11,7 +11,7 @@ from peo_bench.settings import Frozen
 
 Layout = Literal["registered", "sequence-classification", "beaver", "hh-gpt2", "trained"]
 
-TAKEN = {"prompt_id", "prompt", "category", "response", "length", "truncated", "kl", "method", "seed", "split"}
+TAKEN = {"prompt_id", "prompt", "category", "answer", "length", "truncated", "kl", "method", "seed", "split"}
 """Columns of a table of answers that are no scores."""
 
 CHAT = "chat"
@@ -21,8 +21,8 @@ CHAT = "chat"
 class ScorerConfig(Frozen):
     """A scorer: `model` is a hub id (`owner/name@revision`) or a folder, or a registered scorer's name.
 
-    `template` (layout `sequence-classification`) is a text with {prompt} and {response}, or "chat" for the tokenizer's
-    chat template; without one the tokenizer is called with the pair (prompt, response). `columns` gives the label of
+    `template` (layout `sequence-classification`) is a text with {prompt} and {answer}, or "chat" for the tokenizer's
+    chat template; without one the tokenizer is called with the pair (prompt, answer). `columns` gives the label of
     each column where a head has several; one forward pass then serves all of them. `anchors` by column are pairs
     (prompt, better answer, worse answer) for the sign self-test, for models to which the built-in ones mean nothing.
     """
@@ -40,8 +40,8 @@ class ScorerConfig(Frozen):
         if template in (None, CHAT):
             return template
         names = sorted({name for _, name, _, _ in string.Formatter().parse(str(template)) if name is not None})
-        if names != ["prompt", "response"]:
-            raise ValueError("a template has {prompt} and {response} and no other field, or is 'chat'")
+        if names != ["answer", "prompt"]:
+            raise ValueError("a template has {prompt} and {answer} and no other field, or is 'chat'")
         return template
 
     @model_validator(mode="after")

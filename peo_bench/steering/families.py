@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FAMILIES = "families.json"
 JOBS = ("reference", "prompts")
-JOB_MAPS = ("pairs", "scorers", "experts", "evaluation")
+JOB_MAPS = ("pairs", "proxies", "experts", "evaluation")
 
 
 def save_families(
@@ -183,7 +183,7 @@ class SteeredPolicy:
             raise UsageError("a prompt is not UTF-8 text: write it anew")
         requests = [Request(self.spec, prompt, digest(prompt), i) for prompt in prompts for i in range(samples)]
         self._engine.check_lengths(requests, self._world.decoding)
-        return [response.text for response in self._engine.generate(requests, self._world.decoding)]
+        return [answer.text for answer in self._engine.generate(requests, self._world.decoding)]
 
     def export(self, to: Path) -> None:
         """Write the policy as a Hugging Face model folder with a model card; `to` must not exist yet.

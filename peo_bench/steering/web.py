@@ -47,15 +47,15 @@ def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
         specs = [family.resolve(asked) for family, _, _ in families.values()]
         requests = [Request(spec, prompt, digest(prompt), 0) for spec in specs]
         engine.check_lengths(requests, world.decoding)
-        responses = engine.generate(requests, world.decoding)
+        answered = engine.generate(requests, world.decoding)
         return [
             {
                 "method": method,
-                "answer": response.text,
+                "answer": answer.text,
                 "preference": family.space.project(asked).to_json(),
                 "spec_key": spec.key,
             }
-            for (method, (family, _, _)), spec, response in zip(families.items(), specs, responses, strict=True)
+            for (method, (family, _, _)), spec, answer in zip(families.items(), specs, answered, strict=True)
         ]
 
     return methods, answers

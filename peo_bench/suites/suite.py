@@ -60,7 +60,7 @@ class SuiteConfig(Frozen):
     """A suite. `model` is "sandbox", "smollm2", a folder or a hub id; `limit` scales pairs and prompts down.
 
     `scorers` take the place of the task's, column by column; with `own_scorers` the run's own reward and cost models
-    take the place of all of the task's. `selection_scorers` are what search and selection see on
+    take the place of all of the task's. `proxies` are what search and selection see on
     validation prompts, by column; columns without one are served by reward and cost models that the run trains.
     `over_refusal_prompts` of the task's benign set are answered by every policy too.
     """
@@ -79,7 +79,7 @@ class SuiteConfig(Frozen):
     precision: Literal["float32", "bfloat16"] = "float32"
     scorers: Scorers = {}
     own_scorers: bool = False
-    selection_scorers: Scorers = {}
+    proxies: Scorers = {}
     validation_prompts: int = Field(128, gt=1)
     test_prompts: int = Field(256, gt=1)
     over_refusal_prompts: int = Field(0, ge=0)
@@ -89,7 +89,7 @@ class SuiteConfig(Frozen):
     @model_validator(mode="after")
     def _one_scorer_each(self) -> SuiteConfig:
         by_column(self.scorers)
-        by_column(self.selection_scorers)
+        by_column(self.proxies)
         return self
 
     @property
@@ -192,7 +192,7 @@ def _check_named(suite: SuiteConfig, task: TaskConfig) -> None:
     sources = suite.data.sources if isinstance(suite.data, PairsData) else ()
     for what, named, known in (
         ("objective in data.sources", [source.objective for source in sources], names),
-        ("column in selection_scorers", by_column(suite.selection_scorers), columns),
+        ("column in proxies", by_column(suite.proxies), columns),
     ):
         for name in named:
             if name not in known:

@@ -83,7 +83,7 @@ def _pairs_bound(job: Job) -> tuple[int, int]:
 def _scores_bound(job: Job) -> Cost:
     answers = job.params["n_prompts"] + job.params["samples"] * _pairs_bound(job)[1]
     tokens = answers * decoding_of(job.params).max_new_tokens
-    return Cost(responses=answers, tokens_generated=tokens, scorer_calls=answers * len(roles.scorers(job.needs)))
+    return Cost(answers=answers, tokens_generated=tokens, scorer_calls=answers * len(roles.scorers(job.needs)))
 
 
 @job_kind("reference-scores", version=1, bound=_scores_bound, defaults=sampling_params(), keeps="nothing")
@@ -99,13 +99,13 @@ def score_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> 
         rows = [
             {"prompt_id": f"train-{i}/{k}", "prompt": text} for i, text in enumerate(prompts) for k in range(samples)
         ]
-        requests, responses = generate(
+        requests, answers = generate(
             validator.engine, [validator.reference], rows, validator.decoding, progress=work.progress
         )
-        columns = score(validator.scorers, requests, responses).columns
+        columns = score(validator.scorers, requests, answers).columns
         trained = {name: np.reshape(values, (len(prompts), samples)) for name, values in columns.items()}
         np.savez(work.dir / "training.npz", **trained)  # type: ignore[arg-type]
-        work.charge(charge(requests, responses, count_scorers(validator.scorers), 0))
+        work.charge(charge(requests, answers, count_scorers(validator.scorers), 0))
     return {"samples": samples}
 
 
@@ -143,7 +143,7 @@ def online_job(world: World, combiner: str, weights: Sequence[float], samples: i
     """Return the online training at `weights`.
 
     `params` replace training settings (beta, learning_rate) and add `units`, how many answers are trained on (1: as
-    many as an expert sees in an epoch), `generations`, the answers per prompt, and the combiner's `options`; `samples`
+    many as an expert sees in an epoch), `answers` per prompt, and the combiner's `options`; `samples`
     reference answers per training prompt give its anchors.
     """
     shared: JsonObject = {
@@ -163,7 +163,7 @@ def _bound(job: Job) -> Cost:
 
 def _cost(job: Job, answers: int, tokens: int) -> Cost:
     calls = answers * len(job.params["columns"])
-    return Cost(examples_trained=answers, responses=answers, tokens_generated=tokens, scorer_calls=calls)
+    return Cost(examples_trained=answers, answers=answers, tokens_generated=tokens, scorer_calls=calls)
 
 
 @job_kind(
@@ -225,7 +225,7 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Tr
         model.generation_config.eos_token_id = list(stop_ids(tokenizer, reference))
     trainer = make(
         model=model,
-        args=_config(params, work, steps=len(prompts) * params["generations"] // settings.batch_size),
+        args=_config(params, work, steps=len(prompts) * params["answers"] // settings.batch_size),
         reward_funcs=[_placeholder] * (len(params["objectives"]) if params["combiner"] in GROUPED else 1),
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=tokenizer,
@@ -256,7 +256,7 @@ def _config(params: Mapping[str, Any], work: Workspace, steps: int) -> TrainingA
         learning_rate=settings.learning_rate,
         warmup_ratio=settings.warmup_ratio,
         beta=settings.beta,
-        num_generations=params["generations"],
+        num_generations=params["answers"],
         max_completion_length=decoding_of(params).max_new_tokens,
         **{"temperature": 1.0, "top_p": 1.0, "top_k": 0, "shuffle_dataset": False},
     )
@@ -279,7 +279,7 @@ def ordered(
     kept = [i for i, length in enumerate(lengths) if length <= room]
     if not kept:
         raise UsageError(f"online training: no prompt of at most {room} tokens: raise training.max_length")
-    size = settings.batch_size // params["generations"]
+    size = settings.batch_size // params["answers"]
     batches = max(1, round(answers / settings.batch_size))
     epochs = batches * size / len(kept)
     order = training_order([lengths[i] for i in kept], size, epochs, params["seed"])

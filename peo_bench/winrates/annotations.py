@@ -119,16 +119,16 @@ def check_target(path: Path) -> None:
         raise UsageError(f"{path.parent}: no such folder: make it first")
 
 
-def model_outputs(generations: Iterable[Mapping[str, object]], generator: str) -> list[ModelOutput]:
-    """Return rows of `generations.parquet` as alpaca_eval's model outputs; `dataset` is the prompt's category."""
+def model_outputs(answers: Iterable[Mapping[str, object]], generator: str) -> list[ModelOutput]:
+    """Return rows of `answers.parquet` as alpaca_eval's model outputs; `dataset` is the prompt's category."""
     return [
         {
             "dataset": _text(row, "category") or "peo-bench",
             "instruction": str(row["prompt"]),
-            "output": str(row["response"]),
+            "output": str(row["answer"]),
             "generator": generator,
         }
-        for row in generations
+        for row in answers
     ]
 
 

@@ -156,9 +156,9 @@ def _judges(view: TaskView, styles: Mapping[str, Style], folder: RunFolder | Non
 
 
 def _lengths(judge: str, folder: RunFolder | None) -> go.Figure | None:
-    if folder is None or folder.judgements is None or folder.generations is None:
+    if folder is None or folder.judgements is None or folder.answers is None:
         return None
-    texts = folder.generations
+    texts = folder.answers
     if not {"spec_key", "prompt_id", "length"} <= set(texts):
         return None
     keys = zip(texts["spec_key"].astype(str), texts["prompt_id"], strict=True)

@@ -48,24 +48,24 @@ def _evaluate(store: Store, jobs: list[Job], scratch: Path, progress: Progress) 
     prompts = read_prompts(store[first.needs["prompts"].id], first.params["split"], first.params["n_prompts"])
 
     journal = Journal(scratch / f"{digest([job.id for job in jobs])}-answers.jsonl")
-    requests, responses = generate(engine, specs, prompts, decoding_of(first.params), journal, progress, "generation")
+    requests, answers = generate(engine, specs, prompts, decoding_of(first.params), journal, progress, "generation")
     scorers = _scorers(first, store, precision)
-    scores = score(scorers, requests, responses)
+    scores = score(scorers, requests, answers)
     kill_point("scoring")
     own = [slice(i * len(prompts), (i + 1) * len(prompts)) for i in range(len(jobs))]
     reference = policy(first.needs["reference"].id)
     # Policy by policy: the last digits vary with the batch, and would with what else is evaluated in this run.
-    kl = [value for rows in own for value in engine.kl(requests[rows], responses[rows], reference)]
-    bound = [value for rows in own for value in engine.kl_bound(requests[rows], responses[rows], reference)]
+    kl = [value for rows in own for value in engine.kl(requests[rows], answers[rows], reference)]
+    bound = [value for rows in own for value in engine.kl_bound(requests[rows], answers[rows], reference)]
 
     table = pd.DataFrame(
         {
             "prompt_id": [request.prompt_id for request in requests],
             "prompt": [request.prompt for request in requests],
             "category": [row["category"] for _ in jobs for row in prompts],
-            "response": [response.text for response in responses],
-            "length": [len(response.tokens) for response in responses],
-            "truncated": [response.truncated for response in responses],
+            "answer": [answer.text for answer in answers],
+            "length": [len(answer.tokens) for answer in answers],
+            "truncated": [answer.truncated for answer in answers],
             "kl": [round(float(value), DIGITS) for value in kl],
             "kl_bound": [round(float(value), DIGITS) for value in bound],
             **scores.columns,
@@ -73,21 +73,21 @@ def _evaluate(store: Store, jobs: list[Job], scratch: Path, progress: Progress) 
     )
     seconds = (time.monotonic() - started) / len(jobs)
     for job, spec, rows in zip(jobs, specs, own, strict=True):
-        cost = charge(requests[rows], responses[rows], count_scorers(scorers), 0)
+        cost = charge(requests[rows], answers[rows], count_scorers(scorers), 0)
         part = table.iloc[rows] if spec.candidates else table.iloc[rows].drop(columns="kl_bound")
         write = partial(_write, table=part, scores=scores, rows=rows, cost=cost)
         store.adopt(job, write, seconds)
     shutil.rmtree(scratch)
 
 
-def read_responses(handle: Handle) -> pd.DataFrame:
-    """Return the table of a "responses" artefact, one row per prompt."""
-    return pd.read_parquet(handle.path / "responses.parquet")
+def read_answers(handle: Handle) -> pd.DataFrame:
+    """Return the table of an "answers" artefact, one row per prompt."""
+    return pd.read_parquet(handle.path / "answers.parquet")
 
 
 def _write(work: Workspace, table: pd.DataFrame, scores: Scores, rows: slice, cost: Cost) -> JsonObject:
     work.charge(cost)
-    table.to_parquet(work.dir / "responses.parquet", index=False)
+    table.to_parquet(work.dir / "answers.parquet", index=False)
     cut = {column: sum(flags[rows]) for column, flags in scores.cut.items()}
     return {"n": len(table), "truncated": int(table["truncated"].sum()), "cut_by_scorer": cut}
 
@@ -106,11 +106,11 @@ def _bound(job: Job) -> Cost:
     answers = n * len(spec.mixtures)
     tokens = answers * decoding_of(job.params).max_new_tokens
     asked = answers * len(spec.scorers)
-    return Cost(responses=answers, tokens_generated=tokens, scorer_calls=n * columns + asked)
+    return Cost(answers=answers, tokens_generated=tokens, scorer_calls=n * columns + asked)
 
 
-RESPONSES = JobKind(
-    "responses",
+ANSWERING = JobKind(
+    "answers",
     version=2,
     run=never_alone,
     bound=_bound,
