@@ -70,7 +70,8 @@ def plan(**options: Option) -> pd.DataFrame:
     from peo_bench.runs.plan import plan_run
 
     stages = plan_run(_config(options), cache_dir())
-    return pd.DataFrame([{**stage, **stage["cost"]} for stage in stages]).drop(columns="cost")
+    table = pd.DataFrame([{**stage, **stage["cost"]} for stage in stages]).drop(columns="cost")
+    return table.fillna(0).convert_dtypes()
 
 
 def load(folder: str | os.PathLike[str]) -> Run:

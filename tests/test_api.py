@@ -108,3 +108,19 @@ def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, peo_bench; print(sorted({'torch', 'pandas', 'typer', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_notebook_of_the_docs_still_runs(here, monkeypatch, capsys):
+    """Its cells, on a run that is there; the page in docs/ was executed on a run of its own."""
+    cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "executed from the top"
+    assert not [out for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
+    monkeypatch.setattr("peo_bench.api.run", lambda **options: pb.load("out"))
+    monkeypatch.setattr("peo_bench.api.load", lambda folder, load=pb.load: load("out"))
+    scope: dict[str, object] = {}
+    for cell in code:
+        exec("".join(cell["source"]), scope)
+    said = capsys.readouterr().out
+    assert "peo - modpo: " in said
+    assert "1.0 | " in said
