@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from models import edit_config
+from preferences import asked
 from safetensors.torch import load_file
 from training_fixtures import WORDS, handle, save_policy, workspace
 
@@ -242,7 +243,7 @@ def test_answers_per_prompt_must_divide_the_batch_before_anything_is_trained() -
 )
 def test_the_combiner_gets_its_options_and_the_weights_in_order(name: str, expected: dict[str, float]) -> None:
     """Lagrangian: the weight of the second objective is the quantile its average has to reach."""
-    job = make_method(name).job(sandbox_world(), (0.3, 0.7))
+    job = make_method(name).job(sandbox_world(), asked((0.3, 0.7)))
     assert job.params["options"] == expected
     assert job.params["weights"] == [0.3, 0.7]
     assert job.params["columns"] == ["reward", "cost"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from training_fixtures import handle, save_pairs, workspace
 from peo_bench.core.spec import policy
 from peo_bench.engine.engine import Answer, Request
 from peo_bench.evaluation import answering, validation
+from peo_bench.evaluation.validation import Point
 from peo_bench.files.jsonl import write_jsonl
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
@@ -71,12 +72,20 @@ def specs(n: int) -> list:
     return [policy("ref", [("one", i / n)]).to_json() for i in range(n)]
 
 
-SEARCH = {"generalist": [0.5, 0.5], "high": [1.0, 1.0], "maximise": {"reward": True, "cost": False}}
+SEARCH = {
+    "phis": [[0.0, 1.0], [1.0, 0.0]],
+    "region": "soup",
+    "max_kl": 2.0,
+    "maximise": {"reward": True, "cost": False},
+}
+LINE = world().validation_job("candidates", {"specs": specs(2)}, world().aspects)
+MEASURED = asdict(Point({"reward": [0.0, 1.0, 2.0], "cost": [0.0, 1.0, 2.0]}, kl=1.0, kl_upper=1.5))
+UNITS = {"reward": [0.0, 1.0], "cost": [0.0, 1.0]}
 SEES_VALIDATION = {
     "candidates": world().validation_job("candidates", {"specs": specs(4)}, world().aspects),
     "candidates, for units alone": world().validation_job("candidates", {"specs": []}, []),
     "extrapolation": world().validation_job(
-        "extrapolation", SEARCH | {"budget": 9, "strategy": "grid"}, world().aspects
+        "extrapolation", SEARCH | {"budget": 9, "strategy": "grid"}, world().aspects, line=LINE
     ),
     "reference-scores, what online training normalises by": reference_job(world()),
 }
@@ -86,6 +95,8 @@ SEES_VALIDATION = {
 def test_search_and_selection_see_validation_prompts_only(recorder: Recorder, tmp_path: Path, job: Job) -> None:
     inputs = {role: Handle(need.id, tmp_path / need.id, {}, None, 0.0) for role, need in job.needs.items()}
     inputs["prompts"] = save_prompts(tmp_path / "prompts")
+    if "line" in inputs:
+        inputs["line"] = handle(tmp_path, {"reference": UNITS, "points": [MEASURED] * 2})
     JOB_KINDS.get(job.kind).run(job, inputs, workspace(tmp_path / "work"))
     assert recorder.seen == {f"validation-{i}" for i in range(3)}
 

@@ -87,7 +87,7 @@ def test_the_same_command_measures_nothing_again(folder):
 def test_a_capability_without_data_is_missing_and_the_rest_is_there(folder):
     done = peo_bench(folder, *ARGS, "--out", "partly", "--capabilities", "hazard.yaml,lost.yaml", check=False)
     assert done.returncode == 3
-    assert "capability lost, mod, seed 0, preference 0.5" in done.stdout
+    assert "capability lost, mod, seed 0, preference helpful 0.5, harmless 0.5" in done.stdout
     rows = json.loads((folder / "partly" / "metrics.json").read_text())["tasks"]["peo_sandbox"]["capabilities"]
     assert {row["capability"] for row in rows} == {"hazard"}
 
@@ -114,6 +114,7 @@ def test_a_policy_that_searches_while_decoding_is_left_out_and_named():
         "best-of-n": SimpleNamespace(resolve=lambda w: searching),
         "soup": SimpleNamespace(resolve=lambda w: policy("b")),
     }
-    (note,) = extra_notes(SimpleNamespace(capabilities=("arc_easy",)), families)
+    world = SimpleNamespace(names=("helpful", "harmless"))
+    (note,) = extra_notes(SimpleNamespace(capabilities=("arc_easy",)), world, families)
     assert "best-of-n are not measured" in note
-    assert extra_notes(SimpleNamespace(capabilities=()), families) == []
+    assert extra_notes(SimpleNamespace(capabilities=()), world, families) == []

@@ -103,7 +103,9 @@ def test_sacpo_ends_at_the_second_adapter_on_the_first_policy(folder, tmp_path):
     store = folder / "cache"
     (start,) = store.rglob("merged-*/model")
     steps = [
-        path for path in store.rglob("aspect-*/adapter") if "swapped" not in (path.parent / "meta.json").read_text()
+        path
+        for path in store.rglob("aspect-*/adapter")
+        if not json.loads((path.parent / "meta.json").read_text())["params"]["swapped"]
     ]
     assert steps
     (adapter,) = (path for path in steps if start.parent.name in (path.parent / "meta.json").read_text())

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from test_core import value  # registers the job kind
 
 from peo_bench.errors import DiskFull
 from peo_bench.files.room import is_disk_full
@@ -17,7 +18,6 @@ from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Runner
 from peo_bench.jobs.store import Store
 from peo_bench.process import Terminated, heeding_sigterm
-from tests.test_core import value  # registers the job kind
 
 
 @job_kind("test-dying", version=1)

@@ -131,7 +131,7 @@ def test_steer_chooses_live_from_the_run_folder_only(peo_bench, folder, tmp_path
     for method in METHODS:
         asked = ("--method", method, "--helpful", "0.4", "--samples", "2", "--json")
         answers = json.loads(peo_bench("steer", "moved", prompt, *asked)[1])
-        assert [item["preference"] for item in answers] == [[0.4, 0.6]] * 2
+        assert [item["preference"] for item in answers] == [{"helpful": 0.4, "harmless": 0.6}] * 2
         assert all(item["answer"] for item in answers)
         assert answers[0] != answers[1]
 
