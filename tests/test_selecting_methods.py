@@ -114,7 +114,7 @@ def test_the_utility_is_the_preference_in_units_of_the_reference(tabular, monkey
     """w . r with deviations 2 and 0.5: reward 0.25 / 2, cost -0.75 / 0.5, scaled to absolute sum 1."""
     units = {"reference": {"reward": [7.0, 2.0], "cost": [-3.0, 0.5]}, "points": []}
     monkeypatch.setattr(Tabular, "run", lambda self, job: units if job.kind == "candidates" else {"form": "full"})
-    scorers = [world().scorers[o].id for o in ("helpful", "harmless")]
+    scorers = [world().proxies[o].id for o in ("helpful", "harmless")]
     utility = Tabular().build("best-of-n.soup").resolve(asked((0.25, 0.75))).utility
     size = 0.125 + 1.5
     assert dict(utility.terms) == pytest.approx({scorers[0]: 0.125 / size, scorers[1]: -1.5 / size}, abs=1e-9)

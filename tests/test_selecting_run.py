@@ -106,7 +106,7 @@ def test_costs_count_every_candidate_and_what_choosing_asks(folder):
     assert costs["best-of-n"]["train_units"] == 0
     assert costs["best-of-n"]["validation_evaluations"] == 1
     assert costs["rps.soup"]["train_units"] == 2
-    metas = (json.loads(path.read_text()) for path in (folder / "cache").rglob("responses/*/meta.json"))
+    metas = (json.loads(path.read_text()) for path in (folder / "cache").rglob("answers/*/meta.json"))
     own = [meta["cost"] for meta in metas if meta["cost"]["answers"] == 4 * 36]
     assert len(own) == 9
     # Reported columns: gold and proxy of two objectives.

@@ -193,13 +193,13 @@ def test_shared_candidates_are_generated_once_and_charged_to_each_policy(engine:
     specs = [best_of(4, LORA, Utility((("reward", 1.0),))), best_of(4, LORA), LORA]
     requests = [Request(spec, "stop", "p") for spec in specs]
     drawn: list[int] = []
-    responses = engine.generate(requests, DECODING, lambda indices, done: drawn.extend(indices))
+    answers = engine.generate(requests, DECODING, lambda indices, done: drawn.extend(indices))
     assert sorted(drawn) == [0, 1, 2, 3]
-    costs = [generation.charge(requests[i : i + 1], responses[i : i + 1], 2, 0) for i in range(3)]
+    costs = [generation.charge(requests[i : i + 1], answers[i : i + 1], 2, 0) for i in range(3)]
     assert [cost.answers for cost in costs] == [4, 4, 1]
     assert [cost.scorer_calls for cost in costs] == [4 * 1 + 2, 4 * 2 + 2, 2]
-    tokens = [len(candidate.tokens) for candidate in responses[0].candidates]
-    assert [cost.tokens_generated for cost in costs] == [sum(tokens), sum(tokens), len(responses[2].tokens)]
+    tokens = [len(candidate.tokens) for candidate in answers[0].candidates]
+    assert [cost.tokens_generated for cost in costs] == [sum(tokens), sum(tokens), len(answers[2].tokens)]
 
 
 def test_an_interrupted_generation_goes_on_where_it_was(engine: Engine, tmp_path: Path) -> None:
@@ -329,8 +329,8 @@ def test_different_candidates_have_the_wider_bound(engine: Engine, one_token) ->
 
 def test_kl_is_measured_for_mixtures_and_bounded_for_selections(engine: Engine) -> None:
     requests = [Request(spec, "stop", "p") for spec in (REFERENCE, LORA, best_of(2, LORA))]
-    responses = engine.generate(requests, DECODING)
-    measured, bounded = (f(requests, responses, REFERENCE) for f in (engine.kl, engine.kl_bound))
+    answers = engine.generate(requests, DECODING)
+    measured, bounded = (f(requests, answers, REFERENCE) for f in (engine.kl, engine.kl_bound))
     assert measured[0] == 0 < measured[1]
     assert [math.isnan(value) for value in measured] == [False, False, True]
     assert [math.isnan(value) for value in bounded] == [True, True, False]

@@ -68,7 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def written(*objectives: Objective) -> Path:
         names = [objective.name for objective in objectives]
-        known = dict(zip(names, world().scorers.values(), strict=True))
+        known = dict(zip(names, world().proxies.values(), strict=True))
         preferences = (Preference.even(names),)
         mine = replace(world(), objectives=objectives, proxies=known, pairs={}, preferences=preferences)
         assert world_from_json(json.loads(json.dumps(world_to_json(mine)))) == mine

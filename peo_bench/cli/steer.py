@@ -45,8 +45,9 @@ def steer(
     if not prompts:
         raise UsageError("steer needs a prompt to answer: give one in quotes, or --web for a page with a slider")
     asked = weight(helpful)
-    from peo_bench.steering.families import SteeredPolicy
+    from peo_bench.steering.families import SteeredPolicy, check_prompts
 
+    check_prompts(prompts)
     policy = SteeredPolicy(run, method, asked, seed)
     answers = policy.generate(prompts, samples)
     offered = {"preference": policy.preference.to_json(), "spec_key": policy.spec.key}

@@ -102,6 +102,6 @@ def _compared(a: pd.DataFrame, b: pd.DataFrame, objective: Objective) -> pd.Data
         "method_a": sides["method_a"], "method_b": sides["method_b"],
         "spec_key_a": sides["spec_key_a"], "spec_key_b": sides["spec_key_b"],
         "prompt_id": sides["prompt_id"], "prompt": sides["prompt_a"],
-        "answer_a": sides["response_a"], "answer_b": sides["response_b"],
+        "answer_a": sides["answer_a"], "answer_b": sides["answer_b"],
         "score_a": sign * sides[f"{objective.column}_a"], "score_b": sign * sides[f"{objective.column}_b"],
     })  # fmt: skip

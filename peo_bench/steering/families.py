@@ -153,6 +153,14 @@ def asked_for(world: World, helpful: float) -> Preference:
     return Preference.of(world.names, helpful=helpful)
 
 
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raise `UsageError` for what is no question."""
+    if not all(prompt.strip() for prompt in prompts):
+        raise UsageError("a prompt is empty: give a question to answer")
+    if not all(map(is_whole, prompts)):
+        raise UsageError("a prompt is not UTF-8 text: write it anew")
+
+
 class SteeredPolicy:
     """What a method of a finished run offers at a weight of helpfulness: it answers, and it can be exported."""
 
@@ -177,10 +185,7 @@ class SteeredPolicy:
         """
         from peo_bench.engine.engine import Request
 
-        if not all(prompt.strip() for prompt in prompts):
-            raise UsageError("a prompt is empty: give a question to answer")
-        if not all(map(is_whole, prompts)):
-            raise UsageError("a prompt is not UTF-8 text: write it anew")
+        check_prompts(prompts)
         requests = [Request(self.spec, prompt, digest(prompt), i) for prompt in prompts for i in range(samples)]
         self._engine.check_lengths(requests, self._world.decoding)
         return [answer.text for answer in self._engine.generate(requests, self._world.decoding)]
