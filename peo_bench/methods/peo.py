@@ -24,13 +24,13 @@ from pydantic import Field
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
-from peo_bench.evaluation.validation import Candidates, prompt_utilities, read_candidates, utility_scores
+from peo_bench.evaluation.validation import prompt_utilities, read_candidates, utility_scores
 from peo_bench.files.json_types import JsonObject
 from peo_bench.methods.expo import ExPO, ExPOSettings
 from peo_bench.methods.soup import Soup
 from peo_bench.training.extrapolation import Search, read_search
 from peo_bench.training.interpolation import simplex_grid, soup_line
-from peo_bench.training.steering_map import Evaluated, SteeringMap, cautious_map, supported_map
+from peo_bench.training.steering_map import Evaluated, SteeringMap, cautious_map, evaluated_line, supported_map
 
 
 class PEOSettings(MethodSettings):
@@ -92,7 +92,7 @@ def _search(world: World, settings: PEOSettings, name: str, region: str, steer_t
     job = world.validation_job("extrapolation", params, world.aspects, line=line)
     handles = yield Round([line, job])
     search, soups = read_search(handles[job.id]), read_candidates(handles[line.id])
-    steer = steer_through(world, _evaluated(phis, soups), search)
+    steer = steer_through(world, evaluated_line(phis, soups.points), search)
     base, ids = world.reference.id, [expert.id for expert in world.aspects]
     return PolicyFamily(
         space=Space("simplex"),
@@ -100,10 +100,6 @@ def _search(world: World, settings: PEOSettings, name: str, region: str, steer_t
         coefficients=lambda w: steer(w.weights[0]),
         chosen={"max_kl": search.max_kl, "beyond_the_soup": sum(sum(c) > 1 + 1e-9 for c in steer.coefficients)},
     )
-
-
-def _evaluated(phis: list[tuple[float, float]], soups: Candidates) -> list[Evaluated]:
-    return [Evaluated(phi, point) for phi, point in zip(phis, soups.points, strict=True)]
 
 
 def _along_the_line(world: World, line: list[Evaluated], search: Search) -> SteeringMap:

@@ -55,7 +55,7 @@ from peo_bench.sandbox.kinds import oracle_rows
 from peo_bench.steering.families import save_families
 from peo_bench.suites.suite import SandboxData, TaskConfig, suite_task
 from peo_bench.training.extrapolation import Search, read_search
-from peo_bench.training.steering_map import Evaluated
+from peo_bench.training.steering_map import Evaluated, evaluated_line
 
 logger = logging.getLogger(__name__)
 
@@ -343,8 +343,8 @@ def _search_table(handles: Mapping[str, Handle], seeds: Mapping[int, SeedRun]) -
             for job in built.jobs.values():
                 if job.kind == "extrapolation":
                     line = read_candidates(handles[job.needs["line"].id])
-                    soups = map(Evaluated, map(tuple, job.params["phis"]), line.points)
-                    rows += _evaluations(list(soups), read_search(handles[job.id]), run.world, method=name, seed=seed)
+                    soups = evaluated_line(job.params["phis"], line.points)
+                    rows += _evaluations(soups, read_search(handles[job.id]), run.world, method=name, seed=seed)
     return pd.DataFrame(rows, columns=None if rows else ["method", "seed", "index"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -35,6 +35,11 @@ class Evaluated:
 def evaluated_from_json(values: Mapping[str, Any]) -> Evaluated:
     """Return the record that a search kept."""
     return Evaluated(tuple(values["coefficients"]), point_from_json(values))
+
+
+def evaluated_line(phis: Iterable[Sequence[float]], points: Iterable[Point]) -> list[Evaluated]:
+    """Return phase 2's line of soups: the coefficients `phis` with what validation says of each."""
+    return [Evaluated(tuple(phi), point) for phi, point in zip(phis, points, strict=True)]
 
 
 @dataclass(frozen=True)
