@@ -24,6 +24,7 @@ from scipy.special import log_softmax
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective, World
 from peo_bench.core.spec import spec_from_json
+from peo_bench.engine.merging import merged_vectors
 from peo_bench.evaluation.validation import Point, prompt_utilities
 from peo_bench.jobs.job import Cost, Handle, Job, closure
 from peo_bench.methods import METHODS, make_method
@@ -114,7 +115,12 @@ class Tabular:
 
     def log_probs(self, spec) -> np.ndarray:
         def source(weights) -> np.ndarray:
-            return log_policy(REFERENCE + sum(c * self.deltas[name] for name, c in weights.terms))
+            shares = dict(weights.terms)
+            if weights.merge:
+                vectors = {name: {"logits": torch.tensor(self.deltas[name])} for name in shares}
+                merged = merged_vectors(weights.merge, vectors, shares)["logits"].numpy()
+                return log_policy(REFERENCE + weights.merge.strength * merged)
+            return log_policy(REFERENCE + sum(c * self.deltas[name] for name, c in shares.items()))
 
         return log_policy(sum(a * source(weights) for a, weights in spec.mix))
 

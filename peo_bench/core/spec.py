@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
@@ -26,28 +26,67 @@ def _totals(terms: Iterable[tuple[str, float]]) -> dict[str, float]:
     return total
 
 
-def _merge(terms: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+def _merge(terms: Iterable[tuple[str, float]], zeros: bool = False) -> tuple[tuple[str, float], ...]:
     rounded = ((name, round(value, DIGITS)) for name, value in _totals(terms).items())
-    return tuple(sorted((name, value) for name, value in rounded if value))
+    return tuple(sorted((name, value) for name, value in rounded if value or zeros))
+
+
+MergeKind = Literal["slerp", "ties", "dare", "della", "model-stock"]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """How task vectors become one where they are not simply added: see `peo_bench.engine.merging` for the kinds.
+
+    `density` is the share of every tensor that is kept, `epsilon` how much it varies with the rank (della), `seed` that
+    of what is dropped at random; `strength` multiplies the result.
+    """
+
+    kind: MergeKind
+    density: float = 1.0
+    epsilon: float = 0.0
+    seed: int = 0
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Round the strength."""
+        object.__setattr__(self, "strength", round(self.strength, DIGITS))
+
+    def to_json(self) -> JsonObject:
+        """Return the JSON form, defaults left out."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
 @dataclass(frozen=True)
 class Weights:
     """theta = base + sum_i c_i * delta_i; `base` and the deltas are job ids.
 
-    A delta is theta_trained - base for a full fine-tune and scaling * B A for a LoRA adapter.
+    A delta is theta_trained - base for a full fine-tune and scaling * B A for a LoRA adapter. With `merge` the deltas
+    are combined by its rule, where the c_i are shares, and a share of 0 counts.
     """
 
     base: str
     terms: tuple[tuple[str, float], ...] = ()
+    merge: Merge | None = None
 
     def __post_init__(self) -> None:
-        """Merge duplicate terms, round coefficients, drop zeros and sort."""
-        object.__setattr__(self, "terms", _merge(self.terms))
+        """Merge duplicate terms, round coefficients, drop zeros (of sums) and sort; strength 0 leaves the base."""
+        if self.merge and not self.merge.strength:
+            object.__setattr__(self, "terms", ())
+            object.__setattr__(self, "merge", None)
+        object.__setattr__(self, "terms", _merge(self.terms, zeros=self.merge is not None))
 
     def to_json(self) -> JsonObject:
         """Return the JSON form, defaults left out."""
-        return {"base": self.base} | ({"terms": [list(term) for term in self.terms]} if self.terms else {})
+        terms: JsonObject = {"terms": [list(term) for term in self.terms]} if self.terms else {}
+        merge: JsonObject = {"merge": self.merge.to_json()} if self.merge else {}
+        return {"base": self.base} | terms | merge
+
+    def times(self, factor: float) -> Weights:
+        """Return the weights `factor` times as far from the base."""
+        if self.merge:
+            return replace(self, merge=replace(self.merge, strength=factor * self.merge.strength))
+        return Weights(self.base, tuple((name, factor * c) for name, c in self.terms))
 
 
 @dataclass(frozen=True)
@@ -137,16 +176,17 @@ class PolicySpec:
         return tuple(dict.fromkeys([*(weights.base for weights in sources), *deltas, *scorers]))
 
 
-def policy(base: str, terms: Iterable[tuple[str, float]] = ()) -> PolicySpec:
-    """Return the ordinary policy with weights base + sum_i c_i delta_i."""
-    return PolicySpec(mix=((1.0, Weights(base, tuple(terms))),))
+def policy(base: str, terms: Iterable[tuple[str, float]] = (), merge: Merge | None = None) -> PolicySpec:
+    """Return the ordinary policy with weights base + sum_i c_i delta_i, or with the deltas combined by `merge`."""
+    return PolicySpec(mix=((1.0, Weights(base, tuple(terms), merge)),))
 
 
 def spec_from_json(value: Mapping[str, Any]) -> PolicySpec:
     """Invert `PolicySpec.to_json`."""
 
     def weights(item: Mapping[str, Any]) -> Weights:
-        return Weights(item["base"], tuple((name, c) for name, c in item.get("terms", ())))
+        terms = tuple((name, c) for name, c in item.get("terms", ()))
+        return Weights(item["base"], terms, Merge(**item["merge"]) if "merge" in item else None)
 
     if "best" in value:
         utility = Utility(tuple((name, c) for name, c in value["best"]))

@@ -2,7 +2,8 @@
 
 Rows are batched by the model that their first source needs. LoRA policies of one base share that base model (row-scaled
 adapters), as long as the adapters' total rank stays within `RANK_BUDGET`; a policy with full fine-tunes needs its own
-materialised model. Further sources of a mixture join as extra passes. The vocabularies of all sources must be equal.
+materialised model, as does one whose task vectors are merged by a rule. Further sources of a mixture join as extra
+passes. The vocabularies of all sources must be equal.
 """
 
 from __future__ import annotations
@@ -289,7 +290,7 @@ class _Plan:
         self._places = {weights: self._locate(weights) for weights in sources}
 
     def _has_full(self, weights: Weights) -> bool:
-        return any(self.models.form(job) != "lora" for job, _ in weights.terms)
+        return weights.merge is not None or any(self.models.form(job) != "lora" for job, _ in weights.terms)
 
     def _admit(self, weights: Weights) -> None:
         """Put the policy's adapters into the first bank with room for them."""

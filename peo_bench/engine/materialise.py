@@ -1,5 +1,7 @@
 """Models for policies: base checkpoints, deltas, and base + sum_i c_i delta_i computed in fp32 from pristine copies.
 
+Where a policy merges its deltas by a rule (`peo_bench.engine.merging`), the merged delta is what is added.
+
 Nothing is ever undone in place, so nothing drifts: every combination starts from the tensors that were read from disk.
 After each combination one parameter is checked against the sum in float64. Finished models, deltas and checkpoints are
 kept in a cache bounded by bytes, the least recently used ones go first.
@@ -13,13 +15,15 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from peo_bench.core.spec import Weights
+from peo_bench.engine.merging import Tensors, merged_vectors
 from peo_bench.engine.row_lora import Adapter, RowLora, load_adapter
 from peo_bench.errors import Diverged, PeoBenchError, UsageError
 from peo_bench.files.digest import digest
@@ -35,7 +39,6 @@ logger = logging.getLogger(__name__)
 CACHE_BYTES = 4 * 2**30
 """Memory for checkpoints, deltas and materialised models together."""
 
-Tensors = dict[str, Tensor]
 T = TypeVar("T", bound=Tensors | nn.Module)
 
 
@@ -125,7 +128,7 @@ class Models:
         pristine = self._pristine(weights.base)
         model = copy.deepcopy(pristine)
         base = dict(pristine.named_parameters())
-        deltas = [(coefficient, self.delta(weights.base, job)) for job, coefficient in weights.terms]
+        deltas = self._addends(weights)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 for coefficient, delta in deltas:
@@ -135,6 +138,19 @@ class Models:
                 raise Diverged(f"the weights {weights.to_json()} are not finite")
             _check(weights, base, deltas, dict(model.named_parameters()))
         return model
+
+    def _addends(self, weights: Weights) -> list[tuple[float, Tensors]]:
+        """Return what is added to the base, with coefficients: the deltas, or the one that a merge makes of them."""
+        rule = weights.merge
+        if rule is None:
+            return [(coefficient, self.delta(weights.base, job)) for job, coefficient in weights.terms]
+        shares = dict(weights.terms)
+
+        def make() -> Tensors:
+            return merged_vectors(rule, {job: self.delta(weights.base, job) for job in shares}, shares)
+
+        whole = replace(weights, merge=replace(rule, strength=1.0))
+        return [(rule.strength, self._cache.get(("merge", whole), make))]
 
     def exportable(self, weights: Weights) -> PreTrainedModel:
         """Return the merged model with the base checkpoint's own generation config."""

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from peo_bench.evaluation.validation import Point
+from peo_bench.core.method import World
+from peo_bench.evaluation.validation import Candidates, Point
 
 LEAST_BUDGET = 1.5
 """Nats: experts that have hardly moved leave this much room to extrapolate."""
@@ -40,3 +41,16 @@ def times_until(budget: float, kl: float) -> float:
         return FURTHEST
     times = math.sqrt(budget / kl)
     return min(FURTHEST, times * MARGIN) if times >= 1 else times / MARGIN
+
+
+def best_for_all(found: Candidates, world: World, max_kl: float, starts: int) -> int | None:
+    """Return which family of policies has the highest steered utility, averaged over the run's preferences.
+
+    `found` has one point per preference of every family, one family after the other; its first `starts` points are
+    what the search started with. All of a family's policies keep the budget: None if no family does.
+    """
+    n = len(world.preferences)
+    utilities = found.utilities(world.objectives).reshape(-1, n, len(world.objectives))
+    steered = np.einsum("apo,po->a", utilities, [w.weights for w in world.preferences])
+    within = keeps(max_kl, found.points, starts).reshape(-1, n).all(axis=1)
+    return int(np.argmax(np.where(within, steered, -np.inf))) if within.any() else None

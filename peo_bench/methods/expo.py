@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
-from peo_bench.core.spec import PolicySpec, Weights, policy
-from peo_bench.evaluation.kl_budget import keeps, kl_budget, times_until
+from peo_bench.core.spec import PolicySpec, Weights
+from peo_bench.evaluation.kl_budget import best_for_all, kl_budget, times_until
 from peo_bench.evaluation.validation import Candidates, read_candidates, validation_bound
 from peo_bench.jobs.job import Handle, Job, closure
 
@@ -57,8 +56,7 @@ def extrapolate(spec: PolicySpec, reference: str, alpha: float, mixes: bool) -> 
         away = ((1 + alpha) * a for a, _ in spec.mix)
         sources = (weights for _, weights in spec.mix)
         return PolicySpec(mix=(*zip(away, sources, strict=True), (-alpha, Weights(reference))))
-    weights = spec.mix[0][1]
-    return policy(weights.base, [(name, (1 + alpha) * c) for name, c in weights.terms])
+    return PolicySpec(mix=((1.0, spec.mix[0][1].times(1 + alpha)),))
 
 
 class ExPO(Method):
@@ -97,7 +95,7 @@ class ExPO(Method):
         if alphas:
             job = score(alphas)
             points += read_candidates((yield Round([job]))[job.id]).points
-        best = _best(Candidates(found.reference, points), world, max_kl)
+        best = best_for_all(Candidates(found.reference, points), world, max_kl, starts=n)
         alpha = -1.0 if best is None else [0.0, *alphas][best]
         coefficients = inner.coefficients
         return PolicyFamily(
@@ -122,15 +120,3 @@ class ExPO(Method):
                 step = build.send(handles)
         except StopIteration as finished:
             return finished.value, known
-
-
-def _best(found: Candidates, world: World, max_kl: float) -> int | None:
-    """Return which alpha has the highest steered utility, averaged over the preferences, all within the KL budget.
-
-    None if no alpha keeps the budget: the reference policy is left.
-    """
-    n = len(world.preferences)
-    utilities = found.utilities(world.objectives).reshape(-1, n, len(world.objectives))
-    steered = np.einsum("apo,po->a", utilities, [w.weights for w in world.preferences])
-    within = keeps(max_kl, found.points, starts=n).reshape(-1, n).all(axis=1)
-    return int(np.argmax(np.where(within, steered, -np.inf))) if within.any() else None

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from peo_bench.core import roles
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
@@ -39,9 +40,14 @@ CURVE = {"loss": "loss", "margin": "rewards/margins", "accuracy": "rewards/accur
 
 def pairs_bound(job: Job, split: str = "policy") -> Cost:
     """Bound the pairs trained: what the pairs job is asked for times the epochs (0 where it is given no limit)."""
-    asked = job.needs["pairs"].params
-    count = asked.get(split) or asked.get("limit") or 0
+    count = _asked_pairs(job.needs["pairs"], split)
     return Cost(pairs_trained=math.ceil(count * job.params.get("epochs", 1.0)))
+
+
+def _asked_pairs(pairs: Job, split: str) -> int:
+    """Return how many pairs a job is asked for, or those that it mixes are."""
+    own = pairs.params.get(split) or pairs.params.get("limit") or 0
+    return own or sum(_asked_pairs(need, split) for role, need in pairs.needs.items() if roles.is_pairs(role))
 
 
 @job_kind(
