@@ -228,7 +228,7 @@ def test_vertices_are_the_experts(tabular):
         assert set(terms) == set(ids)
 
 
-STRATEGY_NAMES = ["gp", "surrogate", "grid", "nsga2"]
+STRATEGY_NAMES = ["gp", "surrogate", "grid", "nsga2", "cma-es"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)

@@ -19,13 +19,14 @@ from peo_bench.engine.engine import Engine, Request
 from peo_bench.engine.merging import agreeing_mean, largest, merged_vectors, slerp
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.kl_budget import keeps
+from peo_bench.files.digest import digest
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.methods import make_method
 from peo_bench.training.aspect import pairs_bound
 from peo_bench.training.mixed_pairs import mix_pairs, mixed_pairs_job
 from tests import models, training_fixtures
 
-MERGING = ["slerp", "ties"]
+MERGING = ["slerp", "liti", "ties", "dare", "della", "model-stock"]
 
 
 def random_vectors(n: int = 2, shape: tuple[int, ...] = (6, 5)) -> list[torch.Tensor]:
@@ -111,6 +112,54 @@ def test_at_least_one_number_is_kept():
     assert largest(torch.tensor([1.0, -3.0, 2.0]), 0.1).tolist() == [0.0, -3.0, 0.0]
 
 
+def own_seed(seed: int, name: str) -> int:
+    return int(digest([seed, name]), 16) % 2**63
+
+
+def test_dare_is_pefts_with_the_same_masks():
+    """PEFT draws from torch's global generator, seeded here as ours is for each expert and tensor."""
+    vectors, shares = random_vectors(), [0.7, 0.3]
+    expected = torch.zeros_like(vectors[0])
+    for i, (vector, share) in enumerate(zip(vectors, shares, strict=True)):
+        torch.manual_seed(own_seed(5, f"expert-{i}/w"))
+        expected += share * merge_utils.prune(vector, 0.4, "random", rescale=True)
+    torch.testing.assert_close(merged(Merge("dare", 0.4, seed=5), vectors, shares), expected)
+    assert (merged(Merge("dare", 0.4, seed=6), vectors, shares) != expected).any()
+
+
+def test_masks_are_those_of_the_expert_whatever_the_preference():
+    a, b = random_vectors()
+    centre, end = (merged(Merge("dare", 0.5), [a, b], shares) for shares in ([0.5, 0.5], [1.0, 0.0]))
+    torch.testing.assert_close(2 * centre - end, merged(Merge("dare", 0.5), [a, b], [0.0, 1.0]))
+
+
+def test_della_drops_small_numbers_more_often_and_keeps_the_mean():
+    """Over 2,000 seeds: a row's numbers stay as often as their ranks say, and the mean is the tensor's (5 errors)."""
+    row = torch.tensor([[0.5, -4.0, 1.0, 2.0, -3.0]], dtype=torch.float64)
+    probability = torch.tensor([[0.3, 0.7, 0.4, 0.5, 0.6]], dtype=torch.float64)
+    drawn = torch.stack([merged(Merge("della", 0.5, 0.2, seed), [row, row], [1.0, 0.0]) for seed in range(2000)])
+    error = (probability * (1 - probability) / 2000).sqrt()
+    assert (((drawn != 0).double().mean(dim=0) - probability).abs() < 5 * error).all()
+    assert ((drawn.mean(dim=0) - row).abs() < 5 * error * row.abs() / probability).all()
+    kept = drawn[drawn[:, 0, 1] != 0][0, 0, 1]
+    assert float(kept) == pytest.approx(-4.0 / 0.7)
+
+
+def test_model_stock_is_the_nearest_point_to_the_centre():
+    """Experts m + s e_i around a centre m e_3; equal shares give the paper's t, unequal ones the foot on their line."""
+    s, m = 2.0, 1.0
+    centre = torch.tensor([0.0, 0.0, m], dtype=torch.float64)
+    experts = [torch.tensor(v, dtype=torch.float64) for v in ([s, 0, m], [0, s, m])]
+    cosine = m**2 / (s**2 + m**2)
+    t = 2 * cosine / (1 + cosine)
+    torch.testing.assert_close(merged(Merge("model-stock"), experts, [0.5, 0.5]), t * (experts[0] + experts[1]) / 2)
+    line = 0.8 * experts[0] + 0.2 * experts[1]
+    foot = (line @ centre) / (line @ line) * line
+    torch.testing.assert_close(merged(Merge("model-stock"), experts, [0.8, 0.2]), foot)
+    opposed = [experts[0], -experts[0]]
+    assert not merged(Merge("model-stock"), opposed, [0.5, 0.5]).any()
+
+
 def test_what_a_vector_lacks_is_zero():
     """An adapter leaves norms alone where a full fine-tune moved them."""
     found = merged_vectors(Merge("slerp"), {"full": {"w": torch.ones(2)}, "lora": {}}, {"full": 0.25, "lora": 0.75})
@@ -163,6 +212,20 @@ def test_a_family_keeps_the_budget_and_its_one_strength(name):
     strengths = {family.resolve(asked(w)).mix[0][1].merge.strength for w in (*PREFERENCES, (0.4, 0.6))}
     assert strengths == {family.chosen["strength"]}
     assert family.chosen["strength"] > 0
+
+
+def test_liti_stays_between_the_reference_and_the_slerp():
+    """Proxies are exact here and the budget leaves room, so a slerp goes beyond 1 and LITI ends at 1."""
+    slerp_, liti = (oracle().build(name, {"max_kl": 8.0}).chosen["strength"] for name in ("slerp", "liti"))
+    assert slerp_ > 1.0 == liti
+    step = next(make_method("liti", {"liti": {"max_kl": 8.0}}).build(world()))
+    assert step.later.evaluations - 1 == 25, "strengths below 1, none of them twice"
+
+
+@pytest.mark.parametrize("settings", [{"epsilon": 0.3}, {"densities": (0.9,)}])
+def test_probabilities_of_della_are_probabilities(settings):
+    with pytest.raises(UsageError, match=r"setting della.epsilon=.*between epsilon and 1 - epsilon"):
+        make_method("della", {"della": settings})
 
 
 @pytest.mark.parametrize("name", MERGING)

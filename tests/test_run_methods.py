@@ -13,9 +13,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
+MERGING = ("slerp", "liti", "ties", "dare", "della", "model-stock")
 METHODS = (
     *("soup", "sacpo", "preference-vector", "peo-past-expert", "peo-bonesoup", "map", "fw-merge"),
-    *("slerp", "ties"),
+    *MERGING,
     *("dpo-lw", "cagrad", "raco", "mgda", "amopo", "data-mix"),
 )
 ONLINE = ("morlhf", "gdpo", "mo-grpo", "transform-combine", "maxmin", "lagrangian", "tchebycheff")
@@ -35,7 +36,7 @@ def folder(tmp_path_factory) -> Path:
         "--set",
         "peo-bonesoup.budget=6",
     )
-    small += ("--set", "slerp.budget=8", "--set", "ties.budget=14")
+    small += tuple(item for name in MERGING for item in ("--set", f"{name}.budget=8"))
     small += ("--set", "fw-merge.iterations=2", "--set", "fw-merge.pairs=8")
     peo_bench(where, "run", "--methods", ",".join(METHODS), "--out", "out", *SHORT, *small)
     return where
@@ -81,7 +82,7 @@ def test_costs_are_those_of_the_method_alone(folder):
     costs = json.loads((folder / "out" / "costs.json").read_text())["methods"]
     units = {method: costs[method]["train_units"] for method in METHODS}
     assert units["soup"] == units["map"] == units["peo-bonesoup"] == units["peo-past-expert"] == units["sacpo"] == 2
-    assert units["slerp"] == units["ties"] == units["data-mix"] == 2
+    assert {units[name] for name in (*MERGING, "data-mix")} == {2}
     assert units["preference-vector"] == 4
     assert units["mgda"] == pytest.approx(5 / 3, abs=0.02)
     assert units["raco"] == units["cagrad"] == pytest.approx(5, abs=0.05)

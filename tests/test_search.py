@@ -67,6 +67,27 @@ def test_searches_that_know_the_constraint_end_at_it(name):
     assert np.mean(late[:, 1] > 0.65) < 0.2
 
 
+def test_cma_es_moves_to_where_something_is_gained():
+    """Towards the top of one hill in both utilities; what others draw from numpy's global generator changes nothing."""
+
+    def distances(seed: int) -> list[float]:
+        asked: list[np.ndarray] = []
+
+        def hill(done: int, batch: np.ndarray) -> np.ndarray:
+            np.random.seed(seed)
+            asked.append(batch)
+            height = -((batch - (0.9, 0.4)) ** 2).sum(axis=1)
+            return np.column_stack([height, height, np.full(len(batch), -1.0)])
+
+        drive(STRATEGIES["cma-es"](48, 0, NOTHING), hill)
+        assert [len(batch) for batch in asked] == [6] * 8
+        return [float(np.linalg.norm(batch - (0.9, 0.4), axis=1).mean()) for batch in asked]
+
+    distance = distances(1)
+    assert np.mean(distance[-2:]) < 0.5 * np.mean(distance[:2])
+    assert distance == distances(2)
+
+
 def test_the_gp_has_more_of_the_dense_front_than_a_grid():
     """Hypervolume of the feasible points, of what a 41 x 41 grid of the square has."""
     side = np.linspace(0, 1, 41)

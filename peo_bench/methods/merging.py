@@ -85,8 +85,8 @@ class MergingMethod(Method):
         """Return the strengths to try beside 1, from half up, given the `n` policies at strength 1 from `start` on."""
         reach = min(times_until(max_kl, point.kl) for point in found.points[start : start + n])
         high = min(self.strongest, reach)
-        grid = np.linspace(min(0.5, high / 2), high, tries).round(3).tolist()
-        return [strength for strength in grid if strength != 1.0]
+        grid = np.linspace(min(0.5, high / 2), high, tries + (high == 1.0)).round(3).tolist()
+        return [strength for strength in grid if strength != 1.0][:tries]
 
 
 def _merged(world: World, preference: Preference, rule: Merge) -> PolicySpec:

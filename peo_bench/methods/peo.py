@@ -37,7 +37,7 @@ class PEOSettings(MethodSettings):
     """`grid` evaluations in phase 2, `budget` in phase 3; `max_kl` in nats, by default 1.5 or the larger expert's."""
 
     budget: int = Field(27, ge=9)
-    strategy: Literal["gp", "surrogate", "grid", "nsga2"] = "gp"
+    strategy: Literal["gp", "surrogate", "grid", "nsga2", "cma-es"] = "gp"
     grid: int = Field(9, ge=3)
     max_kl: float | None = Field(None, gt=0)
 

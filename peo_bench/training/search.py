@@ -102,7 +102,37 @@ def gp(budget: int, seed: int, known: Known, batch: int = 3) -> Search:
         known, budget = known.and_also(chosen, (yield chosen)), budget - len(chosen)
 
 
-STRATEGIES: dict[str, Strategy] = {"gp": gp, "surrogate": surrogate, "grid": grid, "nsga2": nsga2}
+def cma_es(budget: int, seed: int, known: Known, population: int = 6) -> Search:
+    """Adapt a normal distribution to where the search gains (CMA-ES, Hansen & Ostermeier 2001, by the package `cma`).
+
+    Evolutionary merging (Akiba et al. 2024, arXiv 2403.13187) maximises one score; here a point's fitness is the most
+    that it gains, at any preference, over all that is known before its generation.
+    """
+    import cma
+
+    rng = np.random.default_rng(seed)
+    options = {"bounds": [0, 1], "popsize": population, "verbose": -9}
+    # cma's own seed would be numpy's global one, which others draw from between two generations.
+    options |= {"seed": np.nan, "randn": lambda *shape: rng.standard_normal(shape)}
+    evolution = cma.CMAEvolutionStrategy([0.5, 0.5], 0.25, options)
+    while budget:
+        asked = evolution.ask()
+        points = np.asarray(asked)[:budget]
+        values = yield points
+        if len(points) == population:
+            evolution.tell(asked, (-_gains(known, values)).tolist())
+        known, budget = known.and_also(points, values), budget - len(points)
+
+
+def _gains(known: Known, values: Floats) -> Floats:
+    """Return the largest gain (n,) in w u_1 + (1 - w) u_2, over w, of points with `values` over what is known."""
+    share = np.linspace(0, 1, 11)
+    weights = np.array([share, 1 - share])
+    found = _penalised(known.values) @ weights
+    return np.asarray((_penalised(values) @ weights - (found.max(axis=0) if len(found) else 0)).max(axis=1))
+
+
+STRATEGIES: dict[str, Strategy] = {"gp": gp, "surrogate": surrogate, "grid": grid, "nsga2": nsga2, "cma-es": cma_es}
 
 
 def drive(search: Search, evaluate: Callable[[int, Floats], Floats]) -> None:
