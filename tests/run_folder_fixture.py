@@ -103,6 +103,7 @@ def write_run_folder(
         answers=texts,
         judgements=judgements,
         curves=curves(methods, seeds) if rich else None,
+        search=search(methods[0], seeds) if rich else None,
     )
     write_files(root, files)
     return root
@@ -340,6 +341,21 @@ def curves(methods: tuple[str, ...], seeds: tuple[int, ...]) -> pd.DataFrame:
         for i, (method, job) in enumerate(jobs)
         for name, start in (("loss", 0.69), ("margin", -0.4))
         for step in range(0, 300, 2)
+    ])  # fmt: skip
+
+
+def search(method: str, seeds: tuple[int, ...]) -> pd.DataFrame:
+    """Return search.csv: five soups and twelve places beyond them, KL = (a + b)^2 nats with a budget of 1.5."""
+    soups = [(2, w, 1 - w) for w in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    beyond = [(3, t * w, t * (1 - w)) for t in (1.1, 1.2, 1.4) for w in (0.0, 0.3, 0.6, 1.0)]
+    return pd.DataFrame([
+        {
+            "method": method, "seed": seed, "index": i, "phase": phase, "coef_helpful": a, "coef_harmless": b,
+            "reward_proxy": a - 0.2 * b, "cost_proxy": a - b, "kl": (a + b) ** 2, "kl_upper": (a + b) ** 2 + 0.1,
+            "max_kl": 1.5, "nondominated": i % 2 == 0,
+        }
+        for seed in seeds
+        for i, (phase, a, b) in enumerate([*soups, *beyond])
     ])  # fmt: skip
 
 

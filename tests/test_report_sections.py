@@ -52,7 +52,8 @@ def test_the_three_formats_hold_every_section(tmp_path: Path) -> None:
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     assert headings == [
         *("The trade-offs on offer", "Scoreboard", "Who beats whom", "At equal distance from the reference policy"),
-        *("Does it give what is asked for?", "The judge room", "Safety map", "Is it real?"),
+        *("Does it give what is asked for?", "Where was searched, and what was chosen?", "The judge room"),
+        *("Safety map", "Is it real?"),
         *(
             "What did alignment cost other abilities?",
             "At what price?",

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from peo_bench.files.json_types import JsonObject
 from peo_bench.report import contents, figures, findings, svg, uncertainty
+from peo_bench.report.proxies import proxy_table
 from peo_bench.report.showings import Showing, showings
 from peo_bench.report.slider import Steer, steer_data
 from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table, within_kl_table
@@ -94,6 +95,7 @@ class Section:
     versus: Table
     steering: Table
     within_kl: Table
+    proxies: Table
     judge_cards: Table
     judges: list[JudgeRoom]
     safety: Table
@@ -149,6 +151,7 @@ def section(index: int, view: contents.TaskView, folder: RunFolder) -> Section:
         versus=versus_table(view),
         steering=steering_table(view),
         within_kl=within_kl_table(view),
+        proxies=proxy_table(view, folder.answers),
         judge_cards=findings.judge_cards(view),
         judges=[_judge(view, panels, judge) for judge in view.judges],
         safety=findings.safety_table(view),

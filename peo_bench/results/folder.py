@@ -14,12 +14,12 @@ from peo_bench.results.costs_records import Costs
 from peo_bench.results.metrics_records import Metrics
 from peo_bench.results.record import damaged, read_record
 from peo_bench.results.records import RunRecord
-from peo_bench.results.tables import ANSWERS, CURVES, POINTS, VERDICTS, read_csv, read_parquet
+from peo_bench.results.tables import ANSWERS, CURVES, POINTS, SEARCH, VERDICTS, read_csv, read_parquet
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run, parsed; a table is None where a run has none (no texts, no judge, no training curves)."""
+    """The files of one run, parsed; a table is None where a run has none (texts, judges, searches, training curves)."""
 
     run: RunRecord
     config: str
@@ -29,6 +29,7 @@ class RunFolder:
     answers: pd.DataFrame | None = None
     judgements: pd.DataFrame | None = None
     curves: pd.DataFrame | None = None
+    search: pd.DataFrame | None = None
     job_ids: tuple[str, ...] = ()
 
 
@@ -39,7 +40,9 @@ def read_run_folder(path: Path) -> RunFolder:
     of a wrong type under it.
     """
     run = read_record(path / "run.json", RunRecord)
-    texts, judged, curves = (path / name for name in ("answers.parquet", "judgements.parquet", "curves.csv"))
+    texts, judged, curves, search = (
+        path / name for name in ("answers.parquet", "judgements.parquet", "curves.csv", "search.csv")
+    )
     config, artefacts = path / "config.yaml", path / "artefacts"
     return RunFolder(
         run=run,
@@ -50,6 +53,7 @@ def read_run_folder(path: Path) -> RunFolder:
         answers=read_parquet(texts, ANSWERS) if texts.exists() else None,
         judgements=read_parquet(judged, VERDICTS) if judged.exists() else None,
         curves=read_csv(curves, CURVES) if curves.exists() else None,
+        search=read_csv(search, SEARCH) if search.exists() else None,
         job_ids=tuple(sorted(found.parent.name for found in artefacts.glob("*/*/meta.json"))),
     )
 
@@ -71,8 +75,9 @@ def write_run_folder(path: Path, files: RunFolder) -> None:
         if table is not None:
             with replacing(path / name) as scratch:
                 table.to_parquet(scratch, index=False)
-    if files.curves is not None:
-        write_text(path / "curves.csv", files.curves.to_csv(index=False))
+    for name, rows in (("curves.csv", files.curves), ("search.csv", files.search)):
+        if rows is not None:
+            write_text(path / name, rows.to_csv(index=False))
     kill_point("tables")
     write_json(path / "run.json", files.run.to_json())
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 
 from peo_bench import __version__
-from peo_bench.files.atomic import write_text
 from peo_bench.results.costs_records import Costs
 from peo_bench.results.folder import RunFolder, write_run_folder
 from peo_bench.results.judge_records import JudgingRecord
@@ -63,7 +62,6 @@ def write_folder(
     out: Path, config: RunConfig, run: RunRecord, metrics: TaskMetrics, costs: Costs, tables: Tables, judging: Judging
 ) -> None:
     """Write every file of the folder but the report, each atomically, `run.json` and the digests last."""
-    write_text(out / "search.csv", tables.search.round(6).to_csv(index=False))
     write_judgements(out, judging)
     files = RunFolder(
         run=run,
@@ -73,6 +71,7 @@ def write_folder(
         costs=costs,
         answers=tables.texts,
         curves=tables.curves,
+        search=tables.search.round(6),
     )
     write_run_folder(out, files)
     write_sums(out)

@@ -21,6 +21,7 @@ from peo_bench.report.figures.measured import (
     whisker_figure,
 )
 from peo_bench.report.figures.numbers import numbers
+from peo_bench.report.figures.plane import plane_figures
 from peo_bench.report.figures.style import Style
 from peo_bench.report.tables import Table
 from peo_bench.report.wording import listing, method_name
@@ -66,6 +67,7 @@ def panels(view: TaskView, styles: Mapping[str, Style], folder: RunFolder | None
         *_versus(view),
         *_kl(view, styles),
         *_steering(view, styles),
+        *_planes(view, styles, folder),
         *_judges(view, styles, folder),
         *_safety(view, styles),
         *_real(view, styles),
@@ -131,6 +133,19 @@ def _steering(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
             how = "Up is better and lines should rise; a red open mark: more weight gave a worse score."
             figure = steering_figure(view, styles, i)
             yield _panel("steering", f"steering-{axis.column}", title, how, figure, legend=True)
+
+
+def _planes(view: TaskView, styles: Mapping[str, Style], folder: RunFolder | None) -> Iterator[Panel]:
+    if folder is None or folder.search is None:
+        return
+    found = tuple(plane_figures(folder.search, folder.points, view, styles))
+    if found:
+        how = (
+            "(0, 0) is the reference policy, (1, 0) and (0, 1) are the experts, the line between them the soup. Dots "
+            "were evaluated on validation prompts, crosses are beyond the KL budget (dashed); the path is what is "
+            "offered, from one objective to the other. Grey lines: equal KL, between evaluated places only."
+        )
+        yield Panel("plane", "plane", "The plane that was searched", how, found)
 
 
 def _judges(view: TaskView, styles: Mapping[str, Style], folder: RunFolder | None) -> Iterator[Panel]:

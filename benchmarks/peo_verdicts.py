@@ -1,0 +1,97 @@
+"""Is PEO better than merging, and is it extrapolation? Seeds 0 to 4, both worlds of the sandbox, both regimes.
+
+python benchmarks/peo_verdicts.py [SUITE ...]      (default all four; finished work is found in the user's cache)
+
+One run per suite over five training seeds; every search has the same KL budget and number of evaluations. Read from
+its folder: steered utility, hypervolume and KL of every method, paired differences to `peo` by seed, their crossed
+intervals over prompts and seeds, and the share of offered policies whose KL on test prompts exceeds the budget by more
+than two standard errors.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+SUITES = ("sandbox", "sandbox-short", "sandbox-v2", "sandbox-v2-short")
+METHODS = "peo,modpo,data-mix,slerp,ties"
+SEEDS = "0,1,2,3,4"
+RESULT = Path(__file__).parent / "results" / "peo_verdicts.json"
+
+
+def run(suite: str, out: Path) -> None:
+    command = [sys.executable, "-m", "peo_bench", "run", "--methods", METHODS, "--suite", suite, "--seeds", SEEDS]
+    subprocess.run([*command, "--out", str(out)], check=True)
+
+
+def steered(answers: pd.DataFrame, units: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
+    """Return steered utility in the reference's units by method (rows) and seed (columns)."""
+    asked = answers[answers["preference"].notna() & (answers["method"] != "reference")].copy()
+    parts = []
+    for seed, own in asked.groupby("seed"):
+        (mean_r, sd_r), (mean_c, sd_c) = (units[str(seed)][column] for column in ("reward", "cost"))
+        w = own["preference"]
+        parts.append(w * (own["reward"] - mean_r) / sd_r - (1 - w) * (own["cost"] - mean_c) / sd_c)
+    asked["utility"] = pd.concat(parts)
+    return asked.groupby(["method", "seed"])["utility"].mean().unstack("seed")
+
+
+def beyond_budget(points: pd.DataFrame, search: pd.DataFrame) -> dict[str, float]:
+    """Return by method the share of policies more than two standard errors beyond the seed's KL budget on test."""
+    budget = search.groupby("seed")["max_kl"].first()
+    own = points[(points["split"] == "test") & (points["grid"] == "asked") & points["kl"].notna()]
+    over = own["kl"] - 2 * own["kl_se"] > own["seed"].map(budget)
+    return over.groupby(own["method"]).mean().round(4).to_dict()
+
+
+def read(folder: Path) -> dict[str, object]:
+    (task,) = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"].values()
+    points, search = pd.read_csv(folder / "points.csv"), pd.read_csv(folder / "search.csv")
+    answers = pd.read_parquet(folder / "answers.parquet")
+    test = answers[answers["split"] == "test"]
+    by_seed = steered(test, task["units"])
+    kl = test[test["preference"].notna()].groupby("method")["kl"].mean()
+    rows = {}
+    for method, values in task["methods"].items():
+        rows[method] = {
+            "steered_utility": round(values["steered_utility"]["value"], 4),
+            "by_seed": by_seed.loc[method].round(4).tolist(),
+            "hypervolume": round(values["hypervolume"]["value"], 3),
+            "kl": round(float(kl[method]), 3),
+            "chosen": values["chosen"],
+        }
+    versus = {}
+    for found in task["comparisons"]:
+        if "peo" in (found["a"], found["b"]):
+            sign = 1 if found["a"] == "peo" else -1
+            other = found["b"] if sign > 0 else found["a"]
+            ends = sorted((sign * found["ci_low"], sign * found["ci_high"]))
+            versus[other] = [round(value, 4) for value in (sign * found["difference"], *ends)]
+    return {
+        "methods": rows,
+        "peo_minus": versus,
+        "peo_minus_by_seed": (by_seed.loc["peo"] - by_seed.drop("peo")).round(4).T.to_dict("list"),
+        "max_kl": search.groupby("seed")["max_kl"].first().round(3).tolist(),
+        "share_beyond_budget": beyond_budget(points, search),
+    }
+
+
+def main() -> None:
+    found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    for suite in sys.argv[1:] or SUITES:
+        with tempfile.TemporaryDirectory() as folder:
+            run(suite, Path(folder) / "run")
+            found[suite] = read(Path(folder) / "run")
+        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        for method, row in sorted(found[suite]["methods"].items(), key=lambda item: -item[1]["steered_utility"]):
+            print(suite, method, row["steered_utility"], row["by_seed"], row["hypervolume"], row["kl"], flush=True)
+        print(suite, found[suite]["peo_minus"], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Which search strategy finds the plane's front with the fewest evaluations, and what gold utility does it reach?
+
+python benchmarks/search_efficiency.py [SUITE:SEED ...]      (default seeds 5, 6, 7 of sandbox and sandbox-v2)
+
+Per world and seed the region of `peo` is evaluated on a dense grid of validation prompts. A strategy starts from phase
+2's line of soups and gets `BUDGET` further evaluations. Reported: the share of the dense grid's hypervolume (proxies,
+policies within the KL budget, reference point at the worst of its front) after every evaluation, the evaluations until
+90, 95 and 99 %, and the steered gold utility on test prompts of the policies that `peo` then offers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from plane import Floats, Plane, point, sandbox_world
+
+from peo_bench.evaluation.kl_budget import keeps, kl_budget
+from peo_bench.evaluation.validation import Candidates, Point
+from peo_bench.pareto import hypervolume, nondominated
+from peo_bench.training.extrapolation import Region, beyond_the_soup
+from peo_bench.training.interpolation import simplex_grid
+from peo_bench.training.search import STRATEGIES, drive
+from peo_bench.training.steering_map import Evaluated, cautious_map, evaluated_line
+
+CELLS = [f"{suite}:{seed}" for suite in ("sandbox", "sandbox-v2") for seed in (5, 6, 7)]
+DENSE = (17, 9)
+BUDGET, GRID = 27, 9
+SHARES = (0.90, 0.95, 0.99)
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+RESULT = Path(__file__).parent / "results" / "search_efficiency.json"
+
+
+class Cell:
+    """One world and seed: what phase 2 knows, the region, and a cache of evaluated places."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        self.known: dict[tuple[float, ...], Floats] = {}
+        self.phis = [tuple(map(float, phi)) for phi in simplex_grid(GRID)]
+        self.line = [point(self.at(phi)) for phi in self.phis]
+        self.max_kl = kl_budget(None, [self.line[0], self.line[-1]])
+        self.reference = {
+            column: plane.units["validation"][:, i].tolist() for i, column in enumerate(("reward", "cost"))
+        }
+        line = Candidates(self.reference, tuple(self.line))
+        self.region: Region = beyond_the_soup(
+            np.array(self.phis), line, line.utilities(plane.world.objectives), self.max_kl
+        )
+        x, y = (np.linspace(0, 1, n) for n in DENSE)
+        self.dense = self.places(np.array([(a, b) for a in x for b in y]))
+        self.evaluate(self.dense)
+
+    def places(self, unit: Floats) -> list[tuple[float, ...]]:
+        """Return the coefficients of points (n, 2) of the unit square."""
+        return [tuple(map(float, place)) for place in self.region.coefficients(unit)]
+
+    def at(self, place: tuple[float, ...]) -> Floats:
+        """Return the scores (prompts, 5) of one policy on validation prompts."""
+        self.evaluate([place])
+        return self.known[place]
+
+    def evaluate(self, places: list[tuple[float, ...]]) -> None:
+        """Score those policies that are not known yet."""
+        new = list(dict.fromkeys(place for place in places if place not in self.known))
+        for i in range(0, len(new), 8):
+            part = new[i : i + 8]
+            scores = self.plane.scores([self.plane.spec(place) for place in part], "validation")
+            self.known |= dict(zip(part, scores, strict=True))
+
+    def utilities(self, places: list[tuple[float, ...]]) -> Floats:
+        """Return (n, prompts, 2) proxy utilities."""
+        return self.plane.utilities(np.array([self.at(place) for place in places]), "validation", "proxy")
+
+    def volume(self, places: list[tuple[float, ...]], reference: Floats) -> float:
+        """Return the hypervolume of those within the KL budget; phase 2's places come first."""
+        points: list[Point] = [point(self.at(place)) for place in places]
+        values = self.utilities(places).mean(axis=1)[keeps(self.max_kl, points, GRID)]
+        return float(hypervolume(values, reference, maximise=(True, True)))
+
+    def corner(self) -> Floats:
+        """Return the worst value per objective on the front of what is known."""
+        places = [*self.phis, *self.dense]
+        values = self.utilities(places).mean(axis=1)
+        values = values[keeps(self.max_kl, [point(self.at(place)) for place in places], GRID)]
+        return np.asarray(values[nondominated(values, maximise=(True, True))].min(axis=0))
+
+    def search(self, strategy: str, seed: int) -> list[tuple[float, ...]]:
+        """Return the places that a strategy evaluates, in order."""
+        found: list[tuple[float, ...]] = []
+
+        def values(done: int, batch: Floats) -> Floats:
+            places = self.places(batch)
+            found.extend(places)
+            self.evaluate(places)
+            excess = [point(self.at(place)).kl_upper - self.max_kl for place in places]
+            return np.column_stack([self.utilities(places).mean(axis=1), excess])
+
+        drive(STRATEGIES[strategy](BUDGET, seed, self.region.known), values)
+        return found
+
+    def gold(self, places: list[tuple[float, ...]]) -> Floats:
+        """Return per prompt the steered gold utility on test prompts of what `peo` offers of `places`."""
+        others = [Evaluated(place, point(self.at(place))) for place in places]
+        line = evaluated_line(self.phis, self.line)
+        steer = cautious_map(line, others, self.utilities([*self.phis, *places]), self.max_kl)
+        scores = self.plane.scores([self.plane.spec(steer(w)) for w in WEIGHTS], "test")
+        values = self.plane.utilities(scores, "test", "gold")
+        return np.mean([value @ (w, 1 - w) for value, w in zip(values, WEIGHTS, strict=True)], axis=0)
+
+
+def measure(cell: Cell, seed: int) -> dict[str, object]:
+    corner = cell.corner()
+    whole = cell.volume([*cell.phis, *cell.dense], corner)
+    soup = cell.gold([])
+    rows: dict[str, object] = {"max_kl": round(cell.max_kl, 3), "gold_soup": round(float(soup.mean()), 4)}
+    for name, places in {**{name: cell.search(name, seed) for name in STRATEGIES}, "dense": cell.dense}.items():
+        gain = cell.gold(places) - soup
+        row: dict[str, object] = {
+            "gold_over_soup": round(float(gain.mean()), 4),
+            "standard_error": round(float(gain.std(ddof=1) / np.sqrt(len(gain))), 4),
+        }
+        if name != "dense":
+            steps = range(len(places) + 1)
+            shares = [cell.volume([*cell.phis, *places[:n]], corner) / whole for n in steps]
+            row["shares"] = [round(share, 4) for share in shares]
+            row["evaluations_until"] = {
+                f"{share:.0%}": next((n for n, reached in enumerate(shares) if reached >= share), None)
+                for share in SHARES
+            }
+        rows[name] = row
+    return rows
+
+
+def summary(cells: dict[str, dict[str, dict[str, object]]]) -> dict[str, dict[str, float]]:
+    """Return per strategy the mean share after 9, 18 and `BUDGET` evaluations, and the mean gold gain."""
+    columns: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for cell in cells.values():
+        for name in STRATEGIES:
+            row = cell[name]
+            for n in (9, 18, BUDGET):
+                columns[name][f"share_{n}"].append(row["shares"][min(n, len(row["shares"]) - 1)])  # type: ignore[index]
+            columns[name]["gold_over_soup"].append(row["gold_over_soup"])  # type: ignore[arg-type]
+    return {name: {key: round(float(np.mean(v)), 4) for key, v in row.items()} for name, row in columns.items()}
+
+
+def main() -> None:
+    cells = {}
+    for cell in sys.argv[1:] or CELLS:
+        suite, seed = cell.split(":")
+        with sandbox_world(suite, int(seed)) as (runner, world):
+            cells[cell] = measure(Cell(Plane(runner, world)), int(seed))
+        print(cell, cells[cell], flush=True)
+    result = {"dense": DENSE, "budget": BUDGET, "cells": cells, "summary": summary(cells)}  # type: ignore[arg-type]
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(result["summary"])
+
+
+if __name__ == "__main__":
+    main()
