@@ -15,37 +15,31 @@ from itertools import product
 from math import sqrt
 from pathlib import Path
 
-from peo_bench.cli import cache_dir
+from plane import sandbox_world
+
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.validation import read_candidates
-from peo_bench.jobs.runner import Runner
-from peo_bench.runs.config import resolve_config
-from peo_bench.runs.world import build_world
-from peo_bench.suites.suite import load_suite, load_task
+from peo_bench.suites.suite import load_suite
 
 LEARNING_RATES, BETAS = (1e-4, 2e-4, 5e-4), (0.1, 0.3)
 RESULT = Path(__file__).parent / "results" / "choose_experts.json"
 
 
-def own_proxies(runner: Runner, learning_rate: float, beta: float) -> dict[str, float]:
-    config = resolve_config(
-        methods="soup", suite="sandbox", model=None, seeds=(0,), preferences="5", limit=None, experts=[], policies=[],
-        settings=[f"training.learning_rate={learning_rate}", f"training.beta={beta}"],
-    )  # fmt: skip
-    world = build_world(config, load_task(config.suite.task), 0)
-    specs = [policy(world.reference.id, [(job.id, 1.0)]).to_json() for job in world.aspects]
-    job = world.validation_job("candidates", {"specs": specs}, world.aspects)
-    scores = read_candidates(runner.run([job])[job.id]).utilities(world.objectives)
+def own_proxies(learning_rate: float, beta: float) -> dict[str, float]:
+    settings = [f"training.learning_rate={learning_rate}", f"training.beta={beta}"]
+    with sandbox_world("sandbox", 0, *settings) as (runner, world):
+        specs = [policy(world.reference.id, [(job.id, 1.0)]).to_json() for job in world.aspects]
+        job = world.validation_job("candidates", {"specs": specs}, world.aspects)
+        scores = read_candidates(runner.run([job])[job.id]).utilities(world.objectives)
     return {objective.name: round(float(scores[i, i]), 4) for i, objective in enumerate(world.objectives)}
 
 
 def main() -> None:
     rows = []
-    with Runner(cache_dir(), workers=2) as runner:
-        for learning_rate, beta in product(LEARNING_RATES, BETAS):
-            proxies = own_proxies(runner, learning_rate, beta)
-            rows.append({"learning_rate": learning_rate, "beta": beta, **proxies, "sum": sum(proxies.values())})
-            print(rows[-1], flush=True)
+    for learning_rate, beta in product(LEARNING_RATES, BETAS):
+        proxies = own_proxies(learning_rate, beta)
+        rows.append({"learning_rate": learning_rate, "beta": beta, **proxies, "sum": sum(proxies.values())})
+        print(rows[-1], flush=True)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(
         json.dumps({"rows": rows, "chosen": choose(rows, load_suite("sandbox").validation_prompts)}, indent=2)

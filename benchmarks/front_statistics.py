@@ -18,9 +18,10 @@ import pandas as pd
 
 from peo_bench import pareto
 from peo_bench.core.method import Objective
+from peo_bench.core.preference import Preference
 from peo_bench.results.measure import Measure, identity_of
 from peo_bench.results.metrics import run_metrics
-from peo_bench.results.operating_points import Scores, point_row, point_table
+from peo_bench.results.operating_points import Row, Scores, point_row, point_table
 
 RESULT = Path(__file__).parent / "results" / "front_statistics.json"
 METHODS, PREFERENCES, PROMPTS = 10, 21, 700
@@ -63,11 +64,12 @@ def main() -> None:
     table = answers(random)
     rows = []
     for (method, w), part in table.groupby(["method", "preference"]):
-        identity = {"task": "t", "split": "test", "method": method, "seed": 0, "grid": "asked"}
+        weight = float(str(w))
+        identity: Row = {"task": "t", "split": "test", "method": str(method), "seed": 0, "grid": "asked"}
         identity |= {
             f"{kind}_{name}": v
             for kind in ("preference", "projected")
-            for name, v in (("helpful", w), ("harmless", 1 - w))
+            for name, v in (("helpful", weight), ("harmless", 1 - weight))
         }
         rows.append(point_row(identity | {"spec_key": f"{method}{w}"}, part, OBJECTIVES))
     points = point_table(rows, OBJECTIVES).assign(hollow=np.nan)
@@ -81,14 +83,15 @@ def main() -> None:
         scorers={},
         judges={},
         decoding={},
-        preferences=tuple(WEIGHTS),
+        preferences=tuple(Preference.of(["helpful", "harmless"], helpful=float(w)) for w, _ in WEIGHTS),
         prompts=ids,
     )
     units = {0: {"reward": (0.0, 1.0), "cost": (0.0, 1.0)}}
     sorted_out = Scores.of(table, measure.names)
-    seconds["all of metrics.json"], _ = timed(lambda: run_metrics(points, sorted_out, measure, units))
-    result = {"methods": METHODS, "preferences": PREFERENCES, "prompts": PROMPTS, "resamples": pareto.RESAMPLES}
-    result |= {"seconds": seconds, "cpus": os.cpu_count()}
+    seconds["all of metrics.json"], metrics = timed(lambda: run_metrics(points, sorted_out, measure, units))
+    assert len(metrics.methods) == METHODS, "every method is measured"
+    sizes = {"methods": METHODS, "preferences": PREFERENCES, "prompts": PROMPTS, "resamples": pareto.RESAMPLES}
+    result = {**sizes, "seconds": seconds, "cpus": os.cpu_count()}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

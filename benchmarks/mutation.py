@@ -40,7 +40,7 @@ HARMLESS = {
 
 def difference(name: str) -> list[str]:
     """Return the lines that the mutant takes away and adds; in the clone, as mutmut wants it."""
-    from mutmut.__main__ import get_diff_for_mutant
+    from mutmut.__main__ import get_diff_for_mutant  # type: ignore[import-not-found]
 
     lines = get_diff_for_mutant(name).splitlines()
     return [line for line in lines if line[:1] in "+-" and not line.startswith(("---", "+++"))]

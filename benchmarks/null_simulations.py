@@ -25,8 +25,10 @@ RESULT = HERE / "results" / "null_simulations.json"
 DOCS = HERE.parent / "docs" / "statistics.md"
 MAXIMISE, REFERENCE = True, (-0.5, -0.5)
 WEIGHTS = np.column_stack([np.linspace(0, 1, 11), np.linspace(1, 0, 11)])
-PAIRS = (("straight", "straight"), ("curved", "curved"), ("collapsed", "collapsed"))
-PAIRS += (("straight", "collapsed"), ("curved", "collapsed"), ("straight", "curved"))
+PAIRS = (
+    *(("straight", "straight"), ("curved", "curved"), ("collapsed", "collapsed")),
+    *(("straight", "collapsed"), ("curved", "collapsed"), ("straight", "curved")),
+)
 PROMPT_SD, METHOD_SD, ANSWER_SD, SEED_SD = 0.8, 0.4, 1.0, 0.1
 RESAMPLES, CHUNK = pareto.RESAMPLES, 25
 

@@ -46,7 +46,7 @@ def beyond_budget(points: pd.DataFrame, search: pd.DataFrame) -> dict[str, float
     budget = search.groupby("seed")["max_kl"].first()
     own = points[(points["split"] == "test") & (points["grid"] == "asked") & points["kl"].notna()]
     over = own["kl"] - 2 * own["kl_se"] > own["seed"].map(budget)
-    return over.groupby(own["method"]).mean().round(4).to_dict()
+    return {str(method): round(float(share), 4) for method, share in over.groupby(own["method"]).mean().items()}
 
 
 def read(folder: Path) -> dict[str, object]:

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from plane import sandbox_world
 
-from peo_bench.cli import cache_dir
 from peo_bench.core.method import World
+from peo_bench.core.rounds import build_families
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.answering import read_answers
 from peo_bench.jobs.runner import Runner
 from peo_bench.methods import make_method
-from peo_bench.runs.config import resolve_config
-from peo_bench.runs.world import answers_job, build_world
+from peo_bench.runs.world import answers_job
 from peo_bench.sandbox.kinds import oracle_job
 from peo_bench.sandbox.oracle import oracle_point, solve_beta
 from peo_bench.suites.suite import load_task
@@ -38,15 +39,13 @@ RESULT = Path(__file__).parent / "results" / "sandbox_informative.json"
 def policy_utilities(runner: Runner, world: World) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return utilities (n_preferences, n_prompts) of the soup and the reference, and the soup's mean KLs."""
     task = load_task("peo_sandbox")
-    built = runner.build({"soup": make_method("soup")}, world, [])["soup"]
-    tables = {}
-    for name, spec in {
-        "reference": policy(world.reference.id),
-        **{w: built.family.resolve(w) for w in world.preferences},
-    }.items():
+    built = build_families(runner, {"soup": make_method("soup")}, world, []).families["soup"]
+    tables: dict[object, pd.DataFrame] = {}
+    specs = [("reference", policy(world.reference.id)), *((w, built.family.resolve(w)) for w in world.preferences)]
+    for name, spec in specs:
         job = answers_job(world, task, spec, built.jobs, "test", PROMPTS)
         tables[name] = read_answers(runner.run([job])[job.id])
-    utility = lambda w, name: w[0] * tables[name]["reward"] - w[1] * tables[name]["cost"]  # noqa: E731
+    utility = lambda w, name: w["helpful"] * tables[name]["reward"] - w["harmless"] * tables[name]["cost"]  # noqa: E731
     soup = np.array([utility(w, w) for w in world.preferences])
     reference = np.array([utility(w, "reference") for w in world.preferences])
     return soup, reference, np.array([tables[w]["kl"].mean() for w in world.preferences])
@@ -58,11 +57,12 @@ def oracle_utilities(runner: Runner, world: World, budgets: np.ndarray) -> tuple
     with np.load(runner.run([job])[job.id].path / "gold.npz") as gold:
         reward, cost = gold["reward"], gold["cost"]
     rows, sizes = [], []
-    for w, budget in zip(world.preferences, budgets, strict=True):
-        point = solve_beta(reward, cost, (w[0], w[1]), min(CAP, float(budget)))
+    for preference, budget in zip(world.preferences, budgets, strict=True):
+        w = preference["helpful"], preference["harmless"]
+        point = solve_beta(reward, cost, w, min(CAP, float(budget)))
         sizes.append(point.ess)
         alone = [(reward[i : i + 1], cost[i : i + 1]) for i in range(len(reward))]
-        single = [oracle_point(r, c, (w[0], w[1]), point.beta) for r, c in alone]
+        single = [oracle_point(r, c, w, point.beta) for r, c in alone]
         rows.append([w[0] * p.reward - w[1] * p.cost for p in single])
     return np.array(rows), min(sizes)
 
@@ -75,14 +75,10 @@ def paired(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     return {"difference": round(mean, 4), "standard_error": round(error, 4), "ratio": round(mean / error, 1)}
 
 
-def one_seed(runner: Runner, seed: int) -> dict[str, Any]:
-    config = resolve_config(
-        methods="soup", suite="sandbox", model=None, seeds=(seed,), preferences="5", limit=None, experts=[],
-        policies=[], settings=[],
-    )  # fmt: skip
-    world = build_world(config, load_task("peo_sandbox"), seed)
-    soup, reference, kl = policy_utilities(runner, world)
-    oracle, ess = oracle_utilities(runner, world, kl)
+def one_seed(seed: int) -> dict[str, Any]:
+    with sandbox_world("sandbox", seed) as (runner, world):
+        soup, reference, kl = policy_utilities(runner, world)
+        oracle, ess = oracle_utilities(runner, world, kl)
     return {
         "seed": seed,
         "soup_kl": [round(float(value), 3) for value in kl],
@@ -95,10 +91,9 @@ def one_seed(runner: Runner, seed: int) -> dict[str, Any]:
 def main() -> None:
     seeds = [int(text) for text in sys.argv[1:]] or [0, 1, 2, 3, 4]
     rows = []
-    with Runner(cache_dir(), workers=2) as runner:
-        for seed in seeds:
-            rows.append(one_seed(runner, seed))
-            print(rows[-1], flush=True)
+    for seed in seeds:
+        rows.append(one_seed(seed))
+        print(rows[-1], flush=True)
     passed = sum(min(row[k]["ratio"] for k in ("oracle_over_reference", "oracle_over_soup")) > 3 for row in rows)
     result = {"cap_nats": CAP, "prompts": PROMPTS, "seeds": rows, "seeds_above_3_standard_errors": passed}
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
