@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from documents import put_tables
 
 from peo_bench import pareto
 
@@ -140,13 +141,6 @@ def tables(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def with_tables(text: str, table: str) -> str:
-    """Put the tables between the markers of docs/statistics.md."""
-    start, end = "<!-- simulations -->\n", "\n<!-- end -->"
-    before, _, rest = text.partition(start)
-    return f"{before}{start}{table}{end}{rest.partition(end)[2]}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10000, help="simulated comparisons per row of the first table")
@@ -167,7 +161,7 @@ def main() -> None:
         for name in [options.part] if options.part else tasks:
             result[name] = simulations(pool, *tasks[name])
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    DOCS.write_text(with_tables(DOCS.read_text(), tables(result)))
+    put_tables(DOCS, "simulations", tables(result))
     print(tables(result))
 
 

@@ -15,12 +15,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from documents import put_tables
 
 SUITES = ("sandbox", "sandbox-short", "sandbox-v2", "sandbox-v2-short")
 METHODS = "peo,modpo,data-mix,slerp,ties"
 SEEDS = "0,1,2,3,4"
+ABSENT = "–"
+DOCS = Path(__file__).parents[1] / "docs" / "peo.md"
 RESULT = Path(__file__).parent / "results" / "peo_verdicts.json"
 
 
@@ -81,13 +85,36 @@ def read(folder: Path) -> dict[str, object]:
     }
 
 
+def tables(found: dict[str, Any]) -> str:
+    """Return docs/peo.md's tables, best steered utility first."""
+    lines = []
+    for suite, result in found.items():
+        lines += [
+            "",
+            f"**`{suite}`**, KL budgets {', '.join(f'{value:.2f}' for value in result['max_kl'])} nats",
+            "",
+            "| method | steered utility | `peo` minus it [95 %, seeds and prompts] | by seed | hypervolume | KL |",
+            "|---|--:|---|---|--:|--:|",
+        ]
+        for method, row in sorted(result["methods"].items(), key=lambda item: -item[1]["steered_utility"]):
+            difference, by_seed = ABSENT, ABSENT
+            if method in result["peo_minus"]:
+                value, low, high = result["peo_minus"][method]
+                difference = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+                by_seed = " ".join(f"{value:+.3f}" for value in result["peo_minus_by_seed"][method])
+            cells = (f"`{method}`", f"{row['steered_utility']:.3f}", difference, by_seed)
+            lines.append(f"| {' | '.join(cells)} | {row['hypervolume']:.2f} | {row['kl']:.2f} |")
+    return "\n".join(lines[1:])
+
+
 def main() -> None:
-    found = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    found: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     for suite in sys.argv[1:] or SUITES:
         with tempfile.TemporaryDirectory() as folder:
             run(suite, Path(folder) / "run")
             found[suite] = read(Path(folder) / "run")
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        put_tables(DOCS, "verdicts", tables(found))
         for method, row in sorted(found[suite]["methods"].items(), key=lambda item: -item[1]["steered_utility"]):
             print(suite, method, row["steered_utility"], row["by_seed"], row["hypervolume"], row["kl"], flush=True)
         print(suite, found[suite]["peo_minus"], flush=True)

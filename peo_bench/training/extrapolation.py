@@ -50,7 +50,7 @@ def read_search(handle: Handle) -> Search:
 
 @job_kind(
     "extrapolation",
-    version=2,
+    version=3,
     bound=job_bound(lambda job: job.params["budget"] - 1),
     defaults=sampling_params(),
     keeps="result",

@@ -40,6 +40,8 @@ class Known:
 
 
 Strategy = Callable[[int, int, Known], Search]
+START = np.array([(x, 0.4) for x in (0.0, 0.25, 0.5, 0.75, 1.0)])
+"""What `gp` evaluates before it models anything: beyond the edge that is known, mostly still within the budget."""
 
 
 def grid(budget: int, seed: int, known: Known) -> Search:
@@ -94,7 +96,7 @@ def gp(budget: int, seed: int, known: Known, batch: int = 3) -> Search:
     believed at its mean (kriging believer). Emmerich et al. 2011 for the improvement, Gelbart et al. 2014, arXiv
     1403.5607, for the constraint.
     """
-    points = _new(_square(3), known.points)[:budget]
+    points = _new(START, known.points)[:budget]
     known, budget = known.and_also(points, (yield points)), budget - len(points)
     candidates = _square(41)
     while budget:
