@@ -198,5 +198,7 @@ def test_all_methods_and_controls():
     assert {"best-of-n", "rps.soup"} <= set(names)
     controls = RunConfig(suite=suite, methods=names, preferences=(0.5,)).controls
     assert "expo.mod" in controls
+    assert "slerp" in names
+    assert "expo.slerp" not in controls, "it chooses a strength itself"
     for name in (*names, *controls):
         make_method(name)

@@ -15,6 +15,7 @@ from peo_bench.judges.judge import make_judges
 from peo_bench.lm_eval.capabilities import capability_identity
 from peo_bench.lm_eval.trust import require_trust
 from peo_bench.methods import METHODS, make_method
+from peo_bench.methods.merging import MergingMethod
 from peo_bench.registry import check_name
 from peo_bench.runs.request import RunRequest
 from peo_bench.settings import Frozen
@@ -45,7 +46,7 @@ class RunConfig(Frozen):
     @property
     def controls(self) -> tuple[str, ...]:
         """Free comparisons that are always shown: the soup, ExPO on the generalist, ExPO on every other method."""
-        wrapped = [f"expo.{name}" for name in self.methods if name not in WITHOUT_EXPO and "." not in name]
+        wrapped = [f"expo.{name}" for name in self.methods if _lacks_a_strength(name)]
         return tuple(name for name in ("soup", "peo-expo", *wrapped) if name not in self.methods)
 
     @property
@@ -57,6 +58,12 @@ class RunConfig(Frozen):
     def to_yaml(self) -> str:
         """Return the text of `config.yaml`."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _lacks_a_strength(name: str) -> bool:
+    """Tell whether ExPO adds something to a method: merging rules choose a strength themselves."""
+    plain = name not in WITHOUT_EXPO and "." not in name
+    return plain and not issubclass(METHODS.get(name), MergingMethod)
 
 
 def parse_preferences(text: str) -> tuple[float, ...]:
