@@ -10,6 +10,7 @@ from peo_bench.core.spec import PolicySpec, Weights, policy
 from peo_bench.engine import ties
 from peo_bench.engine.decode import Pass
 from peo_bench.engine.engine import Engine, Request
+from peo_bench.engine.noise import Noise
 from peo_bench.engine.ties import TIE, perturbed
 from peo_bench.jobs.job import Handle
 from tests import models
@@ -26,9 +27,25 @@ def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
     return models.standard(tmp_path_factory.mktemp("artefacts"))
 
 
+class Fixed(Noise):
+    """Noise (rows, vocabulary) that is given."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def everywhere(self, position: int, vocabulary: int) -> torch.Tensor:
+        return self.values
+
+    def at(self, position: int, tokens: torch.Tensor) -> torch.Tensor:
+        return self.values.gather(1, tokens)
+
+    def of(self, rows: torch.Tensor | slice) -> Noise:
+        return Fixed(self.values[rows])
+
+
 def tied(probabilities: list[float], noise: list[float] | None, decoding: Decoding) -> bool:
     scores = torch.tensor([probabilities]).log()
-    return bool(perturbed(scores, None if noise is None else torch.tensor([noise]), decoding)[1])
+    return bool(perturbed(scores, None if noise is None else (Fixed(torch.tensor([noise])), 0), decoding)[1])
 
 
 def test_greedy_ties_are_those_of_the_logits() -> None:
@@ -64,8 +81,32 @@ def test_equally_probable_tokens_on_both_sides_of_the_edge_are_a_tie() -> None:
 
 
 def test_the_nucleus_is_the_smallest_set_with_the_mass() -> None:
-    scores, _ = perturbed(torch.tensor([[0.1, 0.6, 0.3]]).log(), torch.zeros(1, 3), Decoding(top_p=0.7))
+    scores, _ = perturbed(torch.tensor([[0.1, 0.6, 0.3]]).log(), (Fixed(torch.zeros(1, 3)), 0), Decoding(top_p=0.7))
     assert torch.isinf(scores).tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.95, 0.9999])
+def test_looking_at_the_most_probable_tokens_only_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, top_p: float
+) -> None:
+    """Peaked and flat rows, nuclei within the candidates and larger ones, against the definition on the whole row."""
+    generator = torch.Generator().manual_seed(1)
+    sharpness = torch.tensor([0.1, 1.0, 3.0, 8.0]).repeat(30)[:, None]
+    scores = torch.randn(120, 400, generator=generator) * sharpness
+    keys = torch.arange(120)
+    probabilities, order = scores.softmax(dim=-1).sort(dim=-1, descending=True)
+    outside = (
+        torch.zeros_like(scores).scatter(1, order, (probabilities.cumsum(-1) - probabilities >= top_p).float()) > 0
+    )
+    expected = (scores + Noise(keys).everywhere(5, 400)).masked_fill(outside, -torch.inf)
+    monkeypatch.setattr(ties, "CANDIDATES", 16)
+    found, tied = perturbed(scores, (Noise(keys), 5), Decoding(top_p=top_p))
+    assert (found.argmax(dim=-1) == expected.argmax(dim=-1))[~tied].all()
+    assert tied.float().mean() < 0.2
+    sizes = (~outside).sum(dim=-1)
+    assert sizes.min() < 16 < sizes.max(), "both kinds of rows are there"
+    agree = (torch.isinf(found) == outside).all(dim=-1)
+    assert agree.float().mean() > 0.9, "but for tokens at the very edge the nucleus is the same"
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import Weights, policy
@@ -123,6 +125,39 @@ def test_bfloat16_log_probabilities_are_close(artefacts: dict[str, Handle]) -> N
     assert 0 < np.median(errors) < 0.05
     assert errors.max() < 0.6
     assert all(isinstance(answer, Answer) for answer in rough.generate(requests, Decoding(max_new_tokens=8)))
+
+
+@pytest.mark.parametrize("make", [models.llama, models.qwen2, models.gemma2, models.gpt2])
+def test_in_bfloat16_a_model_is_what_loading_it_in_bfloat16_gives(tmp_path: Path, make: Callable[[], object]) -> None:
+    """At late positions too, bit by bit: the frequencies of rotary positions are buffers, which keep their precision."""
+    handles = {"base": models.save_base(tmp_path, "base", make())}
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "base" / "model", dtype=torch.bfloat16)
+    engine = Engine(handles.__getitem__, device="cpu", precision="bfloat16")
+    long = torch.arange(127)[None] % 20 + 5
+    with torch.inference_mode():
+        expected = stock(long).logits
+        for model in (engine.models.runnable(Weights("base")), engine.models.row_lora("base").model):
+            assert torch.equal(model(long).logits, expected)
+
+
+def test_the_output_layer_is_given_its_input_in_one_piece(artefacts: dict[str, Handle], monkeypatch) -> None:
+    """`logits_to_keep` slices hidden states; the product with frozen weights would copy the weights once per row."""
+    engine = Engine(artefacts.__getitem__, device="cpu", precision="bfloat16")
+    seen: dict[torch.Size, set[bool]] = {}
+    linear = torch.nn.functional.linear
+
+    def watched(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        seen.setdefault(weight.shape, set()).add(x.is_contiguous())
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    output = engine.models.row_lora("base").model.get_output_embeddings()
+    shape = getattr(output, "inner", output).weight.shape
+    for spec in (policy("base", [("lora-a", 1.0)]), policy("base", [("full-a", 1.0)])):
+        requests = [Request(spec, prompt, prompt) for prompt in models.PROMPTS]
+        answers = engine.generate(requests, Decoding(max_new_tokens=3))
+        engine.kl(requests, answers, policy("base"))
+    assert seen[shape] == {True}
 
 
 def test_full_fine_tunes_combine_exactly_and_leave_the_originals_alone(engine: Engine) -> None:

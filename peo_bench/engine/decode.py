@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from peo_bench.core.decoding import Decoding
-from peo_bench.engine.noise import gumbel
+from peo_bench.engine.noise import Noise
 from peo_bench.engine.ties import perturbed
 
 
@@ -113,22 +113,24 @@ class MixtureSampler(LogitsProcessor):  # type: ignore[misc]
         self.others = [Auxiliary(source, prompt_mask, decoding.max_new_tokens) for source in passes[1:]]
         self.plain = self.first.is_plain(len(rows.keys))
         self.prompt_mask, self.rows, self.decoding = prompt_mask, rows, decoding
-        self.keys = torch.tensor(rows.keys, device=prompt_mask.device)
+        self.noise = Noise(torch.tensor(rows.keys, device=prompt_mask.device))
         self.stop = torch.tensor(rows.stop, device=prompt_mask.device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the perturbed scores (rows, vocabulary) for position `len(answer so far)`."""
         width = self.prompt_mask.shape[1]
-        noise = None
-        if self.decoding.temperature > 0:
-            noise = gumbel(self.keys, input_ids.shape[1] - width, scores.shape[1])
-        scores, tied = perturbed(self._mixed(input_ids, scores), noise, self.decoding)
+        position = input_ids.shape[1] - width
+        drawn = self.decoding.temperature > 0
+        scores, tied = perturbed(
+            self._mixed(input_ids, scores), (self.noise, position) if drawn else None, self.decoding
+        )
         if self.rows.alone and tied.any():
             running = ~torch.isin(input_ids[:, width:], self.stop).any(dim=1)
             for row in (tied & running).nonzero().flatten().tolist():
                 start = int(width - self.prompt_mask[row].sum())
                 alone = self.rows.alone(row, input_ids[row, start:].tolist())
-                scores[row] = perturbed(alone[None], None if noise is None else noise[row, None], self.decoding)[0]
+                draw = (self.noise.of(slice(row, row + 1)), position) if drawn else None
+                scores[row] = perturbed(alone[None], draw, self.decoding)[0]
             self.first.enter()
         return scores
 

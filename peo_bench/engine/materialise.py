@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from peo_bench.core.spec import Weights
 from peo_bench.engine.merging import Tensors, merged_vectors
@@ -106,8 +106,7 @@ class Models:
     def row_lora(self, base: str) -> RowLora:
         """Return the base model with wrapped linear layers, in the engine's precision."""
         if base not in self._row_loras:
-            model = self._load(base).to(device=self.device, dtype=self.dtype)
-            self._row_loras[base] = RowLora(model)
+            self._row_loras[base] = RowLora(in_dtype(self._load(base), self.device, self.dtype))
         return self._row_loras[base]
 
     def adapter(self, base: str, job: str) -> Adapter:
@@ -119,9 +118,7 @@ class Models:
 
     def runnable(self, weights: Weights) -> nn.Module:
         """Return the combined model in the engine's precision, from the cache if possible."""
-        return self._cache.get(
-            ("model", weights), lambda: self.merged(weights).to(device=self.device, dtype=self.dtype)
-        )
+        return self._cache.get(("model", weights), lambda: in_dtype(self.merged(weights), self.device, self.dtype))
 
     def merged(self, weights: Weights) -> PreTrainedModel:
         """Return a fresh fp32 model on the CPU with base + sum_i c_i delta_i."""
@@ -193,8 +190,29 @@ class Models:
             model = load_causal(folder)
         model.eval().requires_grad_(False)
         model.generation_config = GenerationConfig()
+        model.get_output_embeddings().register_forward_pre_hook(_contiguous)
         logger.debug("loaded %s", folder)
         return model
+
+
+def in_dtype(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """Move a model to `device` and its parameters to `dtype`, as loading it in that dtype does.
+
+    Buffers keep theirs: in bfloat16 the frequencies of rotary positions would be off by radians at position 2,000.
+    """
+    model.to(device)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Give the output layer its input in one piece: `logits_to_keep` makes a slice.
+
+    Of a slice and weights that need no gradient, torch makes a batched product with the weights expanded by row; in
+    bfloat16 on a CPU it copies them once per row.
+    """
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 @contextmanager

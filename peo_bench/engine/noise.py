@@ -8,7 +8,7 @@ Policies compared on a prompt thus share their randomness, and differences betwe
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -39,25 +39,51 @@ def mix64(x: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _token_counters(vocabulary: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        return torch.arange(1, vocabulary + 1, dtype=torch.int64, device=device) * _TOKEN_STEP
+        return counter(torch.arange(vocabulary, dtype=torch.int64, device=device))
 
 
-def uniform(keys: Tensor, position: int, vocabulary: int) -> Tensor:
-    """Return (rows, vocabulary) float64 uniforms strictly inside (0, 1).
+def uniform(keys: Tensor, position: int, counters: Tensor) -> Tensor:
+    """Return float64 uniforms strictly inside (0, 1), of the shape of `counters`, (rows or 1, tokens), see `counter`.
 
     The high 53 bits of the hash with the lowest of them set: odd multiples of 2^-53, all exact in float64.
     """
     offset = ((position + 1) * _POSITION_STEP + 2**63) % 2**64 - 2**63
     streams = mix64(keys + offset)
-    hashed = mix64(streams[:, None] + _token_counters(vocabulary, keys.device))
+    hashed = mix64(streams[:, None] + counters)
     return _shift(hashed, 11).bitwise_or_(1).to(torch.float64).mul_(2.0**-53)
 
 
-def gumbel(keys: Tensor, position: int, vocabulary: int) -> Tensor:
-    """Return standard Gumbel noise -log(-log u), (rows, vocabulary) float32, for (rows,) int64 keys.
+def counter(tokens: Tensor) -> Tensor:
+    """Return what tokens count as in the hash."""
+    return (tokens + 1) * _TOKEN_STEP
 
-    Computed in float64 per distinct key, then gathered: rows that share an answer's identity share the work.
-    """
-    distinct, row = torch.unique(keys, return_inverse=True)
-    noise = uniform(distinct, position, vocabulary).log_().neg_().log_().neg_().to(torch.float32)
-    return noise[row]
+
+class Noise:
+    """Standard Gumbel noise -log(-log u) of a batch, float32, computed in float64."""
+
+    def __init__(self, keys: Tensor) -> None:
+        """Use a key (rows,), int64, per row: the answer's identity."""
+        self.keys = keys
+
+    @cached_property
+    def _distinct(self) -> tuple[Tensor, Tensor]:
+        """The distinct keys, found once for all positions, and which of them each row has."""
+        distinct, row = torch.unique(self.keys, return_inverse=True)
+        return distinct, row
+
+    def everywhere(self, position: int, vocabulary: int) -> Tensor:
+        """Return the noise of all tokens at one position, (rows, vocabulary); rows that share a key share the work."""
+        distinct, row = self._distinct
+        return _gumbel(uniform(distinct, position, _token_counters(vocabulary, self.keys.device)[None]))[row]
+
+    def at(self, position: int, tokens: Tensor) -> Tensor:
+        """Return the noise of `tokens` (rows, n), each row's own, at one position."""
+        return _gumbel(uniform(self.keys, position, counter(tokens)))
+
+    def of(self, rows: Tensor | slice) -> Noise:
+        """Return the noise of some rows."""
+        return Noise(self.keys[rows])
+
+
+def _gumbel(uniforms: Tensor) -> Tensor:
+    return uniforms.log_().neg_().log_().neg_().to(torch.float32)

@@ -111,7 +111,7 @@ def _bound(job: Job) -> Cost:
 
 ANSWERING = JobKind(
     "answers",
-    version=2,
+    version=3,
     run=never_alone,
     bound=_bound,
     defaults=sampling_params(),

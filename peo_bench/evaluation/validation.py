@@ -193,7 +193,7 @@ def read_candidates(handle: Handle) -> Candidates:
 
 @job_kind(
     "candidates",
-    version=2,
+    version=3,
     bound=job_bound(lambda job: len(job.params["specs"])),
     defaults=sampling_params(),
     keeps="result",

@@ -153,7 +153,7 @@ def _quiet() -> Iterator[None]:
 
 CAPABILITY = JobKind(
     "capability",
-    version=1,
+    version=2,
     run=never_alone,
     bound=lambda job: Cost(),
     defaults={"precision": "float32"},

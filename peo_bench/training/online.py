@@ -86,7 +86,7 @@ def _scores_bound(job: Job) -> Cost:
     return Cost(answers=answers, tokens_generated=tokens, scorer_calls=answers * len(roles.scorers(job.needs)))
 
 
-@job_kind("reference-scores", version=1, bound=_scores_bound, defaults=sampling_params(), keeps="nothing")
+@job_kind("reference-scores", version=2, bound=_scores_bound, defaults=sampling_params(), keeps="nothing")
 def score_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `validation.npz`, scores by column (n_prompts,), and `training.npz`, by column (prompts, samples)."""
     validator = Validator(job, inputs, work)
