@@ -7,7 +7,7 @@ import torch
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Weights, policy
-from peo_bench.engine import ties
+from peo_bench.engine import decode, ties
 from peo_bench.engine.decode import Pass
 from peo_bench.engine.engine import Engine, Request
 from peo_bench.engine.noise import Noise
@@ -129,21 +129,33 @@ def test_no_answer_depends_on_what_the_batch_does_to_logits(
 
     monkeypatch.setattr(Pass, "logits", rounded)
     batched = Engine(artefacts.__getitem__, device="cpu", batch_size=64)
-    disturb_first_source(monkeypatch, noise)
     assert batched.generate(requests, decoding) == expected
     batched.precision = "bfloat16"  # where near ties are left to rounding
     assert batched.generate(requests, decoding) != expected
 
 
-def disturb_first_source(monkeypatch: pytest.MonkeyPatch, noise: torch.Generator) -> None:
-    """The first source runs in `generate`, not in `Pass.logits`: its logits are disturbed where they are mixed."""
-    from peo_bench.engine.decode import MixtureSampler
+def test_rows_that_have_ended_leave_and_change_nothing(
+    artefacts: dict[str, Handle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mixtures, adapters and full models; as soon as one row has ended, and never before the last one has."""
+    requests = [Request(spec, prompt, prompt, k) for spec in SPECS for prompt in models.PROMPTS for k in range(4)]
+    forwards: list[int] = []
+    exact = Pass.logits
 
-    exact = MixtureSampler._mixed
+    def counted(self: Pass, **inputs: torch.Tensor) -> tuple[torch.Tensor, object]:
+        forwards.append(len(inputs["input_ids"]))
+        return exact(self, **inputs)
 
-    def rounded(self: MixtureSampler, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if len(scores) > 1:
-            scores = scores + 0.01 * (2 * torch.rand(scores.shape, generator=noise) - 1)
-        return exact(self, ids, scores)
-
-    monkeypatch.setattr(MixtureSampler, "_mixed", rounded)
+    monkeypatch.setattr(Pass, "logits", counted)
+    answers, work = [], []
+    for share in (0.0, 2.0):
+        monkeypatch.setattr(decode, "LEAVE", share)
+        forwards.clear()
+        engine = Engine(artefacts.__getitem__, device="cpu")
+        answers.append([answer.tokens for answer in engine.generate(requests, Decoding(max_new_tokens=40))])
+        work.append(sum(forwards))
+    lengths = sorted(map(len, answers[0]))
+    assert lengths[0] < 10
+    assert lengths[-1] == 40, "the longest answers are cut"
+    assert answers[0] == answers[1]
+    assert work[0] < 0.8 * work[1]

@@ -129,7 +129,7 @@ def test_bfloat16_log_probabilities_are_close(artefacts: dict[str, Handle]) -> N
 
 @pytest.mark.parametrize("make", [models.llama, models.qwen2, models.gemma2, models.gpt2])
 def test_in_bfloat16_a_model_is_what_loading_it_in_bfloat16_gives(tmp_path: Path, make: Callable[[], object]) -> None:
-    """At late positions too, bit by bit: the frequencies of rotary positions are buffers, which keep their precision."""
+    """At late positions too, bit by bit: frequencies of rotary positions are buffers, which keep their precision."""
     handles = {"base": models.save_base(tmp_path, "base", make())}
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "base" / "model", dtype=torch.bfloat16)
     engine = Engine(handles.__getitem__, device="cpu", precision="bfloat16")

@@ -1,37 +1,44 @@
-"""Sampling from mixtures inside stock `generate`.
+"""Sampling from mixtures: log pi = sum_j a_j log pi_j + const, one forward per source and token.
 
-log pi = sum_j a_j log pi_j + const. The first source of every row runs in `generate`; a logits processor forwards the
-other sources with their own key-value caches, mixes, applies temperature and top-p, and adds Gumbel noise. Decoding is
-greedy, so each token is an exact sample from the mixture (Gumbel-max), with the common random numbers of `noise`. Near
-ties are decided on logits of the row alone, so that no answer depends on the rows beside it.
+Every source has its own key-value cache. Their logits are mixed, divided by the temperature, cut to the nucleus, and
+get Gumbel noise, whose argmax is an exact sample from the mixture (Gumbel-max) with the common random numbers of
+`noise`. Rows that have ended leave the batch. Near ties are decided on logits of the row alone, so that no answer
+depends on the rows beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.engine.noise import Noise
+from peo_bench.engine.row_lora import RowLora, State, narrowed
 from peo_bench.engine.ties import perturbed
+
+LEAVE = 0.25
+"""Share of the running rows that must have ended before they leave: leaving copies the caches of those that stay."""
+STEPS_UNSEEN = {"cpu": 1, "cuda": 8}
+"""Tokens per look at which rows have ended: a look makes a GPU wait."""
 
 
 @dataclass(frozen=True)
 class Pass:
     """One forward of `model` for some rows of a batch.
 
-    `enter` makes the model use this pass's adapters and coefficients; `rows` (n,) are indices into the batch, possibly
-    repeated; `coefficients` (n,) are the a_j.
+    `rows` (n,) are indices into the batch, possibly repeated; `coefficients` (n,) are the a_j. A base model with
+    wrapped layers, `lora`, has `state`, the adapters and coefficients of these rows.
     """
 
     model: PreTrainedModel
-    enter: Callable[[], None]
     rows: Tensor
     coefficients: Tensor
+    lora: RowLora | None = None
+    state: State | None = None
 
     def is_plain(self, rows: int) -> bool:
         """Tell whether this pass holds each of `rows` rows once, with coefficient 1."""
@@ -39,9 +46,15 @@ class Pass:
 
     def logits(self, **inputs: Tensor | Cache | bool | None) -> tuple[Tensor, Cache]:
         """Return fp32 logits and the key-value cache."""
-        self.enter()
+        if self.lora is not None:
+            self.lora.use(self.state or {})
         output = self.model(**inputs)
         return output.logits.float(), output.past_key_values
+
+    def only(self, members: Tensor, rows: Tensor) -> Pass:
+        """Return the pass of some of its members (k,), which are now the batch's `rows` (k,)."""
+        state = None if self.state is None else narrowed(self.state, members)
+        return replace(self, rows=rows, coefficients=self.coefficients[members], state=state)
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -57,20 +70,20 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-class Auxiliary:
-    """A further source of some rows, decoded alongside with its own key-value cache."""
+class Source:
+    """A pass that decodes token by token, with its key-value cache."""
 
     def __init__(self, source: Pass, prompt_mask: Tensor, max_new_tokens: int) -> None:
         """Prepare the mask for the whole answer; `prompt_mask` is the batch's (rows, width)."""
         mask = prompt_mask[source.rows]
-        self.source = source
+        self.source, self.plain = source, source.is_plain(len(prompt_mask))
         self.mask = torch.cat([mask, mask.new_ones(len(mask), max_new_tokens)], dim=1)
         self.positions = positions(self.mask)
         self.cache: Cache | None = None
         self.seen = 0
 
-    def add_to(self, scores: Tensor, ids: Tensor) -> None:
-        """Add a_j times this source's next-token logits to the rows of `scores` (rows, vocabulary)."""
+    def add_to(self, scores: Tensor | None, ids: Tensor) -> Tensor:
+        """Return `scores` (rows, vocabulary), None where there are none yet, and a_j times this source's logits."""
         length = ids.shape[1]
         logits, self.cache = self.source.logits(
             input_ids=ids[self.source.rows, self.seen :],
@@ -80,8 +93,20 @@ class Auxiliary:
             use_cache=True,
             logits_to_keep=1,
         )
-        self.seen = length
-        scores.index_add_(0, self.source.rows, self.source.coefficients[:, None] * logits[:, -1])
+        self.seen, found = length, logits[:, -1]
+        if scores is None and self.plain:
+            return found
+        scores = found.new_zeros(len(ids), found.shape[1]) if scores is None else scores
+        return scores.index_add_(0, self.source.rows, self.source.coefficients[:, None] * found)
+
+    def keep(self, kept: Tensor) -> None:
+        """Drop all rows of the batch but `kept` (rows,), a mask."""
+        members = kept[self.source.rows].nonzero().flatten()
+        places = kept.cumsum(dim=0) - 1
+        self.source = self.source.only(members, places[self.source.rows[members]])
+        self.mask, self.positions = self.mask[members], self.positions[members]
+        if self.cache is not None and len(members):
+            self.cache.batch_select_indices(members)
 
 
 @dataclass(frozen=True)
@@ -100,66 +125,77 @@ class Rows:
     alone: Callable[[int, list[int]], Tensor] | None = None
 
 
-class MixtureSampler(LogitsProcessor):  # type: ignore[misc]
-    """Turn the first source's logits into log pi / T + noise, whose argmax is a sample from pi.
-
-    Sums of logits stand for sums of log-probabilities: they differ by a constant per row, which neither the softmax in
-    top-p nor the argmax sees.
-    """
-
-    def __init__(self, passes: Sequence[Pass], prompt_mask: Tensor, rows: Rows, decoding: Decoding) -> None:
-        """`passes[0]` runs in `generate`."""
-        self.first = passes[0]
-        self.others = [Auxiliary(source, prompt_mask, decoding.max_new_tokens) for source in passes[1:]]
-        self.plain = self.first.is_plain(len(rows.keys))
-        self.prompt_mask, self.rows, self.decoding = prompt_mask, rows, decoding
-        self.noise = Noise(torch.tensor(rows.keys, device=prompt_mask.device))
-        self.stop = torch.tensor(rows.stop, device=prompt_mask.device)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the perturbed scores (rows, vocabulary) for position `len(answer so far)`."""
-        width = self.prompt_mask.shape[1]
-        position = input_ids.shape[1] - width
-        drawn = self.decoding.temperature > 0
-        scores, tied = perturbed(
-            self._mixed(input_ids, scores), (self.noise, position) if drawn else None, self.decoding
-        )
-        if self.rows.alone and tied.any():
-            running = ~torch.isin(input_ids[:, width:], self.stop).any(dim=1)
-            for row in (tied & running).nonzero().flatten().tolist():
-                start = int(width - self.prompt_mask[row].sum())
-                alone = self.rows.alone(row, input_ids[row, start:].tolist())
-                draw = (self.noise.of(slice(row, row + 1)), position) if drawn else None
-                scores[row] = perturbed(alone[None], draw, self.decoding)[0]
-            self.first.enter()
-        return scores
-
-    def _mixed(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if not self.plain:
-            scores = scores * self.first.coefficients[:, None]
-        for other in self.others:
-            other.add_to(scores, input_ids)
-        if self.others:
-            self.first.enter()
-        return scores
-
-
 def decode(passes: Sequence[Pass], rows: Rows, decoding: Decoding) -> list[tuple[int, ...]]:
     """Return each row's answer tokens, its stop token included if it came within `max_new_tokens`."""
-    ids, mask = left_padded(rows.prompts, rows.pad, passes[0].rows.device)
-    config = GenerationConfig(
-        max_new_tokens=decoding.max_new_tokens, do_sample=False, eos_token_id=list(rows.stop), pad_token_id=rows.pad
-    )
     with torch.inference_mode():
-        sampler = MixtureSampler(passes, mask, rows, decoding)
-        passes[0].enter()
-        output = passes[0].model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=config,
-            logits_processor=LogitsProcessorList([sampler]),
-        )
-    return [_cut(answer, frozenset(rows.stop)) for answer in output[:, ids.shape[1] :].tolist()]
+        batch = _Batch(passes, rows, decoding)
+        while batch.running:
+            batch.step()
+    return [_cut(answer, frozenset(rows.stop)) for answer in batch.answers]
+
+
+class _Batch:
+    """The rows of a batch that still run; `answers` (rows of the whole batch) fills up as they leave."""
+
+    def __init__(self, passes: Sequence[Pass], rows: Rows, decoding: Decoding) -> None:
+        self.rows, self.decoding = rows, decoding
+        device = passes[0].rows.device
+        self.ids, mask = left_padded(rows.prompts, rows.pad, device)
+        self.width = self.ids.shape[1]
+        self.sources = [Source(source, mask, decoding.max_new_tokens) for source in passes]
+        self.noise = Noise(torch.tensor(rows.keys, device=device))
+        self.stop = torch.tensor(rows.stop, device=device)
+        self.row = torch.arange(len(self.ids), device=device)
+        self.ended = torch.zeros(len(self.ids), dtype=torch.bool, device=device)
+        self.answers: list[list[int]] = [[] for _ in rows.prompts]
+        self.unseen = STEPS_UNSEEN.get(device.type, STEPS_UNSEEN["cuda"])
+
+    @property
+    def running(self) -> bool:
+        return len(self.row) > 0
+
+    def step(self) -> None:
+        """Add a token to every row; let go of rows that have ended, of all at the last position."""
+        tokens = self._scores().argmax(dim=1)
+        self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
+        self.ended |= torch.isin(tokens, self.stop)
+        length = self.ids.shape[1] - self.width
+        if length == self.decoding.max_new_tokens:
+            self._let_go(torch.zeros_like(self.ended))
+        elif length % self.unseen == 0 and (ended := int(self.ended.sum())) >= max(1, LEAVE * len(self.row)):
+            self._let_go(~self.ended if ended < len(self.row) else torch.zeros_like(self.ended))
+
+    def _scores(self) -> Tensor:
+        """Return what to take the argmax of, (rows, vocabulary).
+
+        Sums of logits stand for sums of log-probabilities: they differ by a constant per row, which neither the softmax
+        in top-p nor the argmax sees.
+        """
+        scores: Tensor | None = None
+        for source in self.sources:
+            if len(source.source.rows):
+                scores = source.add_to(scores, self.ids)
+        assert scores is not None, "every row has a source"
+        draw = (self.noise, self.ids.shape[1] - self.width) if self.decoding.temperature > 0 else None
+        scores, tied = perturbed(scores, draw, self.decoding)
+        if self.rows.alone and tied.any():
+            for i in (tied & ~self.ended).nonzero().flatten().tolist():
+                row = int(self.row[i])
+                ids = [*self.rows.prompts[row], *self.ids[i, self.width :].tolist()]
+                own = None if draw is None else (self.noise.of(slice(i, i + 1)), draw[1])
+                scores[i] = perturbed(self.rows.alone(row, ids)[None], own, self.decoding)[0]
+        return scores
+
+    def _let_go(self, kept: Tensor) -> None:
+        """Keep the answers of all rows but `kept` (rows,), a mask, and go on without them."""
+        answers = self.ids[~kept, self.width :].tolist()
+        for row, answer in zip(self.row[~kept].tolist(), answers, strict=True):
+            self.answers[row] = answer
+        self.ids, self.row, self.ended = self.ids[kept], self.row[kept], self.ended[kept]
+        self.noise = self.noise.of(kept.nonzero().flatten())
+        if len(self.row):
+            for source in self.sources:
+                source.keep(kept)
 
 
 def _cut(tokens: list[int], stop: frozenset[int]) -> tuple[int, ...]:

@@ -336,9 +336,9 @@ class _Plan:
         rows = torch.tensor([row for row, _, _ in members], device=self.models.device)
         coefficients = torch.tensor([a for _, a, _ in members], dtype=torch.float32, device=self.models.device)
         if isinstance(place, Weights):
-            return Pass(self.models.runnable(place), lambda: None, rows, coefficients)
+            return Pass(self.models.runnable(place), rows, coefficients)
         base, bank = place
         module = self.models.row_lora(base)
         adapters = [self.models.adapter(base, job) for job in bank]
         state = module.state([weights for _, _, weights in members], adapters)
-        return Pass(module.model, lambda: module.use(state), rows, coefficients)
+        return Pass(module.model, rows, coefficients, module, state)

@@ -133,6 +133,11 @@ State = Mapping[str, tuple[Tensor, Tensor, Tensor]]
 """Per module: A^T (in, total_rank), B^T (total_rank, out) and the coefficients (rows, 1, total_rank)."""
 
 
+def narrowed(state: State, rows: Tensor) -> State:
+    """Return the state of some rows (k,)."""
+    return {module: (a, b, coefficients[rows]) for module, (a, b, coefficients) in state.items()}
+
+
 class Context:
     """Shared by all layers of one model: which adapters and coefficients the next forward uses."""
 
