@@ -75,7 +75,6 @@ def test_the_clip_never_gives_an_objective_more_than_asked_for(seed: int, m: int
 def test_edges() -> None:
     w = np.array([0.3, 0.7])
     gram = gram_of(1, 2)
-    assert (gradients.weighted(gram, w) == w).all()
     assert (gradients.cagrad(gram, w, 0.0) == w).all(), "c = 0 is the weighted loss"
     np.testing.assert_allclose(gradients.raco(np.ones((2, 2)), w, C).sum(), 1 + C)  # g_1 = g_2: (1 + c) g_0
     assert (gradients.raco(np.zeros((2, 2)), w, C) == w).all()
@@ -167,22 +166,32 @@ def test_the_step_is_the_combination_of_literal_gradients(combiner, options, inp
     with torch.no_grad():  # away from the reference, where all gradients have the same size
         for parameter in trainer.model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    seen = []
     trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.0)
-    batches = iter(trainer.get_train_dataloader())
+    samples, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 2, torch.device("cpu"))
     trainer.current_gradient_accumulation_steps = 2
-    for last in (False, True):
+    for last, sample in zip((False, True), samples, strict=True):
         trainer.accelerator.gradient_state._set_sync_gradients(last)
-        trainer.training_step(trainer.model, next(batches))
-        seen.append(all(p.grad is None for p in trainer.model.parameters()))
-    assert seen == [True, False], "nothing is written before the window's end"
+        trainer.training_step(trainer.model, sample)
     written = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
     reference = load_causal(inputs["reference"].path / "model").eval()
     literal = literal_gradients(trainer, reference, trainer.train_dataset.select(range(8)).to_list())
     gram = np.array([[float(a.double() @ b.double()) for b in literal] for a in literal])
-    coefficients = gradients.COMBINERS[combiner](gram, np.array(PARAMS["weights"]), **options)
+    w = np.array(PARAMS["weights"])
+    coefficients = w if combiner == "weighted" else gradients.COMBINERS[combiner](gram, w, **options)
     expected = sum(float(a) * g for a, g in zip(coefficients, literal, strict=True))
     torch.testing.assert_close(written, expected, rtol=2e-3, atol=2e-6)
+
+
+def test_the_weighted_loss_takes_one_backward_pass_and_is_charged_one(inputs, tmp_path: Path, monkeypatch) -> None:
+    """48 pairs are a unit; two gradients are 5/3, a backward pass being two forward passes."""
+    work = {name: workspace(tmp_path / name) for name in ("weighted", "mgda")}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.autograd, "grad", None)  # what takes one gradient per objective
+        result = gradients.train_combined.run(Job("gradients", PARAMS), inputs, work["weighted"])
+    gradients.train_combined.run(Job("gradients", PARAMS | {"combiner": "mgda"}), inputs, work["mgda"])
+    assert work["weighted"].cost.pairs_trained == 48
+    assert work["mgda"].cost.pairs_trained == 80
+    assert set(result["curves"][0]) == {"step", "loss", "loss_helpful", "loss_harmless"}
 
 
 def test_amopo_is_free_of_the_reference_and_counts_per_token(inputs, tmp_path: Path) -> None:

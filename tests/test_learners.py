@@ -28,8 +28,8 @@ PARAMS: dict[str, Any] = {
 
 
 def pairs(w: torch.Tensor, v: torch.Tensor, p: torch.Tensor, beta: float, state: dict[str, Any]) -> PairBatch:
-    """A batch for losses that know the reference and no lengths."""
-    return PairBatch(w, v, p, p, torch.ones_like(w), torch.ones_like(w), beta, state)
+    """A whole batch for losses that know the reference and no lengths."""
+    return PairBatch(w, v, p, p, torch.ones_like(w), torch.ones_like(w), beta, state, len(w), len(w))
 
 
 def log_sigmoid(x: float) -> float:
@@ -84,9 +84,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
     return {"reference": save_policy(root / "reference"), "pairs": save_pairs(root / "pairs", count=16)}
 
 
-def built(name: str, inputs: dict[str, Handle], path: Path) -> tuple[Any, dict[str, Any]]:
+def built(name: str, inputs: dict[str, Handle], path: Path, **changes: Any) -> tuple[Any, dict[str, Any]]:
     """The trainer, its model moved away from the reference, and its first batch."""
-    params = PARAMS | {"learner": name}
+    params = PARAMS | {"learner": name} | changes
     make_class = partial(aspect.trainer_class, None, loss=LEARNERS.get(name).loss)
     trainer = aspect.build_trainer(params, inputs, workspace(path), make_class)
     with torch.no_grad():
@@ -201,20 +201,40 @@ def test_kto_needs_more_than_one_pair_per_micro_batch() -> None:
 
 
 def test_bco_follows_its_running_mean_and_bounds_dpo() -> None:
-    """delta starts at the first batch's mean and moves by a tenth; for every delta the loss is at least DPO's."""
+    """delta is 0 for the first batch and then moves by a tenth; for every delta the loss is at least DPO's."""
     w, v = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 0.0])
     state: dict[str, Any] = {}
     first = bco(pairs(w, v, w, 0.5, state))
-    mean = 0.5 * (2.0 - 0.5) / 2
-    assert state["delta"] == pytest.approx(mean)
-    expected = [-log_sigmoid(0.5 * a - mean) - log_sigmoid(mean - 0.5 * b) for a, b in zip(w, v, strict=True)]
+    expected = [-log_sigmoid(0.5 * a) - log_sigmoid(-0.5 * b) for a, b in zip(w, v, strict=True)]
     assert first.tolist() == pytest.approx(expected, rel=1e-6)
+    mean = 0.5 * (2.0 - 0.5) / 2
+    assert state == {"delta": pytest.approx(0.1 * mean)}
     bco(pairs(w + 4, v + 4, w, 0.5, state))
-    assert state["delta"] == pytest.approx(0.9 * mean + 0.1 * (mean + 2.0))
+    assert state["delta"] == pytest.approx(0.09 * mean + 0.1 * (mean + 2.0))
     for delta in (-3.0, 0.0, 2.0):
         loss = bco(pairs(w, v, w, 0.5, {"delta": delta}))
         dpo = -torch.nn.functional.logsigmoid(0.5 * (w - v))
         assert (loss >= dpo - 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["cpo", "orpo", "bco", "simpo"])
+def test_the_step_does_not_depend_on_the_size_of_the_micro_batches(name, inputs, tmp_path: Path) -> None:
+    """13 pairs in batches of 8, whole and in micro-batches of 4: 8 and 5, or 4 + 4 and 4 + 1."""
+    found = []
+    for micro in (8, 4):
+        params = {"micro_batch_size": micro, "epochs": 13 / 16}
+        trainer, _ = built(name, inputs, tmp_path / str(micro), **params)
+        batches, gradients = iter(trainer.get_train_dataloader()), []
+        for _ in range(2):
+            samples, _ = trainer.get_batch_samples(batches, 8 // micro, torch.device("cpu"))
+            trainer.current_gradient_accumulation_steps = len(samples)
+            for sample in samples:
+                (trainer.compute_loss(trainer.model, sample) / len(samples)).backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
+            trainer.model.zero_grad()
+        found.append(gradients)
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-6)
 
 
 def test_limits() -> None:

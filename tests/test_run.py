@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -153,11 +154,22 @@ def test_validation_and_test_prompts_are_disjoint_from_training(folder):
     assert not (trained | scored) & (by_split["validation"] | by_split["test"])
 
 
+def metas(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in (folder / "cache").rglob(f"{kind}/*/meta.json")]
+
+
 def test_costs_count_the_search(folder):
     costs = json.loads((folder / "out" / "costs.json").read_text())["methods"]
     assert costs["soup"]["train_units"] == 2
     assert costs["modpo"]["train_units"] == pytest.approx(3)
-    assert costs["peo"]["train_units"] == 2
+    (pairs,) = (folder / "cache").rglob("helpful-policy.jsonl")
+    unit, scored = (len(path.read_text().splitlines()) for path in (pairs, pairs.with_name("helpful-scorer.jsonl")))
+    proxies = sum(meta["cost"]["pairs_trained"] for meta in metas(folder, "reward-model"))
+    assert costs["peo"]["proxy_units"] == pytest.approx(proxies / unit, abs=1e-3)
+    assert costs["peo"]["train_units"] == pytest.approx(2 + proxies / unit, abs=2e-3), "a search is charged its proxies"
+    assert costs["soup"]["proxy_units"] == costs["modpo"]["proxy_units"] == 0
+    assert costs["soup"]["labels"] == costs["modpo"]["labels"] == {"helpful": unit, "harmless": unit}
+    assert costs["peo"]["labels"] == {"helpful": unit + scored, "harmless": unit + scored}
     assert costs["soup"]["validation_evaluations"] == 0
     assert costs["peo"]["validation_evaluations"] == 3 + 10 + 1  # phase 2 and the reference, phase 3
     assert costs["mod"]["decode_factor"] > 1

@@ -2,8 +2,9 @@
 
 L = sum_k w_k ( -log sigma( s_k beta [ log pi(y_w)/|y_w| - log pi(y_l)/|y_l| ] - gamma ) ), s_k = +1 or -1 by objective
 k's own label, |y| in tokens (Liu et al. 2025, arXiv 2506.07165, eq. 9 with fixed weights, the form in which RACO's
-public code runs it as a baseline). beta 0.8 is the best of RACO's sweep on a base model, gamma 0.5 the default of
-AMoPO's code.
+public code runs it as a baseline: without a margin, so gamma is 0 here). beta 0.8 is the best of RACO's sweep on a base
+model. AMoPO's own code has a gamma of 0.5 by default and 2.0 in its run script; with labels that conflict the terms of
+the sum then no longer share a zero.
 
 Not built: the paper's adaptive weights. They are drawn from a Gaussian fitted to the token probabilities of both
 answers under a prompt that names the objective; without such prompts, which a policy has to be trained to read, both
@@ -24,7 +25,7 @@ class AMoPOSettings(MethodSettings):
     """`beta` scales log-probabilities per token, `gamma` is the margin that the better answer should have."""
 
     beta: float = Field(0.8, gt=0)
-    gamma: float = Field(0.5, ge=0)
+    gamma: float = Field(0.0, ge=0)
 
 
 class AMoPO(PointMethod):
@@ -33,7 +34,7 @@ class AMoPO(PointMethod):
     name = "amopo"
     reference = "Liu et al. 2025, arXiv 2506.07165"
     trains = "one policy per preference"
-    costs = "1.7 U per preference"
+    costs = "1 U per preference"
     exact = "equation 9 with fixed weights, as in RACO's code"
     ours = "no adaptive weights and no prompts that name the objective"
     Settings = AMoPOSettings

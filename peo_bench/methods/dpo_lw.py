@@ -19,7 +19,7 @@ class DPOLW(PointMethod):
     name = "dpo-lw"
     reference = "the weighted-loss baseline of arXiv 2310.03708 and of RACO"
     trains = "one policy per preference"
-    costs = "2 U + 1.7 U per inner preference"
+    costs = "2 U + 1 U per inner preference"
     exact = "the weighted loss"
     ours = "a vertex is that objective's expert"
     needs_labels_on_both = True

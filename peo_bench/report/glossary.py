@@ -18,6 +18,7 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
     ("distance to oracle", "IGD+ = mean_z min_a ‖max(0, z − a)‖", "How far the front falls short of the oracle's."),
     ("95 % interval", "percentiles 2.5 and 97.5 of resamples", "Methods share the resamples (paired), so a "
      "difference is told apart more sharply than two separate intervals suggest."),
-    ("cost", "training units · scorer calls · decoding factor", "One unit trains one expert; the decoding factor is "
-     "the work per generated token against a single model."),
+    ("cost", "training units · scorer calls · decoding factor", "One unit trains one expert, proxies are charged "
+     "to methods that ask them; the decoding factor is the work per generated token against a single model."),
+    ("labels", "labelled pairs seen, by objective", "What annotators would be paid for, each pair once."),
 )  # fmt: skip

@@ -189,6 +189,11 @@ def _cost(record: Scored) -> str:
     return f"{decimal(cost.train_units, 1)} · {decimal(cost.scorer_calls, 0)}{more} · ×{decimal(cost.decode_factor, 1)}"
 
 
+def _labels(record: Scored) -> str:
+    seen = record.cost.labels if record.cost else {}
+    return " · ".join(f"{name} {decimal(count, 0)}" for name, count in seen.items()) or ABSENT
+
+
 def _rank(record: Scored) -> str:
     rank = record.metrics.rank
     if rank.best is None or rank.worst is None:
@@ -239,8 +244,14 @@ _SCORES = (
     ),
     Column(
         "Cost ↓",
-        "training units · scorer calls · decoding factor; a unit is one expert's training",
+        "training units, proxies included · scorer calls · decoding factor; a unit is one expert's training",
         _cost,
         lambda record: None if record.cost is None else record.cost.train_units,
+    ),
+    Column(
+        "Labels ↓",
+        "labelled pairs seen by objective, each once, those of the proxies included",
+        _labels,
+        lambda record: None if record.cost is None else float(sum(record.cost.labels.values())),
     ),
 )

@@ -11,7 +11,11 @@ class BuildCost(Record):
     """What building and asking a method costs."""
 
     train_units: Number
-    """Pairs trained by those of one expert; null where the run trained no expert."""
+    """Pairs trained by those of one expert, the method's proxies included; null where the run trained no expert."""
+    proxy_units: Number = None
+    """Those of them that trained the run's own reward and cost models, for methods that need them."""
+    labels: Mapping[str, int] = {}
+    """Labelled pairs seen while building, by objective: each pair once, those of the proxies included."""
     pairs_trained: Count
     """Preference pairs passed through a backward pass, epochs included."""
     tokens_generated: Count

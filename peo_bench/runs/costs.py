@@ -14,6 +14,7 @@ from peo_bench.jobs.job import Cost, Handle
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Runner
 from peo_bench.results.costs_records import Costs, KindCost, MethodCost
+from peo_bench.runs.label_budget import labels_seen
 
 OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".h5")
 """Endings of weight files whose parameters are not counted."""
@@ -25,7 +26,8 @@ SERVING = ("decode_factor", "scorer_calls_per_answer", "stored_parameters")
 def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, BuiltFamily]]]) -> Costs:
     """Return costs per method and per kind of job.
 
-    A training unit is one aspect run (DPO on one objective's pairs); an answer trained on alone is half a pair.
+    A training unit is one aspect run (DPO on one objective's pairs); an answer trained on alone is half a pair. Proxies
+    are charged to every method that has a job which needs them.
     `shared_jobs` counts the jobs that another method of the run needed too, and that were therefore done once;
     `seconds` are those of the jobs when they were done, so a reused job still counts. At decoding time: `decode_factor`
     is the number of forward passes per token of the answer, the candidates of selections included;
@@ -39,11 +41,15 @@ def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Buil
         for name, item in built.items():
             own = [job_id for job_id, job in item.jobs.items() if not JOB_KINDS.get(job.kind).common]
             total = sum((handles[job_id].cost for job_id in own), Cost())
+            proxies = [job_id for job_id in own if JOB_KINDS.get(item.jobs[job_id].kind).trains_on == "scorer"]
+            proxy_pairs = sum(handles[job_id].cost.pairs_trained for job_id in proxies)
             specs = [item.family.resolve(w) for w in world.preferences]
             passes = [sum(len(mixture.mix) for mixture in spec.mixtures) for spec in specs]
             asked = [len(spec.scorers) * len(spec.candidates) for spec in specs]
             entry = MethodCost(
                 train_units=round((total.pairs_trained + total.examples_trained / 2) / unit, 3) if unit else None,
+                proxy_units=round(proxy_pairs / unit, 3) if unit else None,
+                labels=labels_seen(item.jobs.values(), handles),
                 pairs_trained=total.pairs_trained,
                 examples_trained=total.examples_trained,
                 tokens_generated=total.tokens_generated,
@@ -87,12 +93,13 @@ def _parameters(artefact: Path) -> int | None:
 
 def _add(before: MethodCost, entry: MethodCost) -> MethodCost:
     """Sum over seeds what building took."""
-    summed = {
+    summed: dict[str, object] = {
         key: (getattr(before, key) or 0) + (getattr(entry, key) or 0)
         for key in MethodCost.model_fields
-        if key not in SERVING
+        if key not in (*SERVING, "labels")
     }
-    return entry.model_copy(update=summed)
+    labels = dict(Counter(before.labels) + Counter(entry.labels))
+    return entry.model_copy(update=summed | {"labels": labels})
 
 
 def _by_kind(runner: Runner) -> dict[str, KindCost]:

@@ -55,6 +55,7 @@ def _asked_pairs(pairs: Job, split: str) -> int:
     version=4,
     bound=pairs_bound,
     defaults=DPOSettings().job_params() | {"swapped": False},
+    trains_on="policy",
     label=("objective",),
 )
 def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
@@ -179,6 +180,24 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
                 dataset = shifted(dataset, *shift(dataset))
             return dataset.select(order).flatten_indices()
 
+        def get_batch_samples(self, *args: object) -> tuple[list[dict[str, Tensor]], object]:
+            """Return the micro-batches of an optimiser step; remember the size of the whole."""
+            samples, items = super().get_batch_samples(*args)
+            self.whole = _size(samples)
+            return samples, items
+
+        def whole_size(self, inputs: dict[str, Tensor]) -> tuple[int, int]:
+            """Return the pairs and the preferred answers' tokens of the batch that a micro-batch is part of."""
+            return getattr(self, "whole", None) or _size([inputs])
+
+        def batch_mean(self, losses: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+            """Return a micro-batch's share of the batch's mean of `losses` (..., pairs), as `Trainer` wants it.
+
+            `Trainer` divides by the number of micro-batches, as if all were of one size.
+            """
+            pairs, _ = self.whole_size(inputs)
+            return losses.sum(dim=-1) * (getattr(self, "current_gradient_accumulation_steps", 1) / pairs)
+
         def log_ratios(
             self, model: PreTrainedModel, inputs: dict[str, Tensor]
         ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -208,7 +227,14 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
             logged = self._metrics["train" if model.training else "eval"]
             logged["rewards/margins"].append(margin.mean().item())
             logged["rewards/accuracies"].append((margin > 0).float().mean().item())
-            pairs = PairBatch(ratio_w, ratio_l, log_pi_w, log_pi_l, tokens_w, tokens_l, self.beta, self.memory)
-            return own(pairs).mean()
+            whole = self.whole_size(inputs)
+            pairs = PairBatch(ratio_w, ratio_l, log_pi_w, log_pi_l, tokens_w, tokens_l, self.beta, self.memory, *whole)
+            return self.batch_mean(own(pairs), inputs)
 
     return OwnLossTrainer
+
+
+def _size(samples: Sequence[Mapping[str, Tensor]]) -> tuple[int, int]:
+    """Return how many pairs are in some micro-batches and how many tokens their preferred answers have."""
+    chosen = [sample["completion_mask"].chunk(2)[0] for sample in samples]
+    return sum(map(len, chosen)), sum(int(mask.sum()) for mask in chosen)

@@ -6,8 +6,8 @@ preference w the step is sum_i a_i g_i, where a depends on w and the Gram matrix
 combiner is a function of numbers and is tested without a model. Gradients are accumulated over the whole batch and
 combined once per optimiser step (the official RACO code combines per micro-batch).
 
-- `weighted`: a = w, the weighted loss (DPO-LW). A mixture of labels is not a mixture of rewards: its optimum differs
-  from the linear one.
+- `weighted`: a = w, the weighted loss (DPO-LW), in one backward pass. A mixture of labels is not a mixture of rewards:
+  its optimum differs from the linear one.
 - `mgda`: a = argmin_{p in simplex} |sum p_i g_i|, the min-norm point (Desideri 2012; Sener & Koltun 2018, arXiv
   1810.04650). Takes no preference.
 - `cagrad`: g_0 = sum w_i g_i, p* = argmin_p G_p . g_0 + c |g_0| |G_p| with G_p = sum p_i g_i, step
@@ -42,11 +42,6 @@ Combiner = Callable[..., Floats]
 Batch = dict[str, "Tensor"]
 
 
-def weighted(gram: Floats, preference: Floats) -> Floats:
-    """Return the preference itself: the gradient of the weighted loss."""
-    return preference
-
-
 def mgda(gram: Floats, preference: Floats) -> Floats:
     """Return the simplex point p (m,) of least norm p' G p; the preference is ignored."""
     return _on_simplex(lambda p: float(p @ gram @ p), lambda p: 2 * gram @ p, len(gram))
@@ -62,7 +57,7 @@ def raco(gram: Floats, preference: Floats, c: float, clip: bool = True) -> Float
     return _conflict_averse(gram, preference, c, clip=clip)
 
 
-COMBINERS: Mapping[str, Combiner] = {"weighted": weighted, "mgda": mgda, "cagrad": cagrad, "raco": raco}
+COMBINERS: Mapping[str, Combiner] = {"mgda": mgda, "cagrad": cagrad, "raco": raco}
 
 
 def _conflict_averse(gram: Floats, preference: Floats, c: float, *, clip: bool) -> Floats:
@@ -103,20 +98,25 @@ def _on_simplex(value: Callable[[Floats], float], slope: Callable[[Floats], Floa
 
 
 def _bound(job: Job) -> Cost:
-    return Cost(pairs_trained=_charged(aspect.pairs_bound(job).pairs_trained, len(job.params["objectives"])))
+    return Cost(pairs_trained=_charged(aspect.pairs_bound(job).pairs_trained, job.params))
 
 
-def _charged(pairs: int, m: int) -> int:
-    """Return what one forward and `m` backward passes cost in pairs of plain DPO, a backward being two forwards."""
-    return round(pairs * (1 + 2 * m) / 3)
+def _charged(pairs: int, params: Mapping[str, Any]) -> int:
+    """Return what a training costs in pairs of plain DPO, a backward pass being two forward passes.
+
+    The weighted loss needs one backward pass, other combiners one per objective.
+    """
+    passes = 1 if params["combiner"] == "weighted" else len(params["objectives"])
+    return round(pairs * (1 + 2 * passes) / 3)
 
 
-@job_kind("gradients", version=3, bound=_bound, defaults=PLAIN, label=("combiner", "weights"))
+@job_kind("gradients", version=4, bound=_bound, defaults=PLAIN, trains_on="policy", label=("combiner", "weights"))
 def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train one policy at `params["weights"]` (in the order of `params["objectives"]`) with `params["combiner"]`.
 
     The first objective's pairs file gives the pairs; their `labels` the other objectives' signs. The result's curves
-    hold the loss of every objective, the cosine of the first two gradients and the coefficients that were applied.
+    hold the loss of every objective and, where gradients are combined, the cosine of the first two and the coefficients
+    that were applied.
     """
     from peo_bench.training import trainers
 
@@ -125,12 +125,14 @@ def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> J
     with quiet():
         trainer = build_trainer(params, inputs, work)
         names = params["objectives"]
-        curve = {"loss": "loss", "cosine": "cosine"}
-        curve |= {f"{what}_{name}": f"{what}/{name}" for what in ("loss", "coefficient") for name in names}
+        combines = params["combiner"] != "weighted"
+        curve = {"loss": "loss"} | ({"cosine": "cosine"} if combines else {})
+        logged = ("loss", "coefficient") if combines else ("loss",)
+        curve |= {f"{what}_{name}": f"{what}/{name}" for what in logged for name in names}
         curves = trainers.train(trainer, work, curve)
         norm = save_trained(trainer, settings, inputs["reference"].path / "model", work.dir)
     trained = len(trainer.train_dataset)
-    work.charge(Cost(pairs_trained=_charged(trained, len(names))))
+    work.charge(Cost(pairs_trained=_charged(trained, params)))
     return {
         "form": settings.form,
         "weights": params["weights"],
@@ -141,7 +143,7 @@ def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> J
 
 
 def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Trainer:
-    """Return a DPOTrainer whose step combines the objectives' gradients."""
+    """Return a DPOTrainer whose step combines the objectives' gradients, or has that of the weighted loss."""
     names = params["objectives"]
     options = {name: params[name] for name in ("c", "clip") if name in params}
     preference = np.asarray(params["weights"], dtype=np.float64)
@@ -150,30 +152,29 @@ def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work:
         return COMBINERS[params["combiner"]](gram, preference, **options)
 
     def make_class(order: list[int]) -> type:
-        return _combined(aspect.trainer_class(None, order), names, coefficients, params.get("gamma"))
+        several = _several(aspect.trainer_class(None, order), names, params.get("gamma"))
+        weighs = params["combiner"] == "weighted"
+        return _weighted(several, params["weights"]) if weighs else _combined(several, names, coefficients)
 
     return aspect.build_trainer({**params, "objective": names[0]}, inputs, work, make_class, signs=names)
 
 
-def _combined(
-    base: type, names: list[str], coefficients: Callable[[Floats], Floats], gamma: float | None = None
-) -> type:
-    """Return `base`, a DPOTrainer, with a step that combines one gradient per objective.
+def _several(base: type, names: list[str], gamma: float | None = None) -> type:
+    """Return `base`, a DPOTrainer, with one loss per objective.
 
     With `gamma` the losses are reference-free: log-probabilities per token, and a margin.
     """
     import torch
     from torch.nn.functional import logsigmoid
 
-    class CombinedTrainer(base):  # type: ignore[misc]
-        """Keeps one gradient per objective over the accumulation window and writes their combination to `.grad`."""
+    class LossesTrainer(base):  # type: ignore[misc]
+        """Knows every objective's sign on every pair."""
 
         data_collator: Callable[..., Batch]
 
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)
             collate = self.data_collator
-            self._sums: list[list[Tensor] | None] = [None] * len(names)
             self.data_collator = lambda rows: collate(rows) | {"signs": torch.tensor([row["signs"] for row in rows])}
 
         def _set_signature_columns_if_needed(self) -> None:
@@ -182,9 +183,40 @@ def _combined(
                 self._signature_columns.append("signs")
 
         def losses(self, model: PreTrainedModel, inputs: Batch) -> Tensor:
-            """Return the mean loss of every objective over the micro-batch, shape (m,)."""
+            """Return a micro-batch's share of every objective's mean loss over the batch, shape (m,); log them."""
             margin = _margin(self.log_ratios(model, inputs), inputs["completion_mask"], per_token=gamma is not None)
-            return -logsigmoid(self.beta * inputs["signs"].T * margin - (gamma or 0.0)).mean(dim=1)
+            own = -logsigmoid(self.beta * inputs["signs"].T * margin - (gamma or 0.0))
+            for name, loss in zip(names, own.detach().mean(dim=1).tolist(), strict=True):
+                self._metrics["train"][f"loss/{name}"].append(loss)
+            return self.batch_mean(own, inputs)
+
+    return LossesTrainer
+
+
+def _weighted(base: type, weights: Sequence[float]) -> type:
+    """Return `base` with the weighted sum of its losses as its loss: one backward pass."""
+    import torch
+
+    class WeightedTrainer(base):  # type: ignore[misc]
+        """Replaces DPO's loss."""
+
+        def _compute_loss(self, model: PreTrainedModel, inputs: Batch, return_outputs: bool) -> Tensor:
+            losses = self.losses(model, inputs)
+            return torch.dot(torch.tensor(weights, dtype=losses.dtype, device=losses.device), losses)
+
+    return WeightedTrainer
+
+
+def _combined(base: type, names: list[str], coefficients: Callable[[Floats], Floats]) -> type:
+    """Return `base` with a step that combines one gradient per loss."""
+    import torch
+
+    class CombinedTrainer(base):  # type: ignore[misc]
+        """Keeps one gradient per objective over the accumulation window and writes their combination to `.grad`."""
+
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs)
+            self._sums: list[list[Tensor] | None] = [None] * len(names)
 
         def training_step(self, model: PreTrainedModel, inputs: Batch, *args: object, **kwargs: object) -> Tensor:
             """Do one micro-batch; at the end of the window set `.grad`. Returns the mean loss over objectives."""
@@ -197,8 +229,6 @@ def _combined(
             for i, sums in enumerate(self._sums):
                 new = torch.autograd.grad(share[i], parameters, retain_graph=i + 1 < len(names))
                 self._sums[i] = list(new) if sums is None else [a + b for a, b in zip(sums, new, strict=True)]
-            for name, loss in zip(names, losses.detach().tolist(), strict=True):
-                self._metrics["train"][f"loss/{name}"].append(loss)
             if self.accelerator.sync_gradients:
                 self._write(parameters)
             return self.checked(share.mean().detach())

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class PairBatch:
-    """What a loss of ours sees: log pi/pi_ref, log pi and the number of tokens of both answers, all (rows,)."""
+    """What a loss of ours sees: log pi/pi_ref, log pi and the number of tokens of both answers, all (rows,).
+
+    The rows are a micro-batch; `batch_pairs` and `batch_tokens_w` are the pairs and the preferred answers' tokens of
+    the whole batch of an optimiser step, so that no loss need depend on how it is cut.
+    """
 
     ratio_w: Tensor
     ratio_l: Tensor
@@ -34,10 +38,12 @@ class PairBatch:
     tokens_l: Tensor
     beta: float
     state: dict[str, float]
+    batch_pairs: int
+    batch_tokens_w: int
 
 
 Loss = Callable[[PairBatch], "Tensor"]
-"""Returns the loss per pair (rows,); `state` lives as long as the training."""
+"""Returns the loss per pair (rows,), of which the batch's mean is minimised; `state` lives as long as the training."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +92,19 @@ BCO_MOMENTUM = 0.9
 def bco(pairs: PairBatch) -> Tensor:
     """Return -log sigma(r_w - delta) - log sigma(-(r_l - delta)), delta the running mean of (E r_w + E r_l) / 2.
 
-    Jung et al. 2024, arXiv 2404.04656. The paper's weights for unlike prompts of good and bad answers are 1 here: on
-    pairs both have the same prompts.
+    Jung et al. 2024, arXiv 2404.04656. The mean is over the batches before: 0 at first, where the policy is the
+    reference. The paper's weights for unlike prompts of good and bad answers are 1 here: on pairs both have the same
+    prompts.
     """
     from torch.nn.functional import logsigmoid
 
-    r_w, r_l = pairs.beta * pairs.ratio_w, pairs.beta * pairs.ratio_l
-    mean = float((r_w.detach().mean() + r_l.detach().mean()) / 2)
-    before = pairs.state.get("delta", mean)
-    delta = pairs.state["delta"] = BCO_MOMENTUM * before + (1 - BCO_MOMENTUM) * mean
+    r_w, r_l, state = pairs.beta * pairs.ratio_w, pairs.beta * pairs.ratio_l, pairs.state
+    delta = state.get("delta", 0.0)
+    state["sum"] = state.get("sum", 0.0) + float((r_w + r_l).detach().sum() / 2)
+    state["pairs"] = state.get("pairs", 0) + len(r_w)
+    if state["pairs"] >= pairs.batch_pairs:
+        mean = state.pop("sum") / state.pop("pairs")
+        state["delta"] = BCO_MOMENTUM * delta + (1 - BCO_MOMENTUM) * mean
     return -logsigmoid(r_w - delta) - logsigmoid(delta - r_l)
 
 
@@ -110,12 +120,15 @@ def simpo(pairs: PairBatch) -> Tensor:
 
 
 def _likelihood(pairs: PairBatch) -> Tensor:
-    """Return the preferred answers' mean negative log-likelihood per token of the batch, a scalar."""
-    return -pairs.log_pi_w.sum() / pairs.tokens_w.sum()
+    """Return per pair what makes the batch's mean the preferred answers' negative log-likelihood per token."""
+    return -pairs.log_pi_w * pairs.batch_pairs / pairs.batch_tokens_w
 
 
 def cpo(pairs: PairBatch) -> Tensor:
-    """Return -log sigma(beta [log pi(y_w) - log pi(y_l)]) plus the likelihood term (Xu et al. 2024)."""
+    """Return -log sigma(beta [log pi(y_w) - log pi(y_l)]) plus the likelihood term (Xu et al. 2024, eq. 6).
+
+    Per token of the batch, as in the authors' code; the paper writes the mean over answers of their log-likelihood.
+    """
     from torch.nn.functional import logsigmoid
 
     return -logsigmoid(pairs.beta * (pairs.log_pi_w - pairs.log_pi_l)) + _likelihood(pairs)
@@ -124,7 +137,8 @@ def cpo(pairs: PairBatch) -> Tensor:
 def orpo(pairs: PairBatch) -> Tensor:
     """Return the likelihood term - beta log sigma(log odds ratio), odds p / (1 - p), p = exp(log pi / |y|).
 
-    Hong et al. 2024, eqs. 6 and 7; their lambda is beta.
+    Hong et al. 2024, eqs. 6 and 7; their lambda is beta. The likelihood is that of the answer, as in the paper (the
+    authors' code takes prompt and answer), per token of the batch.
     """
     import torch
     from torch.nn.functional import logsigmoid
@@ -176,9 +190,13 @@ BUILTIN: Mapping[str, Learner] = {
     "flex-dpo": Learner("3D-properties, arXiv 2406.07327", "half of beta on the rejected answer", loss=flex),
     "kto": Learner("Ethayarajh et al. 2024, arXiv 2402.01306", "good and bad answers on their own; TRL's KTOTrainer"),
     "simpo": Learner("Meng et al. 2024, arXiv 2405.14734", "per token, no reference; wants beta of 2", loss=simpo),
-    "cpo": Learner("Xu et al. 2024, arXiv 2401.08417", "no reference; likelihood of y_w per token", loss=cpo),
-    "orpo": Learner("Hong et al. 2024, arXiv 2403.07691", "odds ratio, no reference; likelihood of y_w", loss=orpo),
-    "bco": Learner("Jung et al. 2024, arXiv 2404.04656", "binary classifier with the shift delta", loss=bco),
+    "cpo": Learner(
+        "Xu et al. 2024, arXiv 2401.08417", "no reference; likelihood of y_w per token", loss=cpo, version=2
+    ),
+    "orpo": Learner(
+        "Hong et al. 2024, arXiv 2403.07691", "odds ratio, no reference; likelihood of y_w", loss=orpo, version=2
+    ),
+    "bco": Learner("Jung et al. 2024, arXiv 2404.04656", "binary classifier with the shift delta", loss=bco, version=2),
 }
 
 
