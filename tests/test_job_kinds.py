@@ -33,6 +33,20 @@ def register(monkeypatch: pytest.MonkeyPatch):
     return lambda added: monkeypatch.setitem(JOB_KINDS._entries, added.name, added)
 
 
+# ---- versions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "former"), [("gradients", 3)])
+def test_what_a_former_version_made_is_not_reused(name, former, register, tmp_path: Path):
+    """The weighted loss takes one backward pass since gradients 4: other bits, another cost."""
+    today = JOB_KINDS.get(name)
+    register(job_kind(name, version=former, defaults=today.defaults)(lambda job, inputs, work: {}))
+    old = Store(tmp_path).run(Job(name))
+    register(today)
+    assert Store(tmp_path).get(old.id) is not None
+    assert Store(tmp_path).get(Job(name).id) is None
+
+
 # ---- defaults and ids --------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from peo_bench.training.learners import LEARNERS, PairBatch, bco
 
 BETA = 0.3
 PARAMS: dict[str, Any] = {
-    **{"objective": "helpful", "seed": 1, "form": "full", "beta": BETA, "learning_rate": 1e-3},
+    **{"objective": "helpful", "seed": 1, "form": "full", "learner_beta": BETA, "learning_rate": 1e-3},
     **{"batch_size": 8, "micro_batch_size": 8, "epochs": 2.0},
 }
 
@@ -250,7 +250,8 @@ def test_limits() -> None:
 
 @pytest.mark.parametrize("name", LEARNERS.names())
 def test_every_learner_trains_towards_the_preferred_answers(name, inputs, tmp_path: Path) -> None:
-    params = PARAMS | {"learner": name, "epochs": 4.0, "beta": 2.0 if name in ("ln-dpo", "ipo-mean", "simpo") else BETA}
+    own = LEARNERS.get(name).beta or (2.0 if name == "ipo-mean" else BETA)
+    params = PARAMS | {"learner": name, "epochs": 4.0, "learner_beta": own}
     result = aspect.train_aspect.run(Job("aspect", params), inputs, workspace(tmp_path))
     if name == "discopop":  # has a local optimum at a slightly negative margin, where training starts
         assert abs(result["curves"][-1]["margin"]) < 0.5
@@ -271,6 +272,29 @@ def test_plain_dpo_leaves_ids_alone_and_every_other_learner_and_version_has_its_
     assert job_id("dpo") == Job("aspect", plain).id != before
     monkeypatch.setitem(LEARNERS._entries, "ipo", replace(LEARNERS.get("ipo"), version=2))
     assert job_id("ipo") != before
+
+
+@pytest.mark.parametrize(
+    ("learner", "beta"), [("dpo", 0.3), ("kto", 0.3), ("simpo", 2.0), ("ln-dpo", 5.0), ("cpo", 0.1), ("orpo", 0.1)]
+)
+def test_a_learner_on_another_scale_has_its_own_beta_and_leaves_that_of_others(learner, beta) -> None:
+    """The suite's is 0.3; `learner_beta` is for the experts alone."""
+    settings = with_settings(load_suite("sandbox"), {"training.learner": learner}).training
+    assert (settings.aspect_beta, settings.beta) == (beta, 0.3)
+    other = with_settings(load_suite("sandbox"), {"training.learner": learner, "training.learner_beta": 1.5}).training
+    assert (other.aspect_beta, other.beta) == (1.5, 0.3)
+    assert Job("aspect", other.job_params()).id != Job("aspect", settings.job_params()).id
+
+
+def test_the_trainer_is_given_the_learners_beta(inputs, tmp_path: Path) -> None:
+    trainer, _ = built("simpo", inputs, tmp_path, learner_beta=None, beta=0.3)
+    assert trainer.beta == 2.0
+
+
+@pytest.mark.parametrize("name", ["simpo", "ln-dpo", "cpo", "orpo", "bco"])
+def test_what_former_versions_trained_is_not_reused(name) -> None:
+    params = with_settings(load_suite("sandbox"), {"training.learner": name}).training.job_params()
+    assert Job("aspect", params).id != Job("aspect", params | {"learner_version": 1}).id
 
 
 def test_unknown_learners_are_refused() -> None:

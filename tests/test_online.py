@@ -227,7 +227,7 @@ def test_a_unit_is_as_many_answers_as_an_expert_sees(inputs: dict[str, Handle]) 
 
 def test_answers_per_prompt_must_divide_the_batch_before_anything_is_trained() -> None:
     method = make_method("morlhf", {"morlhf": {"answers": 3}})
-    with pytest.raises(UsageError, match=r"training.batch_size 64 is not a multiple of morlhf.answers = 3"):
+    with pytest.raises(UsageError, match=r"64 pairs of training.batch_size are no multiple of morlhf.answers = 3"):
         method.job(sandbox_world(), (0.5, 0.5))
 
 

@@ -71,7 +71,7 @@ class World:
     @property
     def plain_training(self) -> JsonObject:
         """The training settings without phase 1's learner, for methods that have a loss of their own."""
-        return {key: value for key, value in self.training.items() if key not in ("learner", "learner_version")}
+        return {key: value for key, value in self.training.items() if not key.startswith("learner")}
 
     def aspect(self, objective: str) -> Job:
         """Return phase 1 for one objective: the expert given by the user, else DPO on its pairs."""

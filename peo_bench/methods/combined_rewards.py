@@ -19,8 +19,8 @@ class OnlineSettings(MethodSettings):
     """Settings of an online method.
 
     `beta` is the KL penalty per nat, rewards being in standard deviations of the reference policy; `answers` the
-    answers per prompt; `units` how long it trains: 1 is as many answers as an expert sees in an epoch; `learning_rate`
-    that of the suite's training if none is given.
+    answers per prompt; `units` how long it trains: 1 is as many answers, in as many optimiser steps, as an expert sees;
+    `learning_rate` that of the suite's training if none is given.
     """
 
     beta: float = Field(0.2, gt=0)
@@ -48,9 +48,9 @@ class OnlineMethod(PointMethod):
     def job(self, world: World, preference: Preference) -> Job:
         """Return the training at `preference`."""
         size, answers = world.training["batch_size"], self.settings.answers
-        if size % answers:
-            what = f"training.batch_size {size} is not a multiple of {self.name}.answers = {answers}"
-            raise UsageError(f"{what}, the answers per prompt: choose one that is")
+        if 2 * size % answers:
+            what = f"two answers for each of the {size} pairs of training.batch_size are no multiple of"
+            raise UsageError(f"{what} {self.name}.answers = {answers}, those per prompt: choose other numbers")
         return online_job(
             world,
             self.combiner,

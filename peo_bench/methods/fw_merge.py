@@ -5,6 +5,11 @@ the gradient points at, by 2 / (t + 2). Published: 10 iterations, checkpoints of
 merged inside by TIES or task arithmetic; here as a whole, on two experts, without an inner merge. The iterate stays in
 the experts' hull: an interpolation whose weights are found by gradients, so it can do no better than the best soup on
 this loss, and it never extrapolates.
+
+This is the algorithm of the paper, not what the official code does: that chooses the expert, parameter by parameter, by
+the cosine between its task vector and the gradient instead of their inner product (so that long task vectors have no
+advantage), moves towards the base model where no cosine is negative (its hull contains the base), and starts from the
+inner merge of all experts, not from the reference policy.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ class FWMerge(Method):
     trains = "one expert per objective"
     costs = "2 U, 10 gradients on 64 pairs per objective and preference"
     exact = "Frank-Wolfe steps over the hull, step 2 / (t + 2)"
-    ours = "DPO losses weighted by the preference; whole models, no inner merge"
+    ours = "DPO losses weighted by the preference; whole models, no inner merge; inner products, not the code's cosines"
 
     def build(self, world: World) -> Build:
         """Train the experts, then find the coefficients of every preference."""

@@ -2,7 +2,8 @@
 
 Liu et al. 2026, arXiv 2601.05242; TRL's `normalize_then_sum`. Sum-then-normalise (`mo-grpo`) maps different pairs of
 rewards to the same advantage; normalising first keeps them apart. Not linear scalarisation: a weight acts on rewards
-whose scale within the prompt was erased. beta 0.04 is that of GRPO's paper (arXiv 2402.03300).
+whose scale within the prompt was erased. The sums are normalised once more over the batch, as in the paper. beta 0.04
+is that of GRPO's paper (arXiv 2402.03300).
 """
 
 from __future__ import annotations

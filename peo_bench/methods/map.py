@@ -3,10 +3,12 @@
 theta(c) = theta_ref + sum_i c_i tau_i is scored at a few coefficients c, every objective's score is fitted by a
 quadratic a + b . c + c' A c, and the Pareto front of the *fitted* scores is found by an evolutionary algorithm, which
 costs nothing. Published: NSGA-III, population 100, 150 generations, SBX and polynomial mutation with eta 20, at least
-(m + 1)(m + 2) / 2 evaluations; the paper links bounded metrics through a sigmoid, ours are unbounded scores. A
-preference takes the point of that front with the highest fitted utility. Ours: the points are a scrambled Sobol
-sequence plus the corners, the box ends per expert where KL's square law meets the KL budget, and the upper end of KL is
-fitted like a score, by the fit's error too high, so that the evolutionary search stays within it.
+(m + 1)(m + 2) / 2 evaluations; the paper links bounded metrics through a sigmoid, ours are unbounded scores. Here there
+are 100 evenly spread reference directions (the authors' code has those of 2 + 1 partitions, about five for two
+objectives), crossover (0.7) and mutation (0.3) can both befall one child (there one excludes the other), and the box is
+ours (there [-3, 3]). A preference takes the point of that front with the highest fitted utility. Ours: the points are a
+scrambled Sobol sequence plus the corners, the box ends per expert where KL's square law meets the KL budget, and the
+upper end of KL is fitted like a score, by the fit's error too high, so that the evolutionary search stays within it.
 
 Unlike PEO's third phase it never looks at its choice again: the fit is believed (mind the winner's curse).
 """
@@ -48,8 +50,8 @@ class MAP(Method):
     reference = "Li et al. 2024, arXiv 2406.12845"
     trains = "one expert per objective"
     costs = "2 U, 38 evaluations"
-    exact = "quadratic fits and NSGA-III with the published settings"
-    ours = "KL budget, box, sample, preference by highest fitted utility"
+    exact = "quadratic fits; NSGA-III with the published population, generations and eta"
+    ours = "KL budget, box, sample, reference directions, preference by highest fitted utility"
     Settings = MAPSettings
 
     def build(self, world: World) -> Build:

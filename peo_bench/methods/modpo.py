@@ -3,7 +3,8 @@
 L = -log sigma( (1/w_0) [ beta (dlogp_w - dlogp_l) - w_1 (R_1(y_w) - R_1(y_l)) ] ) on the pairs of objective 0, with the
 frozen margin reward R_1 of the other objective (Zhou et al. 2023, arXiv 2310.03708, eq. 8): by default the implicit
 reward beta (log pi_1 - log pi_ref) of its DPO expert, as in the public code and shared with PEO's phase 1, or the
-run's own reward or cost model.
+run's own reward or cost model. Where the expert is given, so that its beta is not known, or was trained by a learner
+whose reward this is not, a DPO expert is trained for the margin alone (1 U more).
 
 w_0 = 1 is plain DPO, so the expert of objective 0; w_0 = 0 is undefined and its end point is the other expert. Both are
 taken as they are. Training is exact: see `peo_bench.training.modpo`.
@@ -16,14 +17,18 @@ from typing import Literal
 from peo_bench.core.method import MethodSettings, World
 from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Job
 from peo_bench.methods.per_preference import PointMethod
+from peo_bench.training.learners import LEARNERS
+from peo_bench.training.settings import dpo_settings
 
 
 class MODPOSettings(MethodSettings):
     """`objective` is the one whose pairs are trained on (the paper models "better" with the margin "safer").
 
-    `margin` "implicit" is the other expert's DPO reward, "explicit" the run's reward or cost model for it.
+    `margin` "implicit" is the other expert's DPO reward (or that of a DPO expert, where it has none), "explicit" the
+    run's reward or cost model for it.
     """
 
     objective: str = "helpful"
@@ -38,7 +43,7 @@ class MODPO(PointMethod):
     trains = "one policy per preference"
     costs = "2 U + 1 U per inner preference"
     exact = "equation 8, as DPO with a shifted reference"
-    ours = "a vertex is the other objective's expert"
+    ours = "a vertex is the other objective's expert; a DPO expert for the margin (1 U) where that is given or no DPO's"
     Settings = MODPOSettings
 
     def job(self, world: World, preference: Preference) -> Job:
@@ -55,5 +60,14 @@ class MODPO(PointMethod):
         needs = {"reference": world.reference, "pairs": world.pairs[name]}
         if self.settings.margin == "explicit":
             return Job("modpo", params, needs | {"margin": world.proxies[other]})
-        beta = world.training["beta"]
-        return Job("modpo", params | {"margin_beta": beta}, needs | {"margin": world.aspects[1 - main]})
+        beta, expert = _margin(world, other)
+        return Job("modpo", params | {"margin_beta": beta}, needs | {"margin": expert})
+
+
+def _margin(world: World, objective: str) -> tuple[float, Job]:
+    """Return a policy whose implicit reward is beta (log pi - log pi_ref), and its beta: the expert or a DPO one."""
+    settings = dpo_settings(world.training)
+    if objective not in world.experts and LEARNERS.get(settings.learner).implicit_reward:
+        return settings.aspect_beta, world.aspect(objective)
+    plain: JsonObject = {"learner": "dpo", "learner_version": LEARNERS.get("dpo").version, "learner_beta": None}
+    return settings.beta, world.dpo(objective, **plain)

@@ -45,7 +45,7 @@ class SACPO(Method):
         one, base = world.aspects[main], world.reference.id
         aligned = policy(base, [(one.id, 1.0)])
         start = Job("merged", {"spec": aligned.to_json()}, {"reference": world.reference, "one": one})
-        changes = {} if self.settings.beta is None else {"beta": self.settings.beta}
+        changes = {} if self.settings.beta is None else {"learner_beta": self.settings.beta}
         plain = world.dpo(names[1 - main], **changes)
         two = Job(plain.kind, plain.params, {**plain.needs, "reference": start})
         handles = yield Round([two])

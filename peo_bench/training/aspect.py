@@ -4,8 +4,9 @@ DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), on pairs of one objective:
 
     L = -log sigma( beta [ log pi/pi_ref (y_w) - log pi/pi_ref (y_l) ] ),  log pi summed over answer tokens and EOS.
 
-Published values: beta 0.1 to 0.5 (DPO), one to three epochs. The seed, and with it LoRA's A factors and the order of
-the data, is the same for every objective, so the task vectors of two experts differ by their labels alone.
+Published values: beta 0.1 to 0.5 (DPO; learners on another scale have their own), one to three epochs. The seed, and
+with it LoRA's A factors and the order of the data, is the same for every objective, so the task vectors of two experts
+differ by their labels alone.
 
 MODPO is the same training with a shifted reference: `train_dpo` serves both. `training.learner` replaces DPO's loss by
 another of `peo_bench.training.learners`.
@@ -129,7 +130,7 @@ def build_trainer(
     dataset, lengths = labelled_pairs(params, inputs, tokenizer, signs)
     order = training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
     lora = settings.form == "lora"
-    config = trainer_arguments(params, work, len(order)) | {"beta": settings.beta / weight}
+    config = trainer_arguments(params, work, len(order)) | {"beta": settings.aspect_beta / weight}
     trainer = make_class(order=order)(
         # bf16 weights are for the frozen trunk under an adapter; what is trained stays fp32 (under autocast).
         model=load_causal(reference, settings.precision if lora else "float32"),
@@ -155,7 +156,7 @@ def trainer_arguments(params: Mapping[str, Any], work: Workspace, pairs: int) ->
         **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         warmup_ratio=settings.warmup_ratio,
-        beta=settings.beta,
+        beta=settings.aspect_beta,
         max_length=settings.max_length,
         precompute_ref_log_probs=True,
     )

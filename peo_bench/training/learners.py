@@ -6,7 +6,8 @@ ours. Only for `dpo` (and losses with its optimum) are soups and PEO's plane the
 rewards.
 
 `simpo`, `cpo` and `orpo` know no reference policy: nothing holds them near it but their own likelihood terms, and a
-beta of theirs is on another scale. `kto` runs on TRL's KTOTrainer (`peo_bench.training.kto`).
+beta of theirs is on another scale, so that they have defaults of their own (`training.learner_beta` sets another).
+`kto` runs on TRL's KTOTrainer (`peo_bench.training.kto`).
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ Loss = Callable[[PairBatch], "Tensor"]
 class Learner:
     """A learner: its source, what it is in a few words, and TRL's options or a loss of one's own.
 
+    `beta` is its own default, where its scale is not that of DPO's. `implicit_reward` says that beta log pi/pi_ref is
+    what the loss calls the reward; else (other divergences, no reference, per token) nobody may read an expert so.
     `version` is raised by hand when a loss changes, so that what it trained before is not taken for what it trains now.
     """
 
@@ -57,6 +60,8 @@ class Learner:
     note: str
     options: Mapping[str, Json] = field(default_factory=dict)
     loss: Loss | None = None
+    beta: float | None = None
+    implicit_reward: bool = True
     version: int = 1
 
 
@@ -152,12 +157,18 @@ BUILTIN: Mapping[str, Learner] = {
     "dpo": Learner("Rafailov et al. 2023, arXiv 2305.18290", "-log sigma(r_w - r_l)"),
     "hinge": Learner("SLiC, Zhao et al. 2023, arXiv 2305.10425", "max(0, 1 - (r_w - r_l))", {"loss_type": "hinge"}),
     "ipo-mean": Learner(
-        "IPO as its authors ran it, arXiv 2310.12036", "TRL's `ipo`: ratios averaged over tokens", {"loss_type": "ipo"}
+        "IPO as its authors ran it, arXiv 2310.12036",
+        "TRL's `ipo`: ratios averaged over tokens",
+        {"loss_type": "ipo"},
+        implicit_reward=False,
     ),
     "ln-dpo": Learner(
         "length-normalised DPO, Tulu 3, arXiv 2411.15124",
-        "DPO on ratios averaged over tokens; wants beta of 1 to 5",
+        "DPO on ratios averaged over tokens; beta 5",
         {"loss_type": "sigmoid_norm"},
+        beta=5.0,
+        implicit_reward=False,
+        version=2,
     ),
     "robust": Learner(
         "Chowdhury et al. 2024, arXiv 2403.00409",
@@ -178,23 +189,50 @@ BUILTIN: Mapping[str, Learner] = {
     "apo-down": Learner("D'Oosterlinck et al. 2024, arXiv 2408.06266", "lowers both", {"loss_type": "apo_down"}),
     "discopop": Learner("Lu et al. 2024, arXiv 2406.08414", "log-ratio modulated", {"loss_type": "discopop"}),
     "bco-unshifted": Learner("TRL's `bco_pair`", "BCO without its shift delta", {"loss_type": "bco_pair"}),
-    "f-forward-kl": Learner("Wang et al. 2023, arXiv 2309.16240", "forward KL", {"f_divergence_type": "forward_kl"}),
-    "f-js": Learner("Wang et al. 2023, arXiv 2309.16240", "Jensen-Shannon", {"f_divergence_type": "js_divergence"}),
+    "f-forward-kl": Learner(
+        "Wang et al. 2023, arXiv 2309.16240", "forward KL", {"f_divergence_type": "forward_kl"}, implicit_reward=False
+    ),
+    "f-js": Learner(
+        "Wang et al. 2023, arXiv 2309.16240",
+        "Jensen-Shannon",
+        {"f_divergence_type": "js_divergence"},
+        implicit_reward=False,
+    ),
     "f-alpha": Learner(
         "Wang et al. 2023, arXiv 2309.16240",
         "alpha-divergence, alpha 0.5",
         {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.5},
+        implicit_reward=False,
     ),
     "ipo": Learner("Azar et al. 2023, arXiv 2310.12036", "with sums over tokens, as the paper writes it", loss=ipo),
     "rpo": Learner("Liu et al. 2024, arXiv 2405.16436", "DPO and a likelihood term of weight eta beta", loss=rpo),
-    "flex-dpo": Learner("3D-properties, arXiv 2406.07327", "half of beta on the rejected answer", loss=flex),
+    "flex-dpo": Learner(
+        "3D-properties, arXiv 2406.07327", "half of beta on the rejected answer", loss=flex, implicit_reward=False
+    ),
     "kto": Learner("Ethayarajh et al. 2024, arXiv 2402.01306", "good and bad answers on their own; TRL's KTOTrainer"),
-    "simpo": Learner("Meng et al. 2024, arXiv 2405.14734", "per token, no reference; wants beta of 2", loss=simpo),
+    "simpo": Learner(
+        "Meng et al. 2024, arXiv 2405.14734",
+        "per token, no reference; beta 2",
+        loss=simpo,
+        beta=2.0,
+        implicit_reward=False,
+        version=2,
+    ),
     "cpo": Learner(
-        "Xu et al. 2024, arXiv 2401.08417", "no reference; likelihood of y_w per token", loss=cpo, version=2
+        "Xu et al. 2024, arXiv 2401.08417",
+        "no reference; likelihood of y_w per token; beta 0.1",
+        loss=cpo,
+        beta=0.1,
+        implicit_reward=False,
+        version=2,
     ),
     "orpo": Learner(
-        "Hong et al. 2024, arXiv 2403.07691", "odds ratio, no reference; likelihood of y_w", loss=orpo, version=2
+        "Hong et al. 2024, arXiv 2403.07691",
+        "odds ratio (lambda, here beta, 0.1), no reference; likelihood of y_w",
+        loss=orpo,
+        beta=0.1,
+        implicit_reward=False,
+        version=2,
     ),
     "bco": Learner("Jung et al. 2024, arXiv 2404.04656", "binary classifier with the shift delta", loss=bco, version=2),
 }

@@ -4,9 +4,10 @@ Zhou et al. 2023, arXiv 2310.03708, eq. 8, here for two objectives: 0, whose pai
 
     L = -log sigma( (1/w_0) [ beta (dlogp_w - dlogp_l) - w_1 (R_1(y_w) - R_1(y_l)) ] ),   w_1 = 1 - w_0,
 
-dlogp = log pi/pi_ref summed over answer tokens. The margin R_1, higher is better, is frozen: the implicit reward
-beta_m (log pi_1 - log pi_ref) of the other objective's DPO policy (the authors' code), or an explicit reward model. A
-cost model, higher is worse, enters as R_1 = -cost. The optimum is pi_ref exp((w_0 r_0 + w_1 R_1) / beta).
+dlogp = log pi/pi_ref summed over answer tokens. The margin R_1, higher is better, is frozen: the implicit reward beta_m
+(log pi_1 - log pi_ref) of the other objective's DPO policy (the authors' code), or an explicit reward model, read in
+the training's precision. A cost model, higher is worse, enters as R_1 = -cost. The optimum is pi_ref exp((w_0 r_0 + w_1
+R_1) / beta).
 
 The same number is plain DPO's with beta' = beta / w_0 and log pi_ref' = log pi_ref + w_1 R_1 / beta, so that is what is
 trained: the constants are absorbed, no term is approximated, and w_0 = 1 is DPO to the last bit. w_0 = 0 does not

@@ -139,20 +139,28 @@ GROUPED = {"gdpo": "normalize_then_sum", "mo-grpo": "sum_then_normalize"}
 """Combiners that are GRPO's own: how TRL calls what it does with several rewards."""
 
 
-def online_job(world: World, combiner: str, weights: Sequence[float], samples: int = 0, **params: Json) -> Job:
+BATCHES = ("batch_size", "micro_batch_size")
+
+
+def online_job(
+    world: World, combiner: str, weights: Sequence[float], units: float, samples: int = 0, **params: Json
+) -> Job:
     """Return the online training at `weights`.
 
     `params` replace training settings (beta, learning_rate) and add `units`, how many answers are trained on (1: as
-    many as an expert sees in an epoch), `answers` per prompt, and the combiner's `options`; `samples`
-    reference answers per training prompt give its anchors.
+    many as an expert sees in its training; the job counts in epochs), `answers` per prompt, and the combiner's
+    `options`; `samples` reference answers per training prompt give its anchors. Batches are counted in answers here: of
+    twice the experts' pairs, so that one unit has as many optimiser steps as an expert.
     """
+    batches: JsonObject = {name: 2 * world.training[name] for name in BATCHES if name in world.training}
+    batches["units"] = units * world.training.get("epochs", 1.0)
     shared: JsonObject = {
         **{"combiner": combiner, "weights": list(weights)},
         "objectives": world.names,
         "columns": [o.column for o in world.objectives],
         "maximise": [o.maximise for o in world.objectives],
     }
-    base = world.validation_job("online", world.plain_training | shared | params, [])
+    base = world.validation_job("online", world.plain_training | batches | shared | params, [])
     return Job(base.kind, base.params, {**base.needs, **_pairs(world), "scores": reference_job(world, samples)})
 
 

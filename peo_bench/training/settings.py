@@ -17,10 +17,12 @@ class DPOSettings(Frozen):
     """Phase 1: DPO (Rafailov et al. 2023, eq. 7). `beta` is the strength of the KL term (DPO paper: 0.1 to 0.5).
 
     `form` "lora" trains an adapter (rank, alpha, on all linear layers of the trunk), "full" every parameter. `learner`
-    replaces DPO's loss in phase 1: see `peo_bench.training.learners`.
+    replaces DPO's loss in phase 1: see `peo_bench.training.learners`. `learner_beta` is its beta, by default its own
+    or, where its scale is that of DPO's, `beta`, which is also that of every method with a loss of its own.
     """
 
     learner: str = "dpo"
+    learner_beta: float | None = Field(None, gt=0)
     form: Literal["lora", "full"] = "lora"
     beta: float = Field(0.1, gt=0)
     learning_rate: float = Field(1e-4, gt=0)
@@ -48,12 +50,17 @@ class DPOSettings(Frozen):
             raise ValueError("learner kto compares pairs of one micro-batch: set micro_batch_size to 2 or more")
         return self
 
+    @property
+    def aspect_beta(self) -> float:
+        """The beta of phase 1's learner."""
+        return self.learner_beta or LEARNERS.get(self.learner).beta or self.beta
+
     def job_params(self) -> JsonObject:
         """Return the settings as a job's parameters, with the version of the learner."""
         return self.model_dump(mode="json") | {"learner_version": LEARNERS.get(self.learner).version}
 
 
-PLAIN = DPOSettings().model_dump(mode="json", exclude={"learner"})
+PLAIN = DPOSettings().model_dump(mode="json", exclude={"learner", "learner_beta"})
 """Defaults of the training settings that methods with a loss of their own share with phase 1."""
 
 
