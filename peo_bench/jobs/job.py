@@ -140,7 +140,6 @@ class Handle:
 
 
 Keeps = Literal["weights", "result", "nothing"]
-TrainsOn = Literal["policy", "scorer"]
 Run: TypeAlias = "Callable[[Job, Mapping[str, Handle], Workspace], Mapping[str, Json]]"
 """Does a job: `run(job, inputs, work)` returns the result."""
 
@@ -155,9 +154,8 @@ class JobKind:
 
     `keeps` says what a finished run keeps of such a job, to steer and export: "weights", as a policy may be made of
     them; "result", where a method asked for it in a round, as its family is built from it; or "nothing". Jobs of a
-    `common` kind are what every method starts from; they are charged to none. `trains_on` names the part of the pairs
-    whose labels such a job is trained on: those for policies, or those for scorers, whose trainings are what proxies
-    cost. `label` names the parameters that tell the jobs of one run apart.
+    `common` kind are what every method starts from; they are charged to none. `label` names the parameters that tell
+    the jobs of one run apart.
 
     Kinds whose jobs gain from being done in one batch have `together(store, jobs, progress)`, which stores the
     artefacts of jobs with equal `batch(job)`.
@@ -170,7 +168,6 @@ class JobKind:
     defaults: Mapping[str, Json] = field(default_factory=dict)
     keeps: Keeps = "weights"
     common: bool = False
-    trains_on: TrainsOn | None = None
     label: tuple[str, ...] = ()
     together: Callable[[Store, list[Job], Progress], None] | None = None
     batch: Callable[[Job], str] = lambda job: job.kind
@@ -189,14 +186,13 @@ def job_kind(
     defaults: Mapping[str, Json] | None = None,
     keeps: Keeps = "weights",
     common: bool = False,
-    trains_on: TrainsOn | None = None,
     label: tuple[str, ...] = (),
 ) -> Callable[[Run], JobKind]:
     """Turn a function `run(job, inputs, work) -> result` into the `JobKind` called `name`.
 
     The kind becomes known by an entry in `peo_bench.jobs.kinds` or by the entry-point group "peo_bench.job_kinds".
     """
-    return lambda run: JobKind(name, version, run, bound, defaults or {}, keeps, common, trains_on, label)
+    return lambda run: JobKind(name, version, run, bound, defaults or {}, keeps, common, label)
 
 
 def closure(jobs: list[Job]) -> list[Job]:

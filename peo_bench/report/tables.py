@@ -190,8 +190,8 @@ def _cost(record: Scored) -> str:
 
 
 def _labels(record: Scored) -> str:
-    seen = record.cost.labels if record.cost else {}
-    return " · ".join(f"{name} {decimal(count, 0)}" for name, count in seen.items()) or ABSENT
+    seen = record.cost.labels if record.cost else None
+    return " · ".join(f"{name} {decimal(count, 0)}" for name, count in (seen or {}).items()) or ABSENT
 
 
 def _rank(record: Scored) -> str:
@@ -252,6 +252,6 @@ _SCORES = (
         "Labels ↓",
         "labelled pairs seen by objective, each once, those of the proxies included",
         _labels,
-        lambda record: None if record.cost is None else float(sum(record.cost.labels.values())),
+        lambda record: float(sum(record.cost.labels.values())) if record.cost and record.cost.labels else None,
     ),
 )

@@ -14,7 +14,7 @@ class BuildCost(Record):
     """Pairs trained by those of one expert, the method's proxies included; null where the run trained no expert."""
     proxy_units: Number = None
     """Those of them that trained the run's own reward and cost models, for methods that need them."""
-    labels: Mapping[str, int] = {}
+    labels: Mapping[str, int] | None = None
     """Labelled pairs seen while building, by objective: each pair once, those of the proxies included."""
     pairs_trained: Count
     """Preference pairs passed through a backward pass, epochs included."""

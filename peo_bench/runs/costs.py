@@ -14,7 +14,7 @@ from peo_bench.jobs.job import Cost, Handle
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Runner
 from peo_bench.results.costs_records import Costs, KindCost, MethodCost
-from peo_bench.runs.label_budget import labels_seen
+from peo_bench.runs.label_budget import labels_seen, trains_on
 
 OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".h5")
 """Endings of weight files whose parameters are not counted."""
@@ -41,7 +41,7 @@ def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Buil
         for name, item in built.items():
             own = [job_id for job_id, job in item.jobs.items() if not JOB_KINDS.get(job.kind).common]
             total = sum((handles[job_id].cost for job_id in own), Cost())
-            proxies = [job_id for job_id in own if JOB_KINDS.get(item.jobs[job_id].kind).trains_on == "scorer"]
+            proxies = [job_id for job_id in own if trains_on(item.jobs[job_id]) == "scorer"]
             proxy_pairs = sum(handles[job_id].cost.pairs_trained for job_id in proxies)
             specs = [item.family.resolve(w) for w in world.preferences]
             passes = [sum(len(mixture.mix) for mixture in spec.mixtures) for spec in specs]
@@ -98,7 +98,7 @@ def _add(before: MethodCost, entry: MethodCost) -> MethodCost:
         for key in MethodCost.model_fields
         if key not in (*SERVING, "labels")
     }
-    labels = dict(Counter(before.labels) + Counter(entry.labels))
+    labels = dict(Counter(before.labels) + Counter(entry.labels))  # of the seeds' pairs, which are others
     return entry.model_copy(update=summed | {"labels": labels})
 
 

@@ -30,9 +30,19 @@ def labels_seen(jobs: Iterable[Job], handles: Mapping[str, Handle]) -> dict[str,
     return dict(total)
 
 
+def trains_on(job: Job) -> str | None:
+    """Return which part of its pairs a training reads: "policy", or "scorer" for a proxy; None if it is no such job.
+
+    Online trainings, which read the prompts of pairs and no labels, need pairs under other roles.
+    """
+    if "pairs" not in job.needs or JOB_KINDS.get(job.kind).common:
+        return None
+    return "scorer" if job.kind == "reward-model" else "policy"
+
+
 def _sources(job: Job) -> Iterator[tuple[Source, float]]:
     """Yield what a training reads the labels of, and the share of it."""
-    part = JOB_KINDS.get(job.kind).trains_on
+    part = trains_on(job)
     if part is None:
         return
     share, pairs = min(1.0, job.params.get("epochs", 1.0)), job.needs["pairs"]

@@ -56,7 +56,6 @@ def _asked_pairs(pairs: Job, split: str) -> int:
     version=4,
     bound=pairs_bound,
     defaults=DPOSettings().job_params() | {"swapped": False},
-    trains_on="policy",
     label=("objective",),
 )
 def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
@@ -168,7 +167,7 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
 
     from peo_bench.training import trainers
 
-    class ShiftedDPOTrainer(trainers.Guard, DPOTrainer):  # type: ignore[misc]
+    class ShiftedDPOTrainer(trainers.Guard, trainers.WholeBatch, DPOTrainer):  # type: ignore[misc]
         """Overrides how TRL prepares the pairs, not how it trains on them."""
 
         def _prepare_dataset(self, dataset: Dataset, *args: object) -> Dataset:
@@ -180,24 +179,6 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
             if shift is not None:
                 dataset = shifted(dataset, *shift(dataset))
             return dataset.select(order).flatten_indices()
-
-        def get_batch_samples(self, *args: object) -> tuple[list[dict[str, Tensor]], object]:
-            """Return the micro-batches of an optimiser step; remember the size of the whole."""
-            samples, items = super().get_batch_samples(*args)
-            self.whole = _size(samples)
-            return samples, items
-
-        def whole_size(self, inputs: dict[str, Tensor]) -> tuple[int, int]:
-            """Return the pairs and the preferred answers' tokens of the batch that a micro-batch is part of."""
-            return getattr(self, "whole", None) or _size([inputs])
-
-        def batch_mean(self, losses: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-            """Return a micro-batch's share of the batch's mean of `losses` (..., pairs), as `Trainer` wants it.
-
-            `Trainer` divides by the number of micro-batches, as if all were of one size.
-            """
-            pairs, _ = self.whole_size(inputs)
-            return losses.sum(dim=-1) * (getattr(self, "current_gradient_accumulation_steps", 1) / pairs)
 
         def log_ratios(
             self, model: PreTrainedModel, inputs: dict[str, Tensor]
@@ -233,9 +214,3 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
             return self.batch_mean(own(pairs), inputs)
 
     return OwnLossTrainer
-
-
-def _size(samples: Sequence[Mapping[str, Tensor]]) -> tuple[int, int]:
-    """Return how many pairs are in some micro-batches and how many tokens their preferred answers have."""
-    chosen = [sample["completion_mask"].chunk(2)[0] for sample in samples]
-    return sum(map(len, chosen)), sum(int(mask.sum()) for mask in chosen)

@@ -50,9 +50,7 @@ def _bound(job: Job) -> Cost:
     return Cost(pairs_trained=params["iterations"] * params["pairs"] * len(params["objectives"]))
 
 
-@job_kind(
-    "frank-wolfe", version=2, bound=_bound, defaults=PLAIN, keeps="result", trains_on="policy", label=("weights",)
-)
+@job_kind("frank-wolfe", version=2, bound=_bound, defaults=PLAIN, keeps="result", label=("weights",))
 def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Find the coefficients for `params["weights"]` with `params["iterations"]` gradients on `params["pairs"]` pairs.
 

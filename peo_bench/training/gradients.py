@@ -110,7 +110,7 @@ def _charged(pairs: int, params: Mapping[str, Any]) -> int:
     return round(pairs * (1 + 2 * passes) / 3)
 
 
-@job_kind("gradients", version=4, bound=_bound, defaults=PLAIN, trains_on="policy", label=("combiner", "weights"))
+@job_kind("gradients", version=4, bound=_bound, defaults=PLAIN, label=("combiner", "weights"))
 def train_combined(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train one policy at `params["weights"]` (in the order of `params["objectives"]`) with `params["combiner"]`.
 

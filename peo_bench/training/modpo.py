@@ -70,7 +70,7 @@ def _bound(job: Job) -> Cost:
     return trained + Cost(scorer_calls=2 * trained.pairs_trained)
 
 
-@job_kind("modpo", version=3, bound=_bound, defaults=PLAIN, trains_on="policy", label=("objective", "weight"))
+@job_kind("modpo", version=3, bound=_bound, defaults=PLAIN, label=("objective", "weight"))
 def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train the policy that weighs `params["objective"]` by `params["weight"]`, the margin's objective by the rest."""
     from peo_bench.models.quiet import quiet

@@ -38,7 +38,6 @@ CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
     bound=lambda job: pairs_bound(job, "scorer"),
     defaults=RewardModelSettings().model_dump(mode="json"),
     keeps="nothing",
-    trains_on="scorer",
     label=("objective",),
 )
 def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +153,36 @@ class Guard:
             step = self.state.global_step + 1  # type: ignore[attr-defined]
             raise Diverged(f"the training loss is {loss.item()} at step {step}: lower the learning rate")
         return loss
+
+
+class WholeBatch:
+    """Mixin in front of a TRL trainer: losses know the whole batch of an optimiser step, of which they see a part."""
+
+    _whole: tuple[int, int] | None = None
+
+    def get_batch_samples(self, *args: object) -> tuple[list[dict[str, torch.Tensor]], object]:
+        """Return the micro-batches of an optimiser step; remember the size of the whole."""
+        samples, items = super().get_batch_samples(*args)  # type: ignore[misc]
+        self._whole = _size(samples)
+        return samples, items
+
+    def whole_size(self, inputs: dict[str, torch.Tensor]) -> tuple[int, int]:
+        """Return the pairs and the preferred answers' tokens of the batch that a micro-batch is part of."""
+        return self._whole or _size([inputs])
+
+    def batch_mean(self, losses: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return a micro-batch's share of the batch's mean of `losses` (..., pairs), as `Trainer` wants it.
+
+        `Trainer` divides by the number of micro-batches, as if all were of one size.
+        """
+        pairs, _ = self.whole_size(inputs)
+        return losses.sum(dim=-1) * (getattr(self, "current_gradient_accumulation_steps", 1) / pairs)
+
+
+def _size(samples: Sequence[Mapping[str, torch.Tensor]]) -> tuple[int, int]:
+    """Return how many pairs are in some micro-batches and how many tokens their preferred answers have."""
+    chosen = [sample["completion_mask"].chunk(2)[0] for sample in samples]
+    return sum(map(len, chosen)), sum(int(mask.sum()) for mask in chosen)
 
 
 class Remembers:
