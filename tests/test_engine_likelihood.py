@@ -61,7 +61,7 @@ def test_the_reference_itself_costs_nothing_and_is_exactly_zero(
 ) -> None:
     requests = [Request(REFERENCE, prompt, prompt) for prompt in models.PROMPTS]
     answers = engine.generate(requests, DECODING)
-    monkeypatch.setattr(likelihood, "log_policy", lambda *args: pytest.fail("a forward was run"))
+    monkeypatch.setattr(likelihood, "answer_kl", lambda *args: pytest.fail("a forward was run"))
     assert engine.kl(requests, answers, REFERENCE) == [0.0] * len(requests)
 
 
@@ -126,3 +126,13 @@ def test_generated_answers_are_likely_under_their_own_policy(engine: Engine) -> 
     for request, answer, scores in zip(requests, answers, engine.log_probs(requests, answers), strict=True):
         best = brute(engine, request.spec, request.prompt, answer.tokens).max(axis=-1)
         np.testing.assert_allclose(scores, best, rtol=1e-3, atol=1e-3)
+
+
+def test_a_kl_does_not_depend_on_how_many_tokens_are_summed_at_a_time(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = every_spec(models.PROMPTS)
+    answers = engine.generate(requests, DECODING)
+    whole = engine.kl(requests, answers, REFERENCE)
+    monkeypatch.setattr(likelihood, "CHUNK_BYTES", 1)
+    assert engine.kl(requests, answers, REFERENCE) == whole

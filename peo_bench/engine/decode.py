@@ -45,11 +45,11 @@ class Pass:
         return len(self.rows) == rows and bool((self.coefficients == 1).all())
 
     def logits(self, **inputs: Tensor | Cache | bool | None) -> tuple[Tensor, Cache]:
-        """Return fp32 logits and the key-value cache."""
+        """Return logits in the model's precision and the key-value cache."""
         if self.lora is not None:
             self.lora.use(self.state or {})
         output = self.model(**inputs)
-        return output.logits.float(), output.past_key_values
+        return output.logits, output.past_key_values
 
     def only(self, members: Tensor, rows: Tensor) -> Pass:
         """Return the pass of some of its members (k,), which are now the batch's `rows` (k,)."""
@@ -93,7 +93,7 @@ class Source:
             use_cache=True,
             logits_to_keep=1,
         )
-        self.seen, found = length, logits[:, -1]
+        self.seen, found = length, logits[:, -1].float()
         if scores is None and self.plain:
             return found
         scores = found.new_zeros(len(ids), found.shape[1]) if scores is None else scores

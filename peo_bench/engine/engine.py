@@ -162,9 +162,8 @@ class Engine:
         plan = _Plan(self.models, [reference, *(request.spec for request in moved)])
         self._check_vocabularies(PolicySpec((*request.spec.mix, *reference.mix)) for request in moved)
         for batch, packed in self._packed(plan, moved, answers):
-            log_pi = likelihood.log_policy(plan.passes([moved[i].spec for i in batch]), packed)
-            log_ref = likelihood.log_policy(plan.passes([reference] * len(batch)), packed)
-            found = likelihood.answer_kl(log_pi, log_ref, packed).tolist()
+            ours, theirs = plan.passes([moved[i].spec for i in batch]), plan.passes([reference] * len(batch))
+            found = likelihood.answer_kl(ours, theirs, packed).tolist()
             for i, value in zip(batch, found, strict=True):
                 values[todo[i]] = value
         return values

@@ -11,7 +11,9 @@ from torch import Tensor
 from peo_bench.engine.decode import Pass, left_padded, positions
 
 LOGITS_BYTES = 128 * 2**20
-"""Size of one (rows, tokens, vocabulary) fp32 array; about four exist at a time."""
+"""Size of one (rows, tokens, vocabulary) fp32 array; a KL needs two in the models' precision, log-probabilities two."""
+CHUNK_BYTES = 8 * 2**20
+"""Size of one fp32 array of the tokens that a KL is summed over at a time; about four exist then."""
 
 FORWARD_TOKENS = {"cpu": 2048, "cuda": 65536}
 """Tokens per forward, prompts included: more of them spill out of a CPU's caches, fewer leave a GPU idle."""
@@ -45,27 +47,33 @@ def pack(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad
 
 
 def log_policy(passes: Sequence[Pass], batch: Packed) -> Tensor:
-    """Return log pi(. | prompt, answer so far) at every answer position, (rows, tokens, vocabulary) fp32.
-
-    Sums of logits again stand for sums of log-probabilities; the final log-softmax removes the constants.
-    """
+    """Return log pi(. | prompt, answer so far) at every answer position, (rows, tokens, vocabulary) fp32."""
     with torch.inference_mode():
-        first, *others = passes
-        total = _answer_logits(first, batch)
-        if not first.is_plain(len(batch.ids)):
-            total = _scattered(first, total, torch.zeros_like(total[:1]).expand(len(batch.ids), -1, -1).clone())
-        for source in others:
-            total = _scattered(source, _answer_logits(source, batch), total)
-        return total.log_softmax(dim=-1)
+        return _scores(passes, batch).float().log_softmax(dim=-1)
+
+
+def _scores(passes: Sequence[Pass], batch: Packed) -> Tensor:
+    """Return log pi up to a constant per position, (rows, tokens, vocabulary); of one plain source in its precision.
+
+    Sums of logits stand for sums of log-probabilities; a log-softmax removes the constants.
+    """
+    first, *others = passes
+    total = _answer_logits(first, batch)
+    if not first.is_plain(len(batch.ids)):
+        start = total.new_zeros(len(batch.ids), *total.shape[1:], dtype=torch.float32)
+        total = _scattered(first, total, start)
+    for source in others:
+        total = _scattered(source, _answer_logits(source, batch), total.float())
+    return total
 
 
 def _scattered(source: Pass, logits: Tensor, total: Tensor) -> Tensor:
-    """Add a_j times the source's logits (n, tokens, vocabulary) to their rows of `total`."""
-    return total.index_add_(0, source.rows, logits.mul_(source.coefficients[:, None, None]))
+    """Add a_j times the source's logits (n, tokens, vocabulary) to their rows of `total`, fp32."""
+    return total.index_add_(0, source.rows, logits.float() * source.coefficients[:, None, None])
 
 
 def _answer_logits(source: Pass, batch: Packed) -> Tensor:
-    """Return the source's logits that predict the answer tokens, (n, tokens, vocabulary) fp32."""
+    """Return the source's logits that predict the answer tokens, (n, tokens, vocabulary), in its precision."""
     mask = batch.mask[source.rows]
     logits, _ = source.logits(
         input_ids=batch.ids[source.rows],
@@ -82,11 +90,19 @@ def token_log_probs(log_pi: Tensor, batch: Packed) -> Tensor:
     return log_pi.gather(-1, batch.answers.unsqueeze(-1)).squeeze(-1)
 
 
-def answer_kl(log_pi: Tensor, log_ref: Tensor, batch: Packed) -> Tensor:
+def answer_kl(policy: Sequence[Pass], reference: Sequence[Pass], batch: Packed) -> Tensor:
     """Return per answer sum_t sum_v pi (log pi - log ref), (rows,) float64, never negative.
 
     Its expectation over answers sampled from pi is the sequence KL(pi || ref): the inner sum is exact, the outer one is
-    along the given answer (Rao-Blackwellised, so it varies less than sum_t log pi(y_t) / ref(y_t)).
+    along the given answer (Rao-Blackwellised, so it varies less than sum_t log pi(y_t) / ref(y_t)). Of whole answers
+    only the logits of both exist; the sums go over a few tokens at a time.
     """
-    per_token = log_pi.exp().mul_(log_pi - log_ref).sum(dim=-1, dtype=torch.float64)
-    return per_token.masked_fill(~batch.real, 0.0).clamp(min=0.0).sum(dim=-1)
+    with torch.inference_mode():
+        ours, theirs = _scores(policy, batch), _scores(reference, batch)
+        per_token = torch.zeros(batch.real.shape, dtype=torch.float64, device=ours.device)
+        step = max(1, CHUNK_BYTES // (4 * ours[:, 0].numel()))
+        for start in range(0, ours.shape[1], step):
+            part = slice(start, start + step)
+            log_pi, log_ref = (side[:, part].float().log_softmax(dim=-1) for side in (ours, theirs))
+            per_token[:, part] = log_pi.exp().mul_(log_pi - log_ref).sum(dim=-1, dtype=torch.float64)
+        return per_token.masked_fill(~batch.real, 0.0).clamp(min=0.0).sum(dim=-1)
