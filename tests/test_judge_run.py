@@ -188,6 +188,7 @@ def test_missing_verdicts_are_named_and_asked_again(finished, copy, serve):  # n
     missing = pd.read_csv(copy / "out/judgements-missing.csv")
     assert counts["missing"] == len(missing) > 0
     assert counts["ok"] + counts["missing"] == counts["expected"]
+    assert sum(record["counts"]["by_reason"].values()) == counts["missing"], "verdicts are counted by reason, too"
     assert missing["prompt_id"].nunique() == 1
     before = len(server.calls)
     server.answer = by_length

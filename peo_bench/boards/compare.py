@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +22,7 @@ from peo_bench.results.metrics import Beside, run_metrics
 from peo_bench.results.metrics_records import MeanSd, Metrics, ReferenceUnits, TaskMetrics
 from peo_bench.results.operating_points import Scores, Units
 from peo_bench.results.record import read_json
-from peo_bench.results.records import ComparedRun, Counts, RunRecord
+from peo_bench.results.records import ComparedRun, RunRecord
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def _run_record(
         seeds=tuple(sorted({seed for run in every for seed in run.seeds})),
         objectives=first.objectives,
         status="incomplete" if missing else "complete",
-        counts=Counts(**{key: sum(getattr(count, key) for count in counts) for key in Counts.model_fields}),
+        counts=reduce(add, counts),
         missing=tuple(missing),
         underpowered=first.underpowered,
         limited=first.limited,

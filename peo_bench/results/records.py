@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -32,6 +33,14 @@ class Counts(Record):
     """Operating points there are."""
     missing: int
     """Operating points that are missing."""
+    by_reason: Mapping[str, int] = {}
+    """How many results are missing for each reason: operating points, verdicts and all else under `missing`."""
+
+    def __add__(self, other: Counts) -> Counts:
+        """Return the counts of both runs together."""
+        reasons = Counter(self.by_reason) + Counter(other.by_reason)
+        total = {name: getattr(self, name) + getattr(other, name) for name in ("expected", "ok", "missing")}
+        return Counts(**total, by_reason=reasons)
 
 
 class Missing(Record):
@@ -41,6 +50,8 @@ class Missing(Record):
     """The result."""
     reason: str
     """Why it is missing."""
+    n: int = 1
+    """How many results that is."""
     stage: str | None = None
     """`judge` for verdicts, which are no operating points."""
 
@@ -151,9 +162,9 @@ class RunRecord(Record):
     status: Literal["complete", "incomplete"]
     """Whether anything is missing."""
     counts: Counts
-    """Operating points `expected`, `ok` and `missing`."""
+    """Operating points `expected`, `ok` and `missing`, and what is missing `by_reason`."""
     missing: tuple[Missing, ...]
-    """`what` is missing, its `reason` and, for verdicts, the `stage` judge."""
+    """`what` is missing, its `reason`, `n` results and, for verdicts, the `stage` judge."""
     failed_jobs: Mapping[str, str] = {}
     """Reason by job."""
     reused_artefacts: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,8 +83,10 @@ def run_record(
 ) -> RunRecord:
     """Return the content of `run.json`."""
     asked = points[points["method"] != "oracle"]
-    absent = [item.what for item in missing if item.stage != "judge"]
-    lost = sum(len(config.preferences) if "all preferences" in what else 1 for what in absent)
+    lost = sum(item.n for item in missing if item.stage != "judge")
+    by_reason: Counter[str] = Counter()
+    for item in missing:
+        by_reason[item.reason] += item.n
     n = int(asked.loc[asked["split"] == "test", "n"].min())
     return RunRecord(
         peo_bench=__version__,
@@ -101,7 +104,7 @@ def run_record(
         seeds=config.seeds,
         objectives=tuple(ObjectiveRecord(**objective.model_dump()) for objective in task.objectives),
         status="incomplete" if missing else "complete",
-        counts=Counts(expected=len(asked) + lost, ok=len(asked), missing=lost),
+        counts=Counts(expected=len(asked) + lost, ok=len(asked), missing=lost, by_reason=by_reason),
         missing=tuple(missing),
         failed_jobs=provenance.failed,
         reused_artefacts=provenance.reused,
