@@ -6,13 +6,33 @@ A message says what is wrong, where, what would be accepted and what to type nex
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+"""What would end the line, steer the terminal or turn the direction of writing."""
+BEGINNING, END = 1500, 500
+"""Characters of a message that are kept at both ends: names and values in it may be of any length."""
 
 
 class PeoBenchError(Exception):
     """Base of every error that the command line reports without a traceback."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        """Say `message`, made one line of moderate length, whatever was quoted in it."""
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    r"""Return `text` without what ends a line or steers a terminal, its middle left out where it is very long.
+
+    >>> one_line("unknown method 'a\n\x1b[2Jb'"), len(one_line("x" * 10_000))
+    ("unknown method 'a [2Jb'", 2005)
+    """
+    plain = UNPRINTABLE.sub(" ", text).strip()
+    return plain if len(plain) <= BEGINNING + END else f"{plain[:BEGINNING]} ... {plain[-END:]}"
 
 
 class UsageError(PeoBenchError):

@@ -30,7 +30,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}): give the path of a YAML file") from None
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -39,6 +39,18 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{path}: expected `key: value` lines at the top level, found {type(value).__name__}")
     return value
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text; raise `yaml.YAMLError`, and nothing else, for what is none."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.MarkedYAMLError(problem="nested too deeply") from None
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
+        # PyYAML's own: the 45th of May, numbers of 5,000 digits, tags on values that they do not fit
+        problem = f"a value is not of its type ({error})"
+        raise yaml.MarkedYAMLError(problem=" ".join(problem.split())[:200]) from None
 
 
 def read_yaml(path: Path, model: type[M], section: str = "") -> M:

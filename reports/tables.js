@@ -28,8 +28,10 @@ const Tables = (() => {
     return [head, ...body];
   }
 
+  // What a spreadsheet would take for a formula becomes text, as in files/spreadsheet.py.
+  const inert = (text) => (/^([=+@\t\r]|-(?![\d.,\s[\]()±×%e−–-]*$))/.test(text) ? `'${text}` : text);
   const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const csv = (table) => rows(table).map((row) => row.map((text) => quoted(text.replaceAll("−", "-"))).join(",")).join("\n") + "\n";
+  const csv = (table) => rows(table).map((row) => row.map((text) => quoted(inert(text.replaceAll("−", "-")))).join(",")).join("\n") + "\n";
 
   const TEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",

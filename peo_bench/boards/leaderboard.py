@@ -124,7 +124,7 @@ def verify(root: Path) -> list[str]:
 def _row_problems(board: Board, stored: Json) -> list[str]:
     row, measure = from_json(BoardRow, stored, board.folder / "board.json"), board.measure
     path = _scores_file(board.folder, row.id)
-    if not path.exists():
+    if not path.is_file():
         return [f"scores/{path.name} is missing"]
     if _sha256(path) != row.scores_sha256:
         return [f"scores/{path.name} was changed (SHA-256)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -42,7 +43,10 @@ def console() -> Console:
 
 def cache_dir() -> Path:
     """Return where finished work is kept: $XDG_CACHE_HOME/peo-bench, by default ~/.cache/peo-bench."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peo-bench"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peo-bench"
+    except RuntimeError:  # a user without HOME and without an entry in the system's list, as in containers
+        raise UsageError("this user has no home folder to keep finished work in: set XDG_CACHE_HOME") from None
 
 
 def writable_cache() -> Path:
@@ -100,6 +104,9 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # busy threads on shared cores cost an order of magnitude
     warnings.filterwarnings("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every terminal knows every character
+            stream.reconfigure(errors="replace")
     from peo_bench.cli import (  # noqa: F401 - they register
         compare,
         convert,

@@ -56,6 +56,6 @@ class RunProgress:
             self.bars.remove_task(task)
             seconds = time.monotonic() - started
             if event == "done":
-                self.console.print(f"[green]done[/green]   {label} [dim]{seconds:.1f} s[/dim]", highlight=False)
+                self.console.print(f"[green]done[/green]   {escape(label)} [dim]{seconds:.1f} s[/dim]", highlight=False)
             else:
-                self.console.print(f"[red]failed[/red] {label}: {escape(note)}", highlight=False)
+                self.console.print(f"[red]failed[/red] {escape(label)}: {escape(note)}", highlight=False)

@@ -38,7 +38,7 @@ def compare(
         return
     screen = console()
     screen.print(result_table(metrics, run.methods))
-    screen.print(task_views(files)[0].verdict.headline, highlight=False)
+    screen.print(task_views(files)[0].verdict.headline, highlight=False, markup=False)
     for note in run.notes:
         screen.print(f"note: {note}", highlight=False, markup=False)
-    screen.print(f"report: {report}", highlight=False, soft_wrap=True)
+    screen.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)

@@ -64,7 +64,7 @@ def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Jso
             table.add_row(escape(row.label), *(text for text, _ in row.cells))
         screen.print(table)
         for sentence in (view.verdict.headline, *view.verdict.details):
-            screen.print(sentence, highlight=False)
+            screen.print(sentence, highlight=False, markup=False)
     for entry in others:
         screen.print(f"published, not comparable: {entry.title} ({entry.source})", markup=False, highlight=False)
         table = Table(*entry.headings)

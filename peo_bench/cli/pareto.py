@@ -14,6 +14,7 @@ from rich.table import Table
 
 from peo_bench.cli import Json, app, console
 from peo_bench.errors import UsageError, unknown
+from peo_bench.files.atomic import finite
 
 if TYPE_CHECKING:
     from peo_bench.pareto.checks import FloatArray
@@ -61,7 +62,7 @@ def pareto(
 
         write_figure(fronts_figure(groups, (columns[0], columns[1]), directions, bound), plot)
     if as_json:
-        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        typer.echo(json.dumps(finite(result), indent=2, allow_nan=False))
         return
     screen = console()
     screen.print(_table(analysed))
@@ -74,7 +75,7 @@ def pareto(
     if bound is None:
         screen.print("No hypervolume without a bound: give one with --reference, chosen before seeing the points.")
     if plot is not None:
-        screen.print(f"plot: {plot}", highlight=False, soft_wrap=True)
+        screen.print(f"plot: {plot}", highlight=False, markup=False, soft_wrap=True)
 
 
 def read_points(

@@ -85,17 +85,17 @@ def run(
             result = execute(
                 config, folder, writable_cache(), workers=n, command=_command(), observe=progress, max_usd=max_usd
             )
+            report = build_report(folder)
     except KeyboardInterrupt as end:
         what, code = ("terminated", 143) if isinstance(end, Terminated) else ("interrupted", 130)
         typer.echo(f"{what}; finished work is kept: type `{_command()}` again to continue", err=True)
         raise typer.Exit(code) from None
-    report = build_report(folder)
     screen.print(result_table(result.metrics, config.methods))
     if result.judging.metrics:
         screen.print(judge_table(result.judging.metrics))
     for item in result.missing:
         screen.print(f"[red]missing[/red] {escape(item.what)}: {escape(item.reason)}", highlight=False)
-    screen.print(f"report: {report}", highlight=False, soft_wrap=True)
+    screen.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(0 if result.complete else 5 if result.judging.budget_reached else 3)
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from peo_bench.errors import UsageError
 
+UNPACKED_TIMES, UNPACKED_LEAST = 100, 2**20
+"""A packed file may unpack to so many times its size and so many bytes more; text packs to a tenth or a fifth."""
+
 
 class RowError(ValueError):
     """A row that is no pair; the text says what is missing or wrong and what was expected."""
@@ -45,7 +48,7 @@ def file_rows(path: Path, name: str) -> Iterator[Row]:
         raise UsageError(f"{path}: unknown format: give a file ending in {', '.join(sorted(READERS))} (or .gz)")
     try:
         yield from reader(path, name)
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as {file_format(path)[1:]} ({error}): {_instead(error)}") from None
 
 
@@ -61,8 +64,15 @@ def file_format(path: Path) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    content = path.read_bytes()
-    return (gzip.decompress(content) if path.suffix == ".gz" else content).removeprefix(codecs.BOM_UTF8)
+    """Return the content, unpacked; raise `ValueError` for a file that unpacks to far more than text does."""
+    if path.suffix != ".gz":
+        return path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    most = path.stat().st_size * UNPACKED_TIMES + UNPACKED_LEAST
+    with gzip.open(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it unpacks to more than {most:,} bytes, {UNPACKED_TIMES} times its size")
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def _jsonl(path: Path, name: str) -> Iterator[Row]:
@@ -76,6 +86,8 @@ def _parsed(line: bytes) -> object:
         return json.loads(line)
     except ValueError as error:
         return RowError(f"not JSON ({error})")
+    except RecursionError:
+        return RowError("not JSON (nested too deeply)")
 
 
 def _json(path: Path, name: str) -> Iterator[Row]:

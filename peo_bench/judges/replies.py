@@ -14,6 +14,7 @@ from pathlib import Path
 from peo_bench.files.atomic import write_json
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
+from peo_bench.jobs.artefact import Damaged, require_plain
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +29,15 @@ class Replies:
     def get(self, request: JsonObject) -> JsonObject | None:
         """Return the reply to `request`, or None if there is none or it is damaged."""
         path = self._path(request)
+        if not path.exists():
+            return None
         try:
+            require_plain(path)
             record = json.loads(path.read_text(encoding="utf-8"))
             reply: JsonObject = record["reply"]
             if record["request"] == request and record["sum"] == digest(reply):
                 return reply
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, Damaged):
             pass
         logger.warning("%s is damaged: its call is made again", path)
         return None

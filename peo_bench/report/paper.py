@@ -15,6 +15,7 @@ from peo_bench import pareto
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import replacing, write_text
 from peo_bench.files.inside import inside
+from peo_bench.files.spreadsheet import inert
 from peo_bench.pareto.checks import FloatArray
 from peo_bench.report import contents, figures
 from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table
@@ -24,7 +25,7 @@ from peo_bench.results.folder import read_run_folder
 
 FIGURE_FORMATS = ("html", "svg", "pdf", "png")
 TABLE_FORMATS: Mapping[str, Callable[[pd.DataFrame], str]] = {
-    "csv": lambda table: table.replace("−", "-", regex=True).to_csv(index=False),
+    "csv": lambda table: _csv(table),
     "md": lambda table: _markdown(table),
     "tex": lambda table: _latex(table.style.hide(axis="index").format(escape="latex").to_latex(hrules=True)),
 }
@@ -233,6 +234,11 @@ def _frame(table: Table) -> pd.DataFrame:
 
 def _latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
+
+
+def _csv(table: pd.DataFrame) -> str:
+    cells = table.replace("−", "-", regex=True).map(lambda value: inert(value) if isinstance(value, str) else value)
+    return str(cells.to_csv(index=False))
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from peo_bench.files.atomic import replacing, write_json, write_text
 from peo_bench.kill_points import kill_point
 from peo_bench.results.costs_records import Costs
 from peo_bench.results.metrics_records import Metrics
-from peo_bench.results.record import damaged, read_record
+from peo_bench.results.record import check_file, damaged, read_record
 from peo_bench.results.records import RunRecord
 from peo_bench.results.tables import ANSWERS, CURVES, POINTS, SEARCH, VERDICTS, read_csv, read_parquet
 
@@ -59,6 +59,7 @@ def read_run_folder(path: Path) -> RunFolder:
 
 
 def _text(path: Path) -> str:
+    check_file(path)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -131,15 +131,18 @@ def is_running(out: Path) -> bool:
 
     The lock itself is not tried: taking it, for however short, could turn a run away that is about to start.
     """
+    if not (out / OWNER).is_file():
+        return False
     try:
         _, pid, _, host = (out / OWNER).read_text(encoding="utf-8").split()
+        number = int(pid)
     except (OSError, ValueError):
         return False
     if host != os.uname().nodename:
         return True
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass

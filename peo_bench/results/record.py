@@ -81,8 +81,15 @@ def from_json(model: type[R], content: object, path: Path) -> R:
         raise damaged(path, f"key {key!r}: {reason}") from None
 
 
+def check_file(path: Path) -> None:
+    """Raise `UsageError` if what lies at `path` is no file, links followed: a pipe or a device is never opened."""
+    if path.exists() and not path.is_file():
+        raise damaged(path, "it is no file")
+
+
 def read_json(path: Path) -> JsonObject:
     """Return the JSON object in a file; UsageError where there is none or it is another thing."""
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

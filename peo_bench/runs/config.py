@@ -18,7 +18,7 @@ from peo_bench.methods import METHODS, make_method
 from peo_bench.methods.merging import MergingMethod
 from peo_bench.registry import check_name
 from peo_bench.runs.request import RunRequest
-from peo_bench.settings import Frozen
+from peo_bench.settings import Frozen, parse_yaml
 from peo_bench.suites.suite import SuiteConfig, load_suite, with_settings
 
 WITHOUT_EXPO = ("peo", "peo-generalist", "peo-expo", "soup", "best-of-n")
@@ -96,7 +96,7 @@ def parse_settings(items: list[str], methods: tuple[str, ...]) -> tuple[dict[str
         if not equals or not (owner or key in SuiteConfig.model_fields):
             raise UsageError(f"--set {item!r}: type METHOD.KEY=VALUE or SECTION.KEY=VALUE, as in --set peo.budget=16")
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text)
         except yaml.YAMLError:
             raise UsageError(f"--set {item!r}: the value is not YAML") from None
         if key.split(".")[0] in SuiteConfig.model_fields:

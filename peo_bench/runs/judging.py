@@ -14,6 +14,7 @@ from peo_bench.core.method import Objective
 from peo_bench.files.atomic import finite, replacing, write_json, write_text
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
+from peo_bench.files.spreadsheet import inert
 from peo_bench.judges.judge import Desk, Judge, Judged
 from peo_bench.judges.matchups import ORDERS, n_matches, pair_table
 from peo_bench.judges.rubrics import RUBRICS
@@ -76,7 +77,7 @@ def judge_run(
         )
         for reason, part in found.missing.groupby("reason", sort=False):
             what = f"judge {judge.id}: {len(part)} of {expected} verdicts, named in {UNJUDGED}"
-            judging.missing.append(Missing(what=what, reason=str(reason), stage="judge"))
+            judging.missing.append(Missing(what=what, reason=str(reason), n=len(part), stage="judge"))
     judging.spent_usd, judging.budget_reached = round(desk.budget.spent, 6), desk.budget.reached
     return judging
 
@@ -119,7 +120,8 @@ def write_judgements(out: Path, judging: Judging) -> None:
             rows.to_parquet(path, index=False)
     if len(judging.unjudged):
         rows = judging.unjudged[[*first, *(column for column in judging.unjudged if column not in first)]]
-        write_text(out / UNJUDGED, rows.to_csv(index=False))
+        cells = rows.map(lambda value: inert(value) if isinstance(value, str) else value)
+        write_text(out / UNJUDGED, cells.to_csv(index=False))
 
 
 def save_calibration(cache: Path, judge: Judge, agreement: Mapping[str, object]) -> None:

@@ -27,7 +27,7 @@ from peo_bench.files.rows import is_whole
 from peo_bench.jobs.job import Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.methods import make_method
-from peo_bench.results.record import damaged, read_record
+from peo_bench.results.record import check_file, damaged, read_record
 from peo_bench.results.records import RunRecord
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def read_families(folder: Path) -> dict[str, Any]:
         raise UsageError(
             f"{folder} is not a finished run folder: {path.name} is missing; give the folder that `run` printed"
         )
+    check_file(path)
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
@@ -103,7 +104,7 @@ class SteerHandler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.FORBIDDEN, "only this server's own page may ask")
             return
         size = self.headers.get("Content-Length", "")
-        if self.path != "/answer" or not size.isdecimal() or int(size) > MAX_BODY:
+        if self.path != "/answer" or not re.fullmatch(r"[0-9]{1,18}", size) or int(size) > MAX_BODY:
             self._refuse(HTTPStatus.BAD_REQUEST, f"POST a question of at most {MAX_BODY} bytes to /answer")
             return
         try:
