@@ -21,6 +21,7 @@ KILL_POINTS = {
     "gradients": "half way through a training on combined losses or gradients, after a checkpoint",
     "online": "half way through an online training, after a checkpoint",
     "reward-model": "half way through a reward or cost model's training, after a checkpoint",
+    "oracle": "after the first answers of the reference policy for the sandbox's oracle",
     "candidates": "after the first answers of candidates on validation prompts",
     "search": "after the fifth evaluation of a search",
     "generation": "after the first batch of answers to test prompts",

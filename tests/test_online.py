@@ -268,7 +268,7 @@ from peo_bench.models.loading import load_causal, load_tokenizer
 from peo_bench.models.rendering import prompt_tokens
 from peo_bench.models.quiet import quiet
 online.scorer_columns = test_online.fake_scorers
-trainers.CHECKPOINT_SECONDS = 0.0
+trainers.CHECKPOINT_SECONDS, trainers.CHECKPOINT_SHARE = 0.0, float("inf")
 work = workspace(Path({work!r}))
 work.progress = lambda fraction, note: fraction >= 0.6 and os.kill(os.getpid(), signal.SIGKILL)
 inputs = {{role: handle(Path(path), {{}}) for role, path in {inputs!r}.items()}}

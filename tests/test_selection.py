@@ -19,7 +19,8 @@ from peo_bench.core.spec import PolicySpec, Utility, Weights, policy, spec_from_
 from peo_bench.engine.engine import Answer, Engine, Request
 from peo_bench.engine.selection import selection_nats
 from peo_bench.evaluation import generation
-from peo_bench.files.journal import Journal
+from peo_bench.files import journal
+from peo_bench.files.journal import Journal, Memo
 from peo_bench.jobs.job import Cost, Handle
 from peo_bench.scorers import columns
 from tests import models
@@ -202,7 +203,9 @@ def test_shared_candidates_are_generated_once_and_charged_to_each_policy(engine:
     assert [cost.tokens_generated for cost in costs] == [sum(tokens), sum(tokens), len(answers[2].tokens)]
 
 
-def test_an_interrupted_generation_goes_on_where_it_was(engine: Engine, tmp_path: Path) -> None:
+def test_an_interrupted_generation_goes_on_where_it_was(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     specs = [best_of(3, LORA), PolicySpec(candidates=(LORA, OTHER), utility=UTILITY), LORA]
     prompts = [{"prompt": prompt, "prompt_id": prompt} for prompt in models.PROMPTS]
     whole = generation.generate(engine, specs, prompts, DECODING)
@@ -216,12 +219,17 @@ def test_an_interrupted_generation_goes_on_where_it_was(engine: Engine, tmp_path
         if fraction > 0.5:
             raise Killed
 
+    monkeypatch.setattr(journal, "KEEP_SECONDS", 0.0)
     with pytest.raises(Killed):
-        generation.generate(engine, specs, prompts, DECODING, Journal(tmp_path / "j.jsonl"), kill)
-    before = sum(len(record) for record in Journal(tmp_path / "j.jsonl").records)
+        generation.generate(engine, specs, prompts, DECODING, [Memo(tmp_path / "j.jsonl")] * 3, kill)
+    before = kept(tmp_path / "j.jsonl")
     assert n_drafts / 2 < before < n_drafts
-    assert generation.generate(engine, specs, prompts, DECODING, Journal(tmp_path / "j.jsonl")) == whole
-    assert sum(len(record) for record in Journal(tmp_path / "j.jsonl").records) == n_drafts
+    assert generation.generate(engine, specs, prompts, DECODING, [Memo(tmp_path / "j.jsonl")] * 3) == whole
+    assert kept(tmp_path / "j.jsonl") == n_drafts, "each once, although policies have candidates in common"
+
+
+def kept(path: Path) -> int:
+    return sum(len(record) for record in Journal(path).records)
 
 
 # ---- the distribution of the best of n, and its KL ----------------------------------------------------------------

@@ -168,3 +168,66 @@ def test_other_versions_are_remembered_and_said(tmp_path, monkeypatch):
     assert ours.startswith(f"1 of 2 jobs were done with peo-bench 0.0.1 (now {now['peo-bench']})")
     assert torch.startswith(f"1 of 2 jobs were done with torch 1.0 (now {now['torch']})")
     assert version_notes([handles[1]]) == []
+
+
+@job_kind("test-resumed", version=1)
+def resume(job, inputs, work):
+    RUNS.append(job.id)
+    if job.params["lacks_memory"]:
+        raise RuntimeError("CUDA out of memory")
+    state = work.dir / "state.json"
+    begun = json.loads(state.read_text()) if state.exists() else 0
+    state.unlink(missing_ok=True)
+    return {"from": begun}
+
+
+JOB_KINDS.add("test-resumed", resume)
+
+
+def begun(root, content, lacks_memory=False):
+    """A job of which a killed attempt left a file."""
+    job = Job("test-resumed", {"lacks_memory": lacks_memory})
+    (root / "partial" / job.id).mkdir(parents=True)
+    (root / "partial" / job.id / "state.json").write_text(content)
+    RUNS.clear()
+    return job
+
+
+def test_what_an_earlier_attempt_left_is_used(tmp_path):
+    assert Store(tmp_path).run(begun(tmp_path, "7")).result == {"from": 7}
+    assert len(RUNS) == 1
+
+
+def test_what_cannot_be_read_of_an_earlier_attempt_is_moved_aside_and_the_job_done_anew(tmp_path, caplog):
+    """Otherwise every attempt would stumble over it."""
+    job = begun(tmp_path, "{")
+    assert Store(tmp_path).run(job).result == {"from": 0}
+    assert len(RUNS) == 2
+    assert (tmp_path / "damaged" / f"{job.id}.1" / "state.json").read_text() == "{"
+    assert "cannot go on from what an earlier attempt left (JSONDecodeError" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["fifo", "link", "temporary"])
+def test_an_earlier_attempts_folder_holds_plain_files_only(tmp_path, what):
+    """A pipe would be waited for, a link followed; temporary files of a killed write go."""
+    job = begun(tmp_path, "7")
+    folder, secret = tmp_path / "partial" / job.id, tmp_path / "secret"
+    secret.write_text("secret")
+    left = folder / (".state.json.0f12ab9c" if what == "temporary" else "evaluations.jsonl")
+    {"fifo": os.mkfifo, "link": lambda path: path.symlink_to(secret), "temporary": lambda path: path.touch()}[what](
+        left
+    )
+    work = Store(tmp_path).workspace(job)
+    assert [path.name for path in work.dir.iterdir()] == ["state.json"]
+    if what != "temporary":
+        work.journal("evaluations").append(1)
+    assert secret.read_text() == "secret"
+
+
+def test_a_failure_that_is_no_matter_of_reading_leaves_what_was_begun(tmp_path):
+    """A lack of memory must not cost the checkpoints."""
+    job = begun(tmp_path, "7", lacks_memory=True)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Store(tmp_path).run(job)
+    assert len(RUNS) == 1
+    assert (tmp_path / "partial" / job.id / "state.json").read_text() == "7"

@@ -314,7 +314,7 @@ from peo_bench.models.loading import load_policy, load_tokenizer
 from peo_bench.training.rows import training_order
 from peo_bench.training.saving import full_norm
 from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
-trainers.CHECKPOINT_SECONDS = 0.0
+trainers.CHECKPOINT_SECONDS, trainers.CHECKPOINT_SHARE = 0.0, float("inf")
 work = workspace(Path({work!r}))
 work.progress = lambda fraction, note: fraction >= 0.8 and os.kill(os.getpid(), signal.SIGKILL)
 inputs = {{role: handle(Path(path), {{}}) for role, path in {inputs!r}.items()}}

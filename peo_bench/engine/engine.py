@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,6 +25,8 @@ from peo_bench.engine.materialise import Models
 from peo_bench.engine.noise import row_key
 from peo_bench.engine.selection import choose, distinct_drafts, selection_nats
 from peo_bench.errors import UsageError
+from peo_bench.files.journal import FORGETFUL, Memo
+from peo_bench.files.json_types import Json
 from peo_bench.jobs.job import Handle
 from peo_bench.models.rendering import answer_texts, prompt_ids
 from peo_bench.process import device as default_device
@@ -150,11 +153,18 @@ class Engine:
 
         return choose(requests, drafts, scores)
 
-    def kl(self, requests: Sequence[Request], answers: Sequence[Answer], reference: PolicySpec) -> list[float]:
+    def kl(
+        self,
+        requests: Sequence[Request],
+        answers: Sequence[Answer],
+        reference: PolicySpec,
+        kept: Memo = FORGETFUL,
+    ) -> list[float]:
         """Return per answer sum_t KL(pi(.|y_<t) || ref(.|y_<t)) in nats at temperature 1; 0 for the reference itself.
 
         Averaged over answers sampled at temperature 1 this is an unbiased estimate of KL(pi || ref) per answer. NaN for
-        selections, whose next-token distributions are not known: see `kl_bound`.
+        selections, whose next-token distributions are not known: see `kl_bound`. Batches that are `kept` are not
+        computed again.
         """
         values = [math.nan if request.spec.candidates else 0.0 for request in requests]
         todo = [i for i, r in enumerate(requests) if not r.spec.candidates and r.spec != reference]
@@ -162,13 +172,20 @@ class Engine:
         plan = _Plan(self.models, [reference, *(request.spec for request in moved)])
         self._check_vocabularies(PolicySpec((*request.spec.mix, *reference.mix)) for request in moved)
         for batch, packed in self._packed(plan, moved, answers):
-            ours, theirs = plan.passes([moved[i].spec for i in batch]), plan.passes([reference] * len(batch))
-            found = likelihood.answer_kl(ours, theirs, packed).tolist()
+            specs = [moved[i].spec for i in batch]
+            compute = partial(_divergences, plan, specs, reference, packed)
+            found = kept.value(["kl", reference.key, *_names(moved, batch)], compute)
             for i, value in zip(batch, found, strict=True):
                 values[todo[i]] = value
         return values
 
-    def kl_bound(self, requests: Sequence[Request], answers: Sequence[Answer], reference: PolicySpec) -> list[float]:
+    def kl_bound(
+        self,
+        requests: Sequence[Request],
+        answers: Sequence[Answer],
+        reference: PolicySpec,
+        kept: Memo = FORGETFUL,
+    ) -> list[float]:
         """Return per answer of a selection log pi_J(y) - log ref(y) + `selection_nats`; NaN for mixtures. Nats.
 
         pi_J is the candidate that gave the answer. Averaged over answers sampled at temperature 1 this estimates an
@@ -181,36 +198,46 @@ class Engine:
                 values[i] = selection_nats(request.spec)
                 if request.spec.candidates[answers[i].chosen] != reference:
                     todo.append(i)
-        kept = [requests[i].drafts[answers[i].chosen] for i in todo]
+        drafts = [requests[i].drafts[answers[i].chosen] for i in todo]
         answers = [answers[i] for i in todo]
-        log_pi = self.log_probs(kept, answers)
-        log_ref = self.log_probs([replace(draft, spec=reference) for draft in kept], answers)
+        log_pi = self.log_probs(drafts, answers, kept)
+        log_ref = self.log_probs([replace(draft, spec=reference) for draft in drafts], answers, kept)
         for i, ours, theirs in zip(todo, log_pi, log_ref, strict=True):
             values[i] += float(ours.sum(dtype=np.float64) - theirs.sum(dtype=np.float64))
         return values
 
-    def log_probs(self, requests: Sequence[Request], answers: Sequence[Answer]) -> list[np.ndarray]:
-        """Return per answer of a mixture its tokens' log-probabilities at temperature 1, (tokens,) float32, in nats."""
+    def log_probs(
+        self, requests: Sequence[Request], answers: Sequence[Answer], kept: Memo = FORGETFUL
+    ) -> list[np.ndarray]:
+        """Return per answer of a mixture its tokens' log-probabilities at temperature 1, (tokens,) float32, in nats.
+
+        Batches that are `kept` are not computed again.
+        """
         values: dict[int, np.ndarray] = {}
         plan = _Plan(self.models, (request.spec for request in requests))
         self._check_vocabularies(request.spec for request in requests)
         for batch, packed in self._packed(plan, requests, answers):
-            log_pi = likelihood.log_policy(plan.passes([requests[i].spec for i in batch]), packed)
-            found = likelihood.token_log_probs(log_pi, packed).cpu().numpy()
+            compute = partial(_token_log_probs, plan, [requests[i].spec for i in batch], packed)
+            found = kept.value(["log-probs", *_names(requests, batch)], compute)
             for i, row in zip(batch, found, strict=True):
-                values[i] = row[: len(answers[i].tokens)]
+                values[i] = np.asarray(row[: len(answers[i].tokens)], dtype=np.float32)
         return [values[i] for i in range(len(requests))]
 
-    def continuations(self, requests: Sequence[Request], answers: Sequence[Answer]) -> list[tuple[float, bool]]:
-        """Return per answer its log-probability at temperature 1 in nats, and whether greedy decoding would give it."""
+    def continuations(
+        self, requests: Sequence[Request], answers: Sequence[Answer], kept: Memo = FORGETFUL
+    ) -> list[tuple[float, bool]]:
+        """Return per answer its log-probability at temperature 1 in nats, and whether greedy decoding would give it.
+
+        Batches that are `kept` are not computed again.
+        """
         values: dict[int, tuple[float, bool]] = {}
         plan = _Plan(self.models, (request.spec for request in requests))
         self._check_vocabularies(request.spec for request in requests)
         for batch, packed in self._packed(plan, requests, answers):
-            log_pi = likelihood.log_policy(plan.passes([requests[i].spec for i in batch]), packed)
-            found = likelihood.token_log_probs(log_pi, packed).masked_fill(~packed.real, 0.0).sum(dim=1).tolist()
-            greedy = ((log_pi.argmax(dim=-1) == packed.answers) | ~packed.real).all(dim=1).tolist()
-            values |= dict(zip(batch, zip(found, greedy, strict=True), strict=True))
+            compute = partial(_continuations, plan, [requests[i].spec for i in batch], packed)
+            tokens: list[Json] = [list(answers[i].tokens) for i in batch]
+            found = kept.value(["continuations", *_names(requests, batch), *tokens], compute)
+            values |= zip(batch, ((value, greedy) for value, greedy in found), strict=True)
         return [values[i] for i in range(len(requests))]
 
     def materialised(self, weights: Weights) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -268,6 +295,33 @@ class Engine:
             if first != other and self.models.tokenizer(first).get_vocab() != self.models.tokenizer(other).get_vocab():
                 raise UsageError(f"policies on {first} and {other} have different vocabularies and cannot be combined")
             self._compatible.add((first, other))
+
+
+def _names(requests: Sequence[Request], batch: Sequence[int]) -> list[Json]:
+    """Return what tells the answers of a batch apart within a job."""
+    keys = {spec: spec.key for spec in {requests[i].spec for i in batch}}
+    return [[keys[requests[i].spec], requests[i].prompt_id, requests[i].sample] for i in batch]
+
+
+def _divergences(
+    plan: _Plan, specs: Sequence[PolicySpec], reference: PolicySpec, packed: likelihood.Packed
+) -> list[float]:
+    ours, theirs = plan.passes(specs), plan.passes([reference] * len(specs))
+    found: list[float] = likelihood.answer_kl(ours, theirs, packed).tolist()
+    return found
+
+
+def _token_log_probs(plan: _Plan, specs: Sequence[PolicySpec], packed: likelihood.Packed) -> list[list[float]]:
+    log_pi = likelihood.log_policy(plan.passes(specs), packed)
+    found: list[list[float]] = likelihood.token_log_probs(log_pi, packed).tolist()
+    return found
+
+
+def _continuations(plan: _Plan, specs: Sequence[PolicySpec], packed: likelihood.Packed) -> list[tuple[float, bool]]:
+    log_pi = likelihood.log_policy(plan.passes(specs), packed)
+    found = likelihood.token_log_probs(log_pi, packed).masked_fill(~packed.real, 0.0).sum(dim=1).tolist()
+    greedy = ((log_pi.argmax(dim=-1) == packed.answers) | ~packed.real).all(dim=1).tolist()
+    return list(zip(found, greedy, strict=True))
 
 
 def _pad(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int]) -> int:

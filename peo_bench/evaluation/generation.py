@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from peo_bench.core.decoding import Decoding, Precision
 from peo_bench.core.roles import apart_from_deltas
 from peo_bench.core.spec import PolicySpec
-from peo_bench.files.journal import Journal
+from peo_bench.files.digest import digest
+from peo_bench.files.journal import FORGETFUL, Memo
+from peo_bench.files.json_types import Json
 from peo_bench.files.jsonl import read_jsonl
 from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.jobs.workspace import Progress
-from peo_bench.kill_points import kill_point
+from peo_bench.kill_points import is_due, kill_point
 from peo_bench.scorers.columns import Columns, Scores, score_texts
 
 if TYPE_CHECKING:
@@ -30,41 +32,82 @@ def generate(
     specs: Sequence[PolicySpec],
     prompts: Sequence[Mapping[str, str]],
     decoding: Decoding,
-    journal: Journal | None = None,
+    kept: Sequence[Memo] = (),
     progress: Progress = lambda fraction, note: None,
     point: str = "",
 ) -> tuple[list[Request], list[Answer]]:
-    """Answer every prompt with every policy, specs outermost; batches already in `journal` are not made again.
+    """Answer every prompt with every policy, specs outermost; answers that are `kept` are not made again.
 
-    The journal holds the candidates of selections, by their index among all distinct drafts. `point` names the kill
-    point after the first batch.
+    `kept` has a memo per policy, maybe the same; it gets the candidates of selections. `point` names the kill point
+    after the first batch.
     """
-    from peo_bench.engine.engine import Answer, Request
+    from peo_bench.engine.engine import Request
     from peo_bench.engine.selection import distinct_drafts
 
     requests = [Request(spec, row["prompt"], row["prompt_id"]) for spec in specs for row in prompts]
     drafts = distinct_drafts(requests)
-    done: dict[int, Answer] = {}
-    for record in journal.records if journal else []:
-        done |= {i: Answer(tuple(tokens), text, cut) for i, tokens, text, cut in record}
-    todo = [i for i in range(len(drafts)) if i not in done]
+    memos = DraftMemos(requests, [memo for memo in kept for _ in prompts])
+    done = memos.known()
+    todo = [draft for draft in drafts if draft not in done]
 
     def finished(indices: list[int], answers: list[Answer]) -> None:
-        batch = [(todo[i], answer) for i, answer in zip(indices, answers, strict=True)]
+        batch = {todo[i]: answer for i, answer in zip(indices, answers, strict=True)}
         done.update(batch)
-        if journal:
-            journal.append([[i, list(r.tokens), r.text, r.truncated] for i, r in batch])
+        memos.keep(batch)
+        if is_due(point):
+            for memo in kept:
+                memo.write()
             kill_point(point)
         progress(len(done) / len(drafts), f"{len(done)}/{len(drafts)} answers")
 
-    engine.generate([drafts[i] for i in todo], decoding, on_batch=finished)
-    return requests, engine.choose(requests, {draft: done[i] for i, draft in enumerate(drafts)})
+    engine.generate(todo, decoding, on_batch=finished)
+    return requests, engine.choose(requests, done)
 
 
-def score(columns: Columns, requests: Sequence[Request], answers: Sequence[Answer]) -> Scores:
+class DraftMemos:
+    """Answers to drafts by policy, prompt and sample, in the memo of every policy that they are drafts of.
+
+    So a policy's answers are found again in whatever company it is tried again.
+    """
+
+    def __init__(self, requests: Sequence[Request], kept: Sequence[Memo]) -> None:
+        """Take a memo per request, or none at all."""
+        self._memos: dict[Request, dict[Memo, None]] = {}
+        for request, memo in zip(requests, kept, strict=bool(kept)):
+            for draft in request.drafts:
+                self._memos.setdefault(draft, {})[memo] = None
+        self._policies = {spec: spec.key for spec in {draft.spec for draft in self._memos}}
+
+    def _key(self, draft: Request) -> Json:
+        return [self._policies[draft.spec], draft.prompt_id, draft.sample]
+
+    def known(self) -> dict[Request, Answer]:
+        """Return the answers that are kept."""
+        from peo_bench.engine.engine import Answer
+
+        found = {}
+        for draft, memos in self._memos.items():
+            for memo in memos:
+                if self._key(draft) in memo:
+                    tokens, text, truncated = memo[self._key(draft)]
+                    found[draft] = Answer(tuple(tokens), text, truncated)
+        return found
+
+    def keep(self, answers: Mapping[Request, Answer]) -> None:
+        """Keep the answers of a batch."""
+        values: dict[Memo, dict[str, Json]] = {}
+        for draft, answer in answers.items():
+            for memo in self._memos.get(draft, ()):
+                said: Json = [list(answer.tokens), answer.text, answer.truncated]
+                values.setdefault(memo, {})[digest(self._key(draft))] = said
+        for memo, new in values.items():
+            memo.keep(new)
+
+
+def score(columns: Columns, requests: Sequence[Request], answers: Sequence[Answer], kept: Memo = FORGETFUL) -> Scores:
     """Return the scores of all answers by column, every policy's apart, see `score_texts`."""
     prompts, texts = [request.prompt for request in requests], [answer.text for answer in answers]
-    return score_texts(columns, prompts, texts, [request.spec for request in requests])
+    return score_texts(columns, prompts, texts, [request.spec for request in requests], kept)
 
 
 def charge(requests: Sequence[Request], answers: Sequence[Answer], n_scorers: int, evaluations: int) -> Cost:

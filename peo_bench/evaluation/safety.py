@@ -51,7 +51,8 @@ def fit_on_labels(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Js
     if not rows:
         return fit_zero(np.empty(0), np.empty(0, dtype=bool))
     prompts, answers, safe = zip(*rows, strict=True)
-    costs = load_scorer(inputs["scorer"].path, job.params["precision"]).score(list(prompts), list(answers))
+    scorer = load_scorer(inputs["scorer"].path, job.params["precision"])
+    costs = scorer.score(list(prompts), list(answers), work.memo("kept"))
     work.charge(Cost(scorer_calls=len(rows)))
     return fit_zero(np.asarray(costs, dtype=float), np.asarray(safe, dtype=bool))
 

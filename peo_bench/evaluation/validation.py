@@ -15,7 +15,7 @@ from peo_bench.core.method import Objective, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec, Utility, policy, spec_from_json
 from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts, score
-from peo_bench.files.journal import Journal
+from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
@@ -91,46 +91,45 @@ class Validator:
         self.scorers = scorer_columns(roles.scorers(inputs), precision)
         self.reference = policy(inputs["reference"].id)
 
-    def scores(self, specs: Sequence[PolicySpec]) -> dict[str, Floats]:
-        """Return by column the scores of every answer, shape (n_specs, n_prompts)."""
-        return self._score(*self._answer(specs), len(specs))
+    def scores(self, specs: Sequence[PolicySpec], kept: Memo = FORGETFUL) -> dict[str, Floats]:
+        """Return by column the scores of every answer, shape (n_specs, n_prompts), and keep what they took."""
+        return self._score(*self._answer(specs, kept), len(specs), kept)
 
-    def _answer(
-        self, specs: Sequence[PolicySpec], journal: Journal | None = None
-    ) -> tuple[list[Request], list[Answer]]:
-        return generate(self.engine, specs, self.prompts, self.decoding, journal, self.work.progress, "candidates")
+    def _answer(self, specs: Sequence[PolicySpec], kept: Memo) -> tuple[list[Request], list[Answer]]:
+        memos, point = [kept] * len(specs), "candidates"
+        return generate(self.engine, specs, self.prompts, self.decoding, memos, self.work.progress, point)
 
-    def _score(self, requests: list[Request], answers: list[Answer], n: int) -> dict[str, Floats]:
-        columns = score(self.scorers, requests, answers).columns
+    def _score(self, requests: list[Request], answers: list[Answer], n: int, kept: Memo) -> dict[str, Floats]:
+        columns = score(self.scorers, requests, answers, kept).columns
         self.cost = self.cost + charge(requests, answers, count_scorers(self.scorers), n)
         return {name: np.asarray(values).reshape(n, -1) for name, values in columns.items()}
 
-    def points(self, specs: Sequence[PolicySpec], journal: Journal | None = None) -> list[Point]:
-        """Return what validation says of every policy; `journal` keeps the answers."""
-        requests, answers = self._answer(specs, journal)
-        columns = self._score(requests, answers, len(specs))
-        kl = self._kl(requests, answers).reshape(len(specs), -1)
+    def points(self, specs: Sequence[PolicySpec], kept: Memo) -> list[Point]:
+        """Return what validation says of every policy, and keep what it took: answers, scores and KL."""
+        requests, answers = self._answer(specs, kept)
+        columns = self._score(requests, answers, len(specs), kept)
+        kl = self._kl(requests, answers, kept).reshape(len(specs), -1)
         error = kl.std(axis=1, ddof=1) / np.sqrt(kl.shape[1])
         return [
             Point({name: values[i].tolist() for name, values in columns.items()}, float(kl[i].mean()), float(upper))
             for i, upper in enumerate(kl.mean(axis=1) + Z * error)
         ]
 
-    def _kl(self, requests: list[Request], answers: list[Answer]) -> Floats:
+    def _kl(self, requests: list[Request], answers: list[Answer], kept: Memo) -> Floats:
         """Return the KL of every answer (the bound for selections), policy by policy as the report computes it."""
         n = len(self.prompts)
         kl: list[float] = []
         for i in range(0, len(requests), n):
             own, theirs = requests[i : i + n], answers[i : i + n]
             compute = self.engine.kl_bound if own[0].spec.candidates else self.engine.kl
-            kl += compute(own, theirs, self.reference)
+            kl += compute(own, theirs, self.reference, kept)
             if own[0].spec != self.reference:
                 self.cost = self.cost + Cost(kl_tokens=sum(len(answer.tokens) for answer in theirs))
         return np.asarray(kl)
 
-    def reference_units(self) -> dict[str, list[float]]:
+    def reference_units(self, kept: Memo) -> dict[str, list[float]]:
         """Return by column [mean, standard deviation over prompts] of the reference policy's scores."""
-        columns = self.scores([self.reference])
+        columns = self.scores([self.reference], kept)
         return {name: [float(values.mean()), float(values.std(ddof=1))] for name, values in columns.items()}
 
 
@@ -202,7 +201,8 @@ def score_candidates(job: Job, inputs: Mapping[str, Handle], work: Workspace) ->
     """Score the policies `params["specs"]`, maybe none; the result reads as `Candidates`."""
     validator = Validator(job, inputs, work)
     specs = [spec_from_json(value) for value in job.params["specs"]]
-    points = validator.points(specs, Journal(work.scratch / "answers.jsonl")) if specs else []
-    result: JsonObject = {"reference": validator.reference_units(), "points": [asdict(point) for point in points]}
+    kept = work.memo("kept")
+    points = validator.points(specs, kept) if specs else []
+    result: JsonObject = {"reference": validator.reference_units(kept), "points": [asdict(point) for point in points]}
     work.charge(validator.cost)
     return result

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from typing import cast, overload
 
 from peo_bench.files.json_types import Json, JsonObject
 
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 PERMISSIONS = 0o777
 """The bits of a mode that the umask decides about."""
 
@@ -33,6 +35,15 @@ def sync_dir(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_temporary(path: Path) -> bool:
+    """Say whether a file is a temporary one by its name: where nobody writes, a kill has left it.
+
+    >>> is_temporary(Path("out/.points.csv.0f12ab9c")), is_temporary(Path("out/points.csv"))
+    (True, False)
+    """
+    return TEMPORARY.fullmatch(path.name) is not None
 
 
 def _create_beside(path: Path) -> Path:

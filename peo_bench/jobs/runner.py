@@ -215,10 +215,9 @@ def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    together = JOB_KINDS.get(task[0].kind).together
     try:
-        if together:
-            together(store, task, progress)
+        if JOB_KINDS.get(task[0].kind).together:
+            store.run_together(task, progress)
         else:
             store.run(task[0], progress)
     except PeoBenchError:

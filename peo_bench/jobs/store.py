@@ -3,7 +3,7 @@
     <root>/<kind>/<id>/meta.json     written last; an artefact without it does not exist
     <root>/<kind>/<id>/...           the artefact's files
     <root>/partial/<id>/             a job in progress; kept after a kill for the next attempt
-    <root>/locks/<id>.lock           held while a job runs
+    <root>/locks/<id>.lock           the claim of whoever does the job; a dead process holds none
     <root>/damaged/<id>.<n>          what was not as it was written, moved here when its job was done again
 
 Every file's size and SHA-256 are in meta.json, and meta.json's own checksum too; they are checked on first use in a
@@ -17,13 +17,18 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from peo_bench.files.atomic import follow_umask, sync_dir, write_json
+from peo_bench.errors import JobFailed
+from peo_bench.files.atomic import follow_umask, is_temporary, sync_dir, write_json
 from peo_bench.files.json_types import Json
+from peo_bench.files.room import is_disk_full
 from peo_bench.jobs.artefact import META, SCHEMA, Damaged, fingerprint, read_artefact, sealed
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
@@ -32,6 +37,13 @@ from peo_bench.jobs.workspace import Progress, Workspace
 from peo_bench.kill_points import kill_point
 
 logger = logging.getLogger(__name__)
+
+Done = TypeVar("Done")
+STUMBLES = (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, RecursionError)
+"""What reading files that are not as expected raises; not what computing does, such as a lack of memory."""
+CLAIMS = 100
+"""Jobs that one process claims at a time, an open file each; systems allow 256 or more."""
+WAITING = "another run does this: waiting for it"
 
 
 class Store:
@@ -42,6 +54,7 @@ class Store:
         self.root = root
         self._checked: dict[str, Handle] = {}
         self._damaged: set[str] = set()
+        self._locks: dict[str, FileLock] = {}
 
     def path(self, job_id: str) -> Path:
         """Return where the artefact lies or will lie."""
@@ -85,18 +98,89 @@ class Store:
 
         A second process asking for the same job waits for the first.
         """
-        with self.lock(job.id):
+        with self._claim(job, progress):
             finished = self.get(job.id)
             if finished is not None:
                 return finished
             inputs = {role: self[need.id] for role, need in job.needs.items()}
-            partial = self.root / "partial" / job.id
-            self._make_way(partial)
-            partial.mkdir(parents=True, exist_ok=True)
-            work = Workspace(partial, progress, f"{job.label} {job.id.rpartition('-')[2]}")
             started = time.monotonic()
-            result = JOB_KINDS.get(job.kind).run(job, inputs, work)
-            return self._finish(job, work, result, time.monotonic() - started)
+
+            def attempt() -> Handle:
+                work = self.workspace(job, progress)
+                result = JOB_KINDS.get(job.kind).run(job, inputs, work)
+                return self._finish(job, work, result, time.monotonic() - started)
+
+            return self._tried([job], attempt)
+
+    def run_together(self, jobs: Sequence[Job], progress: Progress = lambda fraction, note: None) -> None:
+        """Do jobs of a kind that does them together, each once, whoever else asks for some of them.
+
+        What another process does is left to it and waited for in the end; where that dies, it is done here.
+        """
+        together = JOB_KINDS.get(jobs[0].kind).together
+        assert together is not None, f"jobs of kind {jobs[0].kind!r} are done one by one"
+        todo, wait = self._missing(jobs), False
+        while todo:
+            if wait:
+                progress(0.0, WAITING)
+            with self._claims(todo, wait) as mine:
+                if mine:
+                    self._tried(mine, partial(together, self, mine, progress))
+                undone = self._missing(mine)
+            if undone:
+                raise JobFailed(f"{undone[0].id} was not stored by its kind")
+            todo, wait = self._missing(todo), not mine
+
+    def _tried(self, jobs: Sequence[Job], attempt: Callable[[], Done]) -> Done:
+        """Return `attempt()`; where it stumbles over what an earlier attempt left, once more without that."""
+        begun = [folder for job in jobs if any((folder := self.root / "partial" / job.id).glob("*"))]
+        try:
+            return attempt()
+        except STUMBLES as error:
+            if not begun or is_disk_full(error, self.root):
+                raise
+            logger.warning(
+                "%s cannot go on from what an earlier attempt left (%s: %s): that is moved aside, and the work starts "
+                "anew", jobs[0].id, type(error).__name__, error,
+            )  # fmt: skip
+        for folder in begun:
+            if folder.exists():
+                self._aside(folder)
+        return attempt()
+
+    def _missing(self, jobs: Sequence[Job]) -> list[Job]:
+        return [job for job in jobs if self.get(job.id) is None]
+
+    @contextmanager
+    def _claim(self, job: Job, progress: Progress) -> Iterator[None]:
+        lock = self.lock(job.id)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            progress(0.0, WAITING)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _claims(self, jobs: Sequence[Job], wait: bool) -> Iterator[list[Job]]:
+        """Claim those of `jobs` that are not done and that nobody else does; with `wait`, the first one in any case.
+
+        Nothing is held while waiting, so two processes never wait for each other.
+        """
+        with ExitStack() as claims:
+            mine = []
+            for i, job in enumerate(jobs):
+                try:
+                    claims.enter_context(self.lock(job.id).acquire(timeout=-1 if wait and i == 0 else 0))
+                except Timeout:
+                    continue
+                mine += self._missing([job])
+                if len(mine) == CLAIMS:
+                    break
+            yield mine
 
     def adopt(self, job: Job, write: Callable[[Workspace], Mapping[str, Json]], seconds: float) -> Handle:
         """Store an artefact whose content was computed together with others; `write` writes its files."""
@@ -104,12 +188,29 @@ class Store:
             finished = self.get(job.id)
             if finished is not None:
                 return finished
-            partial = self.root / "partial" / job.id
-            self._make_way(partial)
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            work = Workspace(partial)
+            work = self.workspace(job)
+            for path in work.dir.iterdir():  # what a killed attempt wrote
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             return self._finish(job, work, write(work), seconds)
+
+    def workspace(self, job: Job, progress: Progress = lambda fraction, note: None) -> Workspace:
+        """Return where `job` works, with what an earlier attempt left there, to be asked for under its claim.
+
+        What is no plain file or folder is moved aside, and temporary files that a kill left are deleted.
+        """
+        folder = self.root / "partial" / job.id
+        self._make_way(folder.parent)
+        self._make_way(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in list(folder.rglob("*")):
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                self._aside(path)
+            elif is_temporary(path):
+                path.unlink()
+        return Workspace(folder, progress, f"{job.label} {job.id.rpartition('-')[2]}")
 
     def copy_to(self, other: Path, job_ids: list[str]) -> None:
         """Copy artefacts into the store at `other`, replacing damaged ones there.
@@ -125,10 +226,16 @@ class Store:
                 shutil.copy2(self.path(job_id) / META, path)
 
     def lock(self, name: str) -> FileLock:
-        """Return the lock of a job (or batch); waits for another process that holds it."""
-        locks = self.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(locks / f"{name}.lock")
+        """Return the lock of a job, the same each time, so that who holds it may ask again; others wait."""
+        if name not in self._locks:
+            locks = self.root / "locks"
+            self._make_way(locks)
+            locks.mkdir(parents=True, exist_ok=True)
+            path = locks / f"{name}.lock"
+            if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+                self._aside(path)
+            self._locks[name] = FileLock(path)
+        return self._locks[name]
 
     def _finish(self, job: Job, work: Workspace, result: Mapping[str, Json], seconds: float) -> Handle:
         shutil.rmtree(work.dir / "scratch", ignore_errors=True)
@@ -173,8 +280,15 @@ class Store:
 
     def _aside(self, path: Path) -> None:
         damaged = self.root / "damaged"
+        if damaged.is_symlink() or (damaged.exists() and not damaged.is_dir()):
+            damaged.rename(_free(damaged))
         damaged.mkdir(parents=True, exist_ok=True)
-        names = (damaged / f"{path.name}.{n}" for n in itertools.count(1))
-        free = next(name for name in names if not os.path.lexists(name))
+        free = _free(damaged / path.name)
         path.rename(free)
         logger.info("%s was damaged and now lies in %s", path, free)
+
+
+def _free(path: Path) -> Path:
+    """Return the first of `path`.1, `path`.2, ... that is not there."""
+    names = (path.with_name(f"{path.name}.{n}") for n in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from peo_bench.files.journal import Journal
+from peo_bench.files.journal import Journal, Memo
 from peo_bench.jobs.job import Cost
 
 Progress = Callable[[float, str], None]
@@ -16,7 +16,8 @@ class Workspace:
     """Handed to a job kind's `run`.
 
     `dir` becomes the artefact when `run` returns. If the process is killed, the next attempt gets the same folder with
-    what was in it, so long jobs keep a `journal` or checkpoints there. `scratch` is deleted when the job has finished.
+    what was in it, so long jobs keep a `journal`, a `memo` or checkpoints there. `scratch` is deleted when the job has
+    finished.
     """
 
     def __init__(
@@ -38,6 +39,10 @@ class Workspace:
     def journal(self, name: str) -> Journal:
         """Open the journal `name`.jsonl of this job."""
         return Journal(self.dir / f"{name}.jsonl")
+
+    def memo(self, name: str) -> Memo:
+        """Open the memo `name` of this job, which is no part of the artefact."""
+        return Memo(self.scratch / f"{name}.jsonl")
 
     def charge(self, cost: Cost) -> None:
         """Add to what this job has cost."""

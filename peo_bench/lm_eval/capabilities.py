@@ -96,7 +96,8 @@ def measure_together(store: Store, jobs: list[Job], progress: Progress) -> None:
         for i, job in enumerate(jobs):
             if store.get(job.id) is None:
                 started = time.monotonic()
-                model = PolicyLM(engine, spec_from_json(job.params["spec"]))
+                kept = store.workspace(job).memo("kept")
+                model = PolicyLM(engine, spec_from_json(job.params["spec"]), kept)
                 rows = _rows(evaluate(model, tasks, **settings)["results"], names)
                 store.adopt(job, partial(_write, rows=rows), time.monotonic() - started)
             progress((i + 1) / len(jobs), f"{i + 1}/{len(jobs)} policies")

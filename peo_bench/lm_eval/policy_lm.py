@@ -12,6 +12,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec
 from peo_bench.engine.engine import Answer, Engine, Request
+from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.files.json_types import Json
 from peo_bench.models.rendering import answer_texts
 
@@ -22,10 +23,10 @@ Encoded = tuple[tuple[str, str], list[int], list[int]]
 class PolicyLM(TemplateLM):  # type: ignore[misc]
     """One policy, tokenised as lm-eval's HFLM does it; contexts too long for the model lose their beginning."""
 
-    def __init__(self, engine: Engine, spec: PolicySpec) -> None:
-        """Measure `spec` with `engine`."""
+    def __init__(self, engine: Engine, spec: PolicySpec, kept: Memo = FORGETFUL) -> None:
+        """Measure `spec` with `engine`; log-likelihoods that are `kept` are not computed again."""
         super().__init__()
-        self.engine, self.spec = engine, spec
+        self.engine, self.spec, self.kept = engine, spec, kept
         base = spec.mix[0][1].base
         self.tokenizer = engine.models.tokenizer(base)
         self.longest = engine.models.context_length(base)
@@ -54,7 +55,7 @@ class PolicyLM(TemplateLM):  # type: ignore[misc]
         for _, context, continuation in requests:
             asked.append(self._request(context, len(continuation)))
             answers.append(Answer(tuple(continuation), "", truncated=True))
-        return self.engine.continuations(asked, answers)
+        return self.engine.continuations(asked, answers, self.kept)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood of whole texts in nats, in windows of the model's context."""

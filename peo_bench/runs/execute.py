@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.errors import JobFailed, Locked, UsageError
 from peo_bench.evaluation.answering import read_answers
 from peo_bench.evaluation.validation import read_candidates, utility_scores
+from peo_bench.files.atomic import is_temporary
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.runner import Observer, Runner
@@ -58,6 +59,8 @@ from peo_bench.training.extrapolation import Search, read_search
 from peo_bench.training.steering_map import Evaluated, evaluated_line
 
 logger = logging.getLogger(__name__)
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -209,9 +212,11 @@ class Clock:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
+    """Hold the folder; temporary files of a killed run are deleted, and folders that stay empty do not stay."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock", timeout=0)
+        lock = FileLock(out / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
         owner = (out / OWNER).read_text(encoding="utf-8") if (out / OWNER).exists() else "another process"
@@ -220,9 +225,17 @@ def _locked(out: Path) -> Iterator[None]:
         raise UsageError(f"{out}: cannot write there ({error.strerror}): choose another folder with --out") from None
     try:
         (out / OWNER).write_text(f"pid {os.getpid()} on {os.uname().nodename}", encoding="utf-8")
+        for path in out.iterdir():
+            if is_temporary(path) and path.is_file():
+                path.unlink()
         yield
     finally:
         (out / OWNER).unlink(missing_ok=True)
+        if made and [path.name for path in out.iterdir()] == [LOCK]:
+            (out / LOCK).unlink()
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
         lock.release()
 
 
@@ -282,7 +295,7 @@ def _collect(
         for name in (*config.methods, *config.controls):
             if name in run.built.lost:
                 what = f"{name}, seed {seed}, all preferences"
-                missing.append(Missing(what=what, reason=run.built.lost[name]))
+                missing.append(Missing(what=what, reason=run.built.lost[name], n=len(config.preferences)))
         for offer in run.offers:
             handle = handles.get(offer.job.id)
             if handle is None:

@@ -90,7 +90,8 @@ def label_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Json
     rows = [
         {"prompt_id": f"{prompt.id}-{sample}", "prompt": prompt.text} for prompt in prompts for sample in ("a", "b")
     ]
-    requests, answered = generate(engine, [policy(inputs["reference"].id)], rows, _DECODING, progress=work.progress)
+    spec, memo = policy(inputs["reference"].id), work.memo("kept")
+    requests, answered = generate(engine, [spec], rows, _DECODING, [memo], work.progress)
     work.charge(charge(requests, answered, 0, 0))
     answers = [answer.text for answer in answered]
     pairs = [_labelled(p, answers[2 * i], answers[2 * i + 1], seed) for i, p in enumerate(prompts)]
@@ -146,8 +147,8 @@ def sample_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) ->
     prompts = read_prompts(inputs["prompts"], "test", job.params["n_prompts"])
     n = job.params["samples"]
     rows = [row | {"prompt_id": f"{row['prompt_id']}/{k}"} for row in prompts for k in range(n)]
-    spec = policy(inputs["reference"].id)
-    requests, answered = generate(engine, [spec], rows, decoding_of(job.params), progress=work.progress)
+    spec, memo = policy(inputs["reference"].id), work.memo("kept")
+    requests, answered = generate(engine, [spec], rows, decoding_of(job.params), [memo], work.progress, "oracle")
     work.charge(charge(requests, answered, 0, 0))
     texts = [answer.text for answer in answered]
     scores = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from peo_bench.errors import Diverged, UsageError
+from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.jobs.job import Handle
 from peo_bench.scorers import describe, load_scorer
 from peo_bench.scorers.model import ModelScorer
@@ -67,12 +68,17 @@ class Scores:
 
 
 def score_texts(
-    columns: Columns, prompts: list[str], answers: list[str], groups: Sequence[Hashable] | None = None
+    columns: Columns,
+    prompts: list[str],
+    answers: list[str],
+    groups: Sequence[Hashable] | None = None,
+    kept: Memo = FORGETFUL,
 ) -> Scores:
     """Return the scores of all answers by column, as the scorers give them; one that is not finite is `Diverged`.
 
     Labels of one scorer share its forward passes. A score varies in its last digits with the texts in its batch, so
-    texts of different `groups` (by default there is one) are never scored together.
+    texts of different `groups` (by default there is one) are never scored together. Batches that are `kept` are not
+    scored again.
     """
     rows: dict[Hashable, list[int]] = {}
     for i in range(len(answers)):
@@ -80,7 +86,7 @@ def score_texts(
     scores = {name: [0.0] * len(answers) for name in columns}
     cut = {name: [False] * len(answers) for name in columns}
     for own in rows.values():
-        found = _score_group(columns, [prompts[i] for i in own], [answers[i] for i in own])
+        found = _score_group(columns, [prompts[i] for i in own], [answers[i] for i in own], kept)
         for name, (values, shortened) in found.items():
             for i, value, short in zip(own, values, shortened, strict=True):
                 scores[name][i], cut[name][i] = round(value, DIGITS), short
@@ -92,10 +98,10 @@ def score_texts(
 
 
 def _score_group(
-    columns: Columns, prompts: list[str], answers: list[str]
+    columns: Columns, prompts: list[str], answers: list[str], kept: Memo
 ) -> dict[str, tuple[Sequence[float], Sequence[bool]]]:
     """Return by column the scores, and which texts were shortened."""
-    scored = {scorer: scorer.score_labels(prompts, answers) for scorer in _models(columns)}
+    scored = {scorer: scorer.score_labels(prompts, answers, kept) for scorer in _models(columns)}
     found: dict[str, tuple[Sequence[float], Sequence[bool]]] = {}
     for name, column in columns.items():
         if isinstance(column, Label):

@@ -7,10 +7,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.errors import Diverged, UsageError
+from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.models.loading import Fit, load_tokenizer, unreadable
 from peo_bench.models.rendering import filled_ids, names_special
 
@@ -43,7 +45,7 @@ class Scored:
 class ModelScorer(ABC):
     """Scores answers with the model in a folder, on the device jobs run on; scores are as the model gives them.
 
-    Texts longer than `max_length` tokens are cut and counted in `truncated`.
+    Texts longer than `max_length` tokens are cut and counted in `truncated`. `name` tells it apart from other scorers.
     """
 
     def __init__(self, path: Path, precision: str = "float32", device: str | None = None, batch_size: int = 64) -> None:
@@ -64,6 +66,7 @@ class ModelScorer(ABC):
         _refuse_misfit(fit, self.layout, self.unused)
         self.check_kind()
         self.model.eval().requires_grad_(False).to(device or process.device())
+        self.name = path.name
         self.batch_size = batch_size
         self.max_length = self.context()
         self.truncated = 0
@@ -104,12 +107,15 @@ class ModelScorer(ABC):
         """The number of scores per text."""
         return int(self.model.config.num_labels)
 
-    def score(self, prompts: list[str], answers: list[str]) -> list[float]:
+    def score(self, prompts: list[str], answers: list[str], kept: Memo = FORGETFUL) -> list[float]:
         """Return the first label's score of every (prompt, answer)."""
-        return [row[0] for row in self.score_labels(prompts, answers).labels]
+        return [row[0] for row in self.score_labels(prompts, answers, kept).labels]
 
-    def score_labels(self, prompts: list[str], answers: list[str]) -> Scored:
-        """Return every label's score per (prompt, answer), equal texts scored once; `Diverged` if one is not finite."""
+    def score_labels(self, prompts: list[str], answers: list[str], kept: Memo = FORGETFUL) -> Scored:
+        """Return every label's score per (prompt, answer), equal texts scored once; `Diverged` if one is not finite.
+
+        Batches that are `kept` are not scored again.
+        """
         texts = self.encode(prompts, answers)
         cut = [len(text["input_ids"]) > self.max_length for text in texts]
         for i in (i for i, too_long in enumerate(cut) if too_long):
@@ -121,7 +127,8 @@ class ModelScorer(ABC):
         scores: dict[Asked, tuple[float, ...]] = {}
         while len(scores) < len(unique):
             batch = self._next_batch(unique[len(scores) :])
-            scores |= zip(batch, self._forward([known[key] for key in batch]), strict=True)
+            rows = kept.value([self.name, batch], partial(self._forward, [known[key] for key in batch]))
+            scores |= zip(batch, map(tuple, rows), strict=True)
         if not all(math.isfinite(value) for row in scores.values() for value in row):
             raise Diverged("a reward model's score is not finite")
         return Scored([scores[key] for key in asked], cut)

@@ -130,7 +130,7 @@ def build_trainer(
     order = training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
     lora = settings.form == "lora"
     config = trainer_arguments(params, work, len(order)) | {"beta": settings.aspect_beta / weight}
-    trainer = make_class(order=order)(
+    trainer = trainers.keeping(make_class(order=order), work)(
         # bf16 weights are for the frozen trunk under an adapter; what is trained stays fp32 (under autocast).
         model=load_causal(reference, settings.precision if lora else "float32"),
         args=trainers.one_device(DPOConfig(**config, **LEARNERS.get(settings.learner).options)),

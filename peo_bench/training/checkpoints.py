@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from peo_bench.files.atomic import sync_dir, write_json
-from peo_bench.jobs.artefact import Damaged, fingerprint
+from peo_bench.jobs.artefact import Damaged, fingerprint, require_plain
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,10 @@ def last_checkpoint(directory: Path) -> Path | None:
         except Damaged as reason:
             if (checkpoint / COMPLETE).exists():
                 logger.warning("%s is damaged (%s): training goes on from what was saved before", checkpoint, reason)
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            if checkpoint.is_dir() and not checkpoint.is_symlink():
+                shutil.rmtree(checkpoint, ignore_errors=True)
+            else:
+                checkpoint.unlink(missing_ok=True)
         else:
             return checkpoint
     return None
@@ -51,9 +54,11 @@ def _step(checkpoint: Path) -> int:
 
 
 def _check(checkpoint: Path) -> None:
+    require_plain(checkpoint, folder=True)
+    require_plain(checkpoint / COMPLETE)
     try:
         files = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise Damaged(f"{COMPLETE} cannot be read") from None
     if not isinstance(files, dict) or not files:
         raise Damaged(f"{COMPLETE} names no files")

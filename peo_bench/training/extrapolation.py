@@ -70,7 +70,7 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Json
     region = make_region(phis, line, line.utilities(objectives), max_kl)
     deltas = [delta.id for delta in roles.deltas(inputs)]
     validator = Validator(job, inputs, work)
-    journal = work.journal("evaluations")
+    journal, memo = work.journal("evaluations"), work.memo("kept")
     budget, reference = job.params["budget"], line.reference
     found: list[Evaluated] = []
 
@@ -78,7 +78,7 @@ def extrapolate(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Json
         if done >= sum(len(record["evaluations"]) for record in journal.records):
             places = [tuple(float(c) for c in place) for place in region.coefficients(batch)]
             specs = [policy(inputs["reference"].id, zip(deltas, place, strict=True)) for place in places]
-            new = [Evaluated(c, point) for c, point in zip(places, validator.points(specs), strict=True)]
+            new = [Evaluated(c, point) for c, point in zip(places, validator.points(specs, memo), strict=True)]
             journal.append({"evaluations": [e.to_json() for e in new], "spent": validator.cost.to_json()})
             validator.cost = Cost()
             if len(journal.records) == KILLED_AFTER:

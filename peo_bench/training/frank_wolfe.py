@@ -73,19 +73,26 @@ def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
         lengths.append(pairs_lengths(dataset, path, settings.max_length))
         spread = np.linspace(0, len(dataset) - 1, min(params["pairs"], len(dataset)))
         data.append(dataset.select(spread.round().astype(int)))
-    references = [log_ratios(models.merged(Weights(base)), tokenizer, part, settings) for part in data]
+    kept = work.memo("kept")
 
-    def slope(c: Floats) -> Floats:
+    def reference(i: int) -> list[float]:
+        return log_ratios(models.merged(Weights(base)), tokenizer, data[i], settings)
+
+    def gradient(c: Floats) -> list[float]:
         model = models.merged(Weights(base, tuple(zip(experts, c.tolist(), strict=True))))
-        for weight, part, reference in zip(params["weights"], data, references, strict=True):
+        for weight, part, known in zip(params["weights"], data, references, strict=True):
             if weight:
-                add_gradient(model, tokenizer, part, reference, settings, weight)
+                add_gradient(model, tokenizer, part, known, settings, weight)
         gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
         deltas = (models.delta(base, expert) for expert in experts)
+        return [sum(float((gradients[n] * d[n]).sum()) for n in d.keys() & gradients.keys()) for d in deltas]
+
+    def slope(c: Floats) -> Floats:
         used = (len(part) for weight, part in zip(params["weights"], data, strict=True) if weight)
         work.charge(Cost(pairs_trained=sum(used)))
-        return np.array([sum(float((gradients[n] * d[n]).sum()) for n in d.keys() & gradients.keys()) for d in deltas])
+        return np.array(kept.value(["slope", c.tolist()], functools.partial(gradient, c)))
 
+    references = [kept.value(["reference", i], functools.partial(reference, i)) for i in range(len(data))]
     iterates = frank_wolfe(slope, len(experts), params["iterations"])
     return {
         "coefficients": iterates[-1].tolist(),

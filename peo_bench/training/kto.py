@@ -44,7 +44,7 @@ def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work:
     rows = [row for start in range(0, len(order), micro) for row in answers(pairs, order[start : start + micro])]
     config["per_device_train_batch_size"] = 2 * micro
     lora = settings.form == "lora"
-    trainer = _trainer_class()(
+    trainer = trainers.keeping(_trainer_class(), work)(
         model=load_causal(reference, settings.precision if lora else "float32"),
         args=trainers.one_device(KTOConfig(**config)),
         train_dataset=Dataset.from_list(rows),

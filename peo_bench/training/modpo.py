@@ -84,7 +84,7 @@ def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Json
 def margin_shift(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace, weight: float) -> Shift:
     """Return the shift w_1 R_1(y) / beta of the reference log-probabilities of chosen and rejected answers."""
     explicit = not {"direction", "directions"}.isdisjoint(inputs["margin"].result)
-    margin = _explicit_margin(params, inputs, work) if explicit else _implicit_margin(params, inputs)
+    margin = _explicit_margin(params, inputs, work) if explicit else _implicit_margin(params, inputs, work)
     scale = (1 - weight) / params["beta"]
 
     def shift(dataset: Dataset) -> tuple[list[float], list[float]]:
@@ -94,7 +94,7 @@ def margin_shift(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: 
     return shift
 
 
-def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle]) -> Shift:
+def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Shift:
     """Return beta_m (log pi_1 - log pi_ref), with pi_1 the other objective's DPO policy.
 
     log pi_1 is computed before the trainer exists, so that two models are never in memory together.
@@ -107,7 +107,7 @@ def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle]) ->
     tokenizer = load_tokenizer(reference)
     dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length)
     model = load_policy(reference, inputs["margin"], settings.precision)
-    other = trainers.pair_log_probs(model, tokenizer, dataset, settings)
+    other = trainers.pair_log_probs(model, tokenizer, dataset, settings, work.memo("margin"))
     beta = params["margin_beta"]
 
     def margin(dataset: Dataset) -> tuple[list[float], list[float]]:
@@ -132,7 +132,9 @@ def _explicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle], wo
     def margin(dataset: Dataset) -> tuple[list[float], list[float]]:
         scorer = load_scorer(artefact.path, dpo_settings(params).precision)
         prompts = list(dataset["prompt"])
-        scores = scorer.score_labels(prompts * 2, [*dataset["chosen"], *dataset["rejected"]]).labels
+        scores = scorer.score_labels(
+            prompts * 2, [*dataset["chosen"], *dataset["rejected"]], work.memo("margin")
+        ).labels
         work.charge(Cost(scorer_calls=len(scores)))
         signed = [row[label] if maximise else -row[label] for row in scores]
         return signed[: len(prompts)], signed[len(prompts) :]

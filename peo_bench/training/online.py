@@ -89,8 +89,8 @@ def _scores_bound(job: Job) -> Cost:
 @job_kind("reference-scores", version=2, bound=_scores_bound, defaults=sampling_params(), keeps="nothing")
 def score_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `validation.npz`, scores by column (n_prompts,), and `training.npz`, by column (prompts, samples)."""
-    validator = Validator(job, inputs, work)
-    scores = {name: values[0] for name, values in validator.scores([validator.reference]).items()}
+    validator, kept = Validator(job, inputs, work), work.memo("kept")
+    scores = {name: values[0] for name, values in validator.scores([validator.reference], kept).items()}
     np.savez(work.dir / "validation.npz", **scores)  # type: ignore[arg-type]
     work.charge(validator.cost)
     samples = job.params["samples"]
@@ -100,9 +100,9 @@ def score_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> 
             {"prompt_id": f"train-{i}/{k}", "prompt": text} for i, text in enumerate(prompts) for k in range(samples)
         ]
         requests, answers = generate(
-            validator.engine, [validator.reference], rows, validator.decoding, progress=work.progress
+            validator.engine, [validator.reference], rows, validator.decoding, [kept], work.progress
         )
-        columns = score(validator.scorers, requests, answers).columns
+        columns = score(validator.scorers, requests, answers, kept).columns
         trained = {name: np.reshape(values, (len(prompts), samples)) for name, values in columns.items()}
         np.savez(work.dir / "training.npz", **trained)  # type: ignore[arg-type]
         work.charge(charge(requests, answers, count_scorers(validator.scorers), 0))

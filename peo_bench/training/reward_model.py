@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
+from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
@@ -67,7 +68,7 @@ def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
     return {
         "objective": objective,
         "direction": direction,
-        "accuracy": ranking_accuracy(RewardModelScorer(work.dir), held_out, direction),
+        "accuracy": ranking_accuracy(RewardModelScorer(work.dir), held_out, direction, work.memo("kept")),
         "pairs": trainer.lengths.whole,
         "pairs_held_out": len(held_out),
         "lengths": trainer.lengths.to_json(),
@@ -96,11 +97,13 @@ def split_by_prompt(rows: Sequence[TextRow]) -> tuple[list[TextRow], list[TextRo
     return [row for row in rows if row["prompt_id"] not in held], [row for row in rows if row["prompt_id"] in held]
 
 
-def ranking_accuracy(scorer: RewardModelScorer, rows: Sequence[TextRow], direction: str) -> float:
+def ranking_accuracy(
+    scorer: RewardModelScorer, rows: Sequence[TextRow], direction: str, kept: Memo = FORGETFUL
+) -> float:
     """Return the share of pairs whose chosen answer has the higher reward or the lower cost; ties count half."""
     prompts = [row["prompt"] for row in rows]
-    chosen = scorer.score(prompts, [row["chosen"] for row in rows])
-    rejected = scorer.score(prompts, [row["rejected"] for row in rows])
+    chosen = scorer.score(prompts, [row["chosen"] for row in rows], kept)
+    rejected = scorer.score(prompts, [row["rejected"] for row in rows], kept)
     sign = -1 if direction == "cost" else 1
     correct = [0.5 if a == b else float(sign * (a - b) > 0) for a, b in zip(chosen, rejected, strict=True)]
     return sum(correct) / len(correct)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from peo_bench.errors import Diverged, JobFailed, UsageError
 from peo_bench.files.atomic import write_json
+from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.kill_points import is_due, kill_point
 from peo_bench.process import device
@@ -39,9 +41,12 @@ if TYPE_CHECKING:
         TrainingArguments,
     )
 
-CHECKPOINT_SECONDS = 60.0
-"""A checkpoint is written this often. By the clock, because a step takes from 20 ms to 20 s: a killed job loses at most
-a minute, and short jobs write none. Saving consumes no random numbers, so *when* does not change the result."""
+CHECKPOINT_SECONDS = 15.0
+"""A checkpoint is written this often at most. By the clock, because a step takes from 20 ms to 20 s, and short jobs
+write none. Saving consumes no random numbers, so *when* does not change the result."""
+CHECKPOINT_SHARE = 0.05
+"""What checkpoints may take of the time of training, at most: those of full fine-tunes of large models are written more
+seldom."""
 
 POINTS_PER_CURVE = 25
 MEMORY = "memory.json"
@@ -109,11 +114,16 @@ def lora_config(rank: int, alpha: float, task: str, **settings: object) -> LoraC
 
 
 def pair_log_probs(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: Dataset, settings: DPOSettings
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    settings: DPOSettings,
+    kept: Memo = FORGETFUL,
 ) -> tuple[list[float], list[float]]:
     """Return the log-probabilities (nats, summed over answer tokens) of chosen and rejected answers.
 
     By the same collator, kernel and autocast as TRL's own pass over the reference, so that the two can be subtracted.
+    Batches that are `kept` are not computed again.
     """
     from trl.trainer.dpo_trainer import DataCollatorForPreference
     from trl.trainer.utils import add_fused_lm_head
@@ -122,14 +132,16 @@ def pair_log_probs(
     model.eval().to(device())
     collate = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id, max_length=settings.max_length)
     size = min(settings.batch_size, settings.micro_batch_size)
-    rows: list[tuple[list[float], list[float]]] = []
-    for start in range(0, len(dataset), size):
+
+    def log_probs(start: int) -> tuple[list[float], ...]:
         batch = collate(dataset.select(range(start, min(start + size, len(dataset)))).to_list())
         labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
         batch = {name: value.to(model.device) for name, value in batch.items()} | {"labels": labels.to(model.device)}
         with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, settings.precision == "bfloat16"):
-            log_probs = model(**batch, use_cache=False, fused_lm_head=True).log_probs
-        rows.append(tuple(half.tolist() for half in log_probs.sum(dim=1).chunk(2)))
+            found = model(**batch, use_cache=False, fused_lm_head=True).log_probs
+        return tuple(half.tolist() for half in found.sum(dim=1).chunk(2))
+
+    rows = [kept.value([start, size], partial(log_probs, start)) for start in range(0, len(dataset), size)]
     chosen, rejected = ([value for row in rows for value in row[side]] for side in (0, 1))
     return chosen, rejected
 
@@ -185,6 +197,23 @@ def _size(samples: Sequence[Mapping[str, torch.Tensor]]) -> tuple[int, int]:
     return sum(map(len, chosen)), sum(int(mask.sum()) for mask in chosen)
 
 
+class KeepsReference:
+    """Mixin in front of a TRL trainer: log-probabilities of the reference that are `kept` are not computed again."""
+
+    kept: Memo
+
+    def compute_ref_log_probs(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return what TRL computes of a batch: tensors (rows,), or None."""
+
+        def compute() -> list[list[float] | None]:
+            found = super(KeepsReference, self).compute_ref_log_probs(model, inputs)  # type: ignore[misc]
+            return [None if values is None else values.float().tolist() for values in found]
+
+        batch = {name: value.tolist() for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        kinds = self.kept.value(batch, compute)
+        return tuple(None if values is None else torch.tensor(values, device=model.device) for values in kinds)
+
+
 class Remembers:
     """Mixin in front of a TRL trainer: what it keeps in `memory`, JSON values, goes into checkpoints and comes back."""
 
@@ -207,21 +236,29 @@ def guarded(trainer: type) -> type:
     return type(trainer.__name__, (Guard, trainer), {})
 
 
+def keeping(trainer: type, work: Workspace) -> type:
+    """Return `trainer` with `KeepsReference` in front and a memo of the job."""
+    return type(trainer.__name__, (KeepsReference, trainer), {"kept": work.memo("reference")})
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports progress and asks for a checkpoint every `CHECKPOINT_SECONDS`."""
+    """Reports progress and asks for a checkpoint now and then, see `CHECKPOINT_SECONDS` and `CHECKPOINT_SHARE`."""
 
     def __init__(self, work: Workspace) -> None:
         """Report to `work.progress`."""
         self.work = work
         self.points = kill_names(work.name)
         self.saved = time.monotonic()
+        self.asked = self.saved
+        self.wait = CHECKPOINT_SECONDS
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """Report the step; decide on a checkpoint."""
         self.work.progress(state.global_step / state.max_steps, f"step {state.global_step}/{state.max_steps}")
-        due = self._is_killed(state) or time.monotonic() - self.saved >= CHECKPOINT_SECONDS
+        self.asked = time.monotonic()
+        due = self._is_killed(state) or self.asked - self.saved >= self.wait
         control.should_save = due and state.global_step < state.max_steps
         if self._is_killed(state) and not control.should_save:
             kill_point(*self.points)
@@ -230,6 +267,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Seal the checkpoint: one that is not sealed is never resumed from."""
         seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.saved = time.monotonic()
+        self.wait = max(CHECKPOINT_SECONDS, (self.saved - self.asked) / CHECKPOINT_SHARE)
         if self._is_killed(state):
             kill_point(*self.points)
 
