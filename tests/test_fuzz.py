@@ -1,0 +1,50 @@
+"""Every reader of what others may have written, on hostile files; a fixed few of them, benchmarks/fuzz.py does many."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from random import Random
+
+import pytest
+from fuzzing import TARGETS, attempt, damaged
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By target, the folder that is whole; read once, without damage."""
+    made = {}
+    for name, target in TARGETS.items():
+        made[name] = tmp_path_factory.mktemp("whole") / "whole"
+        made[name].mkdir()
+        target.write(made[name])
+    return made
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rng=st.randoms(use_true_random=False))
+def test_damage_is_one_line_or_nothing(
+    wholes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, name: str, rng: Random
+) -> None:
+    logging.disable(logging.CRITICAL)
+    copy = tmp_path_factory.mktemp("fuzz") / "copy"
+    try:
+        damaged(TARGETS[name], wholes[name], copy, rng)
+        assert attempt(TARGETS[name], copy, rng) in ("read", "refused")
+    finally:
+        logging.disable(logging.NOTSET)
+        shutil.rmtree(copy.parent)
+
+
+@pytest.mark.parametrize("name", sorted(set(TARGETS) - {"request"}))
+def test_what_is_whole_is_read(wholes: dict[str, Path], tmp_path: Path, name: str) -> None:
+    """Otherwise the fuzzed readers could refuse everything."""
+    shutil.copytree(wholes[name], tmp_path / "copy")
+    if name == "run folder":  # its families.json names no artefacts
+        (tmp_path / "copy" / "run" / "families.json").unlink()
+        pytest.skip("read by the tests of readers")
+    assert attempt(TARGETS[name], tmp_path / "copy", Random(0)) == "read"
