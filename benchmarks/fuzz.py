@@ -82,7 +82,7 @@ def main() -> None:
             shutil.rmtree(whole)
             print(f"{name}: {dict(seen)}", flush=True)
     failures = sum(n for seen in counts.values() for found, n in seen.items() if found not in ("read", "refused"))
-    found = {
+    result = {
         "inputs": sum(seen.total() for seen in counts.values()),
         "first_seed": first,
         "failures": failures,
@@ -91,7 +91,7 @@ def main() -> None:
         "wall_seconds": round(time.monotonic() - started),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    (ROOT / "benchmarks" / "results" / "fuzz.json").write_text(json.dumps(found, indent=1) + "\n")
+    (ROOT / "benchmarks" / "results" / "fuzz.json").write_text(json.dumps(result, indent=1) + "\n")
     sys.exit(bool(failures))
 
 

@@ -18,13 +18,13 @@ from peo_bench.kill_points import KILL_POINTS, VARIABLE, is_due
 
 ALL = "PEO_BENCH_ALL_KILL_POINTS"
 CHECKPOINT = "partial/{}-*/scratch/trainer/checkpoint-*/complete.json"
+KEPT = "partial/{}-*/scratch/kept.jsonl"
 POINTS = {
     **{name: (name, CHECKPOINT.format(name)) for name in ("sft", "modpo", "gradients", "online", "reward-model")},
     **{f"aspect-{side}": ("aspect", CHECKPOINT.format("aspect")) for side in ("helpful", "harmless")},
-    "candidates": ("candidates", "partial/candidates-*/scratch/answers.jsonl"),
+    **{name: (kind, KEPT.format(kind)) for name, kind in (("oracle", "sandbox-oracle"), ("candidates", "candidates"))},
     "search": ("extrapolation", "partial/extrapolation-*/evaluations.jsonl"),
-    "generation": ("answers", "partial/batch-*/*-answers.jsonl"),
-    "scoring": ("answers", "partial/batch-*/*-answers.jsonl"),
+    **dict.fromkeys(("generation", "scoring"), ("answers", KEPT.format("answers"))),
     "rename": ("candidates", "partial/candidates-*/meta.json"),
     "judging": ("judge-replies", "judge-replies/*/*.json"),
     **dict.fromkeys(("metrics", "tables", "report"), ("", "answers/*/meta.json")),

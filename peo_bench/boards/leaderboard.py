@@ -26,7 +26,7 @@ from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import replacing, write_json
 from peo_bench.files.digest import digest
-from peo_bench.files.inside import inside
+from peo_bench.files.inside import inside, refuse_links
 from peo_bench.files.json_types import Json
 from peo_bench.registry import check_name
 from peo_bench.results.costs_records import BuildCost, Costs, MethodCost
@@ -83,6 +83,8 @@ def add_run(root: Path, run_folder: Path, methods: Iterable[str] | None) -> tupl
             raise unknown(f"complete method in {run_folder}", method, run.methods)
         check_name(f"{run_folder}: method", method)
     folder = inside(root, run.measure.name)
+    if folder.exists():
+        refuse_links(folder)
     if (folder / "board.json").exists():
         board = _read(folder)
     else:

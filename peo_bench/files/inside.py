@@ -1,7 +1,8 @@
-"""Paths made of names that somebody else chose: they stay inside the folder that they are meant for."""
+"""Names and links that somebody else chose: they lead nowhere but into the folder that they are meant for."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from peo_bench.errors import UsageError
@@ -15,6 +16,20 @@ def inside(folder: Path, name: str) -> Path:
     """
     plain = name not in ("", ".", "..") and not set(name) & set("/\\\0\n")
     path = folder / name if plain else folder
-    if not plain or path.resolve().parent != folder.resolve():
+    if not plain or os.path.dirname(os.path.realpath(path)) != os.path.realpath(folder):
         raise UsageError(f"{folder}: {name!r} is no name of a file in it: names have no '/' and lead nowhere else")
     return path
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise `UsageError` if a link in `folder` leads out of it: what is written there would be written elsewhere.
+
+    A folder that somebody else has made may hold `report.html` as a link to a file of ours.
+    """
+    home = os.path.realpath(folder)
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not os.path.realpath(path).startswith(f"{home}{os.sep}"):
+            raise UsageError(
+                f"{path}: is a link that leads out of the folder, and nothing is written through it: delete it, or put "
+                "what it leads to in its place"
+            )

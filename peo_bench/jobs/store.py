@@ -221,6 +221,7 @@ class Store:
         for job_id in job_ids:
             if target.get(job_id) is None:
                 path = target.path(job_id)
+                target._make_way(path.parent)
                 target._clear(path)
                 shutil.copytree(self.path(job_id), path, ignore=shutil.ignore_patterns(META))
                 shutil.copy2(self.path(job_id) / META, path)

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from peo_bench.files.atomic import finite, write_json, write_text
+from peo_bench.files.inside import refuse_links
 from peo_bench.files.json_types import JsonObject
 from peo_bench.kill_points import kill_point
 from peo_bench.report import contents, figures, findings
@@ -39,6 +40,7 @@ def build_report(run_dir: Path, *, redact: bool = False) -> Path:
     run.
     """
     folder = read_run_folder(run_dir)
+    refuse_links(run_dir)
     views = contents.task_views(folder)
     summary = _summary(folder, views)
     write_json(run_dir / "report.json", finite(summary))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from peo_bench.files.atomic import replacing, write_json, write_text
+from peo_bench.files.inside import refuse_links
 from peo_bench.kill_points import kill_point
 from peo_bench.results.costs_records import Costs
 from peo_bench.results.metrics_records import Metrics
@@ -68,6 +69,7 @@ def _text(path: Path) -> str:
 
 def write_run_folder(path: Path, files: RunFolder) -> None:
     """Write the files of a run into the folder ``path``, each atomically, run.json last; artefacts are not touched."""
+    refuse_links(path)
     write_text(path / "config.yaml", files.config)
     write_text(path / "points.csv", files.points.to_csv(index=False))
     write_json(path / "metrics.json", files.metrics.to_json())

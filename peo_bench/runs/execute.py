@@ -20,6 +20,7 @@ from peo_bench.errors import JobFailed, Locked, UsageError
 from peo_bench.evaluation.answering import read_answers
 from peo_bench.evaluation.validation import read_candidates, utility_scores
 from peo_bench.files.atomic import is_temporary
+from peo_bench.files.inside import refuse_links
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.runner import Observer, Runner
@@ -216,6 +217,7 @@ def _locked(out: Path) -> Iterator[None]:
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
+        refuse_links(out)
         lock = FileLock(out / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
