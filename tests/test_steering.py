@@ -13,7 +13,7 @@ from test_closed_form import OBJECTIVES, world
 from peo_bench.core.method import Build, Method, Objective, PolicyFamily, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.space import Space
-from peo_bench.core.spec import policy
+from peo_bench.core.spec import Merge, Weights, policy
 from peo_bench.engine import engine
 from peo_bench.jobs.store import Store
 from peo_bench.methods import METHODS
@@ -92,6 +92,13 @@ def test_helpful_is_helpful_in_either_order(peo_bench, folder, order):
     card = (run / "policy" / "README.md").read_text()
     assert "+0.75 x task vector of `helpful`" in card
     assert "+0.25 x task vector of `harmless`" in card
+
+
+def test_a_card_says_by_what_rule_task_vectors_are_merged():
+    terms = (("helpful", 0.75), ("harmless", 0.25))
+    assert families._rule(Weights("base", terms)) == ""
+    said = families._rule(Weights("base", terms, Merge("ties", 0.2, strength=1.25)))
+    assert said == " 1.25 times what `ties` at density 0.2 makes, by these shares, of"
 
 
 def test_without_an_objective_called_helpful_it_is_refused_in_one_line(peo_bench, folder):

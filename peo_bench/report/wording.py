@@ -13,8 +13,9 @@ _NAMES = {
     "expo": "ExPO", "dpo": "DPO", "sft": "SFT", "map": "MAP", "raco": "RACO", "mgda": "MGDA", "cagrad": "CAGrad",
     "lw": "LW", "rps": "RPS", "amopo": "AMoPO", "gdpo": "GDPO", "mo": "MO", "grpo": "GRPO", "maxmin": "MaxMin",
     "tchebycheff": "Tchebycheff", "lagrangian": "Lagrangian", "bonesoup": "BoneSoup",
+    "slerp": "SLERP", "liti": "LITI", "ties": "TIES", "dare": "DARE", "della": "DELLA",
 }  # fmt: skip
-_WHOLE = {"fw-merge": "FW-Merging"}
+_WHOLE = {"fw-merge": "FW-Merging", "model-stock": "Model Stock"}
 
 
 def method_name(method: str) -> str:

@@ -19,6 +19,7 @@ from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective, PolicyFamily, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.rounds import replay
+from peo_bench.core.spec import Weights
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import follow_umask, write_json, write_text
 from peo_bench.files.digest import digest
@@ -240,9 +241,18 @@ tags: [peo-bench, multi-objective-alignment]
 A policy of the run {origin}.
 
 - asked preference: {self.asked}; offered: {self.preference}
-- weights: base `{weights.base}` plus
+- weights: base `{weights.base}` plus{_rule(weights)}
 {terms or "- nothing: the reference policy"}
 - data licence: {run.licence}; the base model's licence applies too.
 
 Trained on preference data that contains harmful prompts; not evaluated for deployment.
 """
+
+
+def _rule(weights: Weights) -> str:
+    """Return by what rule the task vectors listed below are merged; nothing where they are added."""
+    rule = weights.merge
+    if rule is None:
+        return ""
+    density = f" at density {rule.density:g}" if rule.density < 1 else ""
+    return f" {rule.strength:g} times what `{rule.kind}`{density} makes, by these shares, of"
