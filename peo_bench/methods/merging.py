@@ -58,8 +58,9 @@ class MergingMethod(Method):
         m, n = len(world.objectives), len(world.preferences)
         tries = (self.settings.budget - m) // n
         if tries < 1:
-            what = f"{self.name}.budget={self.settings.budget}: {m} experts and {n} preferences need"
-            raise UsageError(f"{what} {m + n} evaluations")
+            key, needed = f"{self.name}.budget", m + n
+            what = f"{m} experts and {n} preferences need {needed} evaluations"
+            raise UsageError(f"{key}={self.settings.budget}: {what}: type --set {key}={needed}")
         rules = list(self.rules(world))[: (tries + 1) // 2]
         experts, start = _experts(world), _scored(world, rules)
         handles = yield Round([experts, start], later=validation_bound(world, (tries - len(rules)) * n))
