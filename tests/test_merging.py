@@ -203,21 +203,39 @@ def oracle() -> Tabular:
     return Tabular()
 
 
+def strength(family, w: tuple[float, float]) -> float:
+    merge = family.resolve(asked(w)).mix[0][1].merge
+    return merge.strength if merge else 0.0
+
+
 @pytest.mark.parametrize("name", MERGING)
-def test_a_family_keeps_the_budget_and_its_one_strength(name):
+def test_a_family_keeps_the_budget_at_strengths_of_its_own(name):
+    """One per preference of the run, of one density; between two preferences they are interpolated."""
     tabular = oracle()
     family = tabular.build(name)
     points = [tabular.point(family.resolve(asked(w))) for w in PREFERENCES]
     assert keeps(family.chosen["max_kl"], points, starts=0).all()
-    strengths = {family.resolve(asked(w)).mix[0][1].merge.strength for w in (*PREFERENCES, (0.4, 0.6))}
-    assert strengths == {family.chosen["strength"]}
-    assert family.chosen["strength"] > 0
+    assert [strength(family, w) for w in PREFERENCES] == family.chosen["strengths"]
+    middle = (family.chosen["strengths"][1] + family.chosen["strengths"][2]) / 2
+    assert strength(family, (0.375, 0.625)) == pytest.approx(middle)
+    assert min(family.chosen["strengths"]) > 0
+
+
+def test_each_preference_has_its_best_strength_within_the_budget():
+    """On the oracle more is better: every preference ends within a step of the budget, whatever its KL at 1."""
+    tabular = oracle()
+    family = tabular.build("slerp", {"max_kl": 0.8})
+    kl = [tabular.point(family.resolve(asked(w))).kl for w in PREFERENCES]
+    assert max(kl) <= 0.8
+    assert min(kl) > 0.45
+    assert len(set(family.chosen["strengths"])) > 1
 
 
 def test_liti_stays_between_the_reference_and_the_slerp():
-    """Proxies are exact here and the budget leaves room, so a slerp goes beyond 1 and LITI ends at 1."""
-    slerp_, liti = (oracle().build(name, {"max_kl": 8.0}).chosen["strength"] for name in ("slerp", "liti"))
-    assert slerp_ > 1.0 == liti
+    """Proxies are exact here and the budget leaves room, so slerps go beyond 1 and LITI ends at 1."""
+    free, held = (oracle().build(name, {"max_kl": 8.0}).chosen["strengths"] for name in ("slerp", "liti"))
+    assert min(free) > 1.0
+    assert held == [1.0] * 5
     step = next(make_method("liti", {"liti": {"max_kl": 8.0}}).build(world()))
     assert step.later.evaluations - 1 == 25, "strengths below 1, none of them twice"
 

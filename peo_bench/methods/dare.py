@@ -21,7 +21,7 @@ class DARE(MergingMethod):
     name = "dare"
     reference = "Yu et al. 2023, arXiv 2311.03099"
     exact = "drop, rescale by 1 / density, task arithmetic"
-    ours = "the preference as weights; density and strength within a KL budget"
+    ours = "the preference as weights; density and strengths within a KL budget"
     Settings = SparseSettings
 
     def rules(self, world: World) -> Sequence[Merge]:

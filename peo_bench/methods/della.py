@@ -36,7 +36,7 @@ class DELLA(MergingMethod):
     name = "della"
     reference = "Deep et al. 2024, arXiv 2406.11617"
     exact = "drop by rank, rescale by 1 / probability, elect, disjoint mean"
-    ours = "the preference as weights; density and strength within a KL budget"
+    ours = "the preference as weights; density and strengths within a KL budget"
     Settings = DELLASettings
 
     def rules(self, world: World) -> Sequence[Merge]:

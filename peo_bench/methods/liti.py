@@ -1,7 +1,7 @@
 """LITI, linear interpolation towards initialisation: WARP's third stage (Ramé et al. 2024, arXiv 2406.16768).
 
 theta_ref + eta (theta_slerp(w) - theta_ref) with eta between 0 and 1: WARP slides eta to trade reward for KL. Here
-validation chooses one eta for all preferences, among those within the KL budget; `slerp` may go beyond 1. WARP's
+validation chooses an eta for every preference, among those within the KL budget; `slerp` may go beyond 1. WARP's
 iterations, which train again from such a point, are not built.
 """
 

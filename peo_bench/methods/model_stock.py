@@ -22,7 +22,7 @@ class ModelStock(MergingMethod):
     name = "model-stock"
     reference = "Jang et al. 2024, arXiv 2403.19522"
     exact = "equation 5, tensor by tensor, at equal weights"
-    ours = "the preference as weights; t = 0 for negative cosines; a strength within a KL budget"
+    ours = "the preference as weights; t = 0 for negative cosines; strengths within a KL budget"
 
     def rules(self, world: World) -> Sequence[Merge]:
         """Return the one rule."""

@@ -21,7 +21,7 @@ class TIES(MergingMethod):
     name = "ties"
     reference = "Yadav et al. 2023, arXiv 2306.01708"
     exact = "trim, elect, disjoint mean"
-    ours = "weights and trimming per tensor as in mergekit; density and strength within a KL budget"
+    ours = "weights and trimming per tensor as in mergekit; density and strengths within a KL budget"
     Settings = SparseSettings
 
     def rules(self, world: World) -> Sequence[Merge]:
