@@ -13,7 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
-MERGING = ("slerp", "liti", "ties", "dare", "della", "model-stock")
+MERGING = ("slerp", "della")
 METHODS = (
     *("soup", "sacpo", "preference-vector", "peo-past-expert", "peo-bonesoup", "map", "fw-merge"),
     *MERGING,
