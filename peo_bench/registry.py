@@ -69,8 +69,7 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """Return the thing called `name`, importing it if needed; unknown names get "did you mean"."""
-        if name not in self._entries:
-            self._discover()
+        self._discover()
         if name not in self._entries:
             raise unknown(self.what, name, self.names(), see=f"peo-bench list {self.what}s")
         return self._load(name, self._entries[name])
@@ -93,6 +92,6 @@ class Registry(Generic[T]):
     def _discover(self) -> None:
         if self._discovered:
             return
-        self._discovered = True
         for point in entry_points(group=self.group):
             self.add(point.name, point.value)
+        self._discovered = True

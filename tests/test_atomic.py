@@ -175,6 +175,15 @@ def test_existing_mode(tmp_path, umask, kept):
     assert (target.read_text(), mode(target)) == ("new", kept)
 
 
+def test_a_private_file_is_never_open_while_it_is_written(tmp_path, umask):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    target.chmod(0o600)
+    with replacing(target) as temporary:
+        assert mode(temporary) & 0o077 == 0
+        temporary.write_text("new")
+
+
 def test_folder_of_private_files(tmp_path, umask):
     """Files and folders follow the umask at every depth, a setgid bit stays, a link's target is left alone."""
     outside = tmp_path / "outside"

@@ -419,6 +419,12 @@ def test_answers_leave_as_model_outputs(peo_bench, tmp_path):
     assert [row["instruction"] for row in rows] == own["prompt"].tolist()
     assert {tuple(row) for row in rows} == {("dataset", "instruction", "output", "generator")}
     assert peo_bench("outputs", str(run), "--method", "reference", "--to", "r.json", "--name", "base")[0] == 0
+    told = json.loads((run / "run.json").read_text())
+    told["objectives"].reverse()  # a task that lists harmless first: its answers' preference is harmless's weight
+    (run / "run.json").write_text(json.dumps(told))
+    assert peo_bench("outputs", str(run), "--method", "peo", "--helpful", "0.75", "--to", "turned.json.gz")[0] == 0
+    turned = json.loads(gzip.decompress((tmp_path / "turned.json.gz").read_bytes()))
+    assert [row["output"] for row in turned] == own["answer"].tolist()
     assert json.loads((tmp_path / "r.json").read_text())[0]["generator"] == "base"
 
 

@@ -195,6 +195,28 @@ def test_a_failing_method_does_not_stop_the_others(tmp_path):
     assert any("negative on purpose" in reason for reason in runner.outcome.failed.values())
 
 
+class Breaking(Adder):
+    """A third party's method with a bug."""
+
+    def build(self, world):
+        yield Round([value(2)])
+        raise KeyError("no such thing")
+
+
+def test_every_lost_method_has_its_own_reason(tmp_path):
+    class Other(Failing):
+        def build(self, world):
+            yield Round([Job("test-bug")])
+
+    methods = {"bad": Failing(), "worse": Other(), "broken": Breaking(), "good": Adder()}
+    with Runner(tmp_path) as runner:
+        built = build_families(runner, methods, None, [])
+    assert set(built.families) == {"good"}
+    assert "negative on purpose" in built.lost["bad"]
+    assert built.lost["worse"] == "ZeroDivisionError: a bug in one job"
+    assert built.lost["broken"] == "KeyError: 'no such thing'"
+
+
 def test_a_damaged_artefact_is_built_again(tmp_path, caplog):
     RUNS.clear()
     handle = Store(tmp_path).run(value(5))

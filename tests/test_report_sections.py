@@ -452,7 +452,7 @@ def test_a_judge_flip_is_a_verdict_that_changed_with_the_order() -> None:
         for prompt, both in verdicts.items()
         for order, verdict in zip(("ab", "ba"), both, strict=True)
     ])  # fmt: skip
-    flips = texts._flips(table)
+    flips = texts._flips(table, ("helpful", "harmless"))
     assert set(flips) == {"p2", "p3"}
     assert flips["p2"] == [
         "helpful, PEO and MODPO at 50 % helpful, 50 % harmless: PEO when shown in this order, MODPO in the other"

@@ -65,3 +65,14 @@ def test_objectives_that_nothing_after_training_handles_are_refused_when_read(tm
     ) as refused:
         load_task("mine")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("column", ["kl", "seed", "answer", "reward_se", "cost_proxy", "preference_helpful", "reward"])
+def test_columns_that_tables_need_or_that_are_there_twice_are_refused(column):
+    task = load_task("peo_pairs").model_dump(mode="json")
+    harmless = next(objective for objective in task["objectives"] if objective["name"] == "harmless")
+    task["reference_point"][column] = task["reference_point"].pop(harmless["column"])
+    harmless["column"] = column
+    said = "two objectives have the column" if column == "reward" else "is one that every table has"
+    with pytest.raises(ValueError, match=said):
+        TaskConfig.model_validate(task)

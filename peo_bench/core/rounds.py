@@ -7,11 +7,12 @@ adds a job to another method's first round.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
-from peo_bench.errors import UsageError
+from peo_bench.errors import PeoBenchError, UsageError
 from peo_bench.jobs.job import Cost, Handle, Job, closure
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Runner
@@ -81,10 +82,13 @@ class Built:
 def build_families(runner: Runner, methods: Mapping[str, Method], world: World, also: list[Job]) -> Built:
     """Build all methods side by side, doing the jobs `also` along with the first round.
 
-    A method whose jobs fail is lost; the others go on.
+    A method whose jobs fail is lost, and one that breaks; the others go on.
     """
-    builds = {name: Building(method, world) for name, method in methods.items()}
+    builds: dict[str, Building] = {}
     lost: dict[str, str] = {}
+    for name, method in methods.items():
+        with _losing(name, lost):
+            builds[name] = Building(method, world)
     while rounds := {name: b.round for name, b in builds.items() if b.round and name not in lost}:
         handles = runner.run([*also, *(job for step in rounds.values() for job in step.jobs)])
         also = []
@@ -93,12 +97,25 @@ def build_families(runner: Runner, methods: Mapping[str, Method], world: World, 
             if reasons:
                 logger.error("%s: %s", name, reasons[0])
                 lost[name] = reasons[0]
-            else:
+                continue
+            with _losing(name, lost):
                 builds[name].send(handles)
     done = {
         name: BuiltFamily(build.family, build.jobs, build.named) for name, build in builds.items() if name not in lost
     }
     return Built(done, lost)
+
+
+@contextmanager
+def _losing(name: str, lost: dict[str, str]) -> Iterator[None]:
+    """Note in `lost` what breaks a method's build; a user's mistake goes through."""
+    try:
+        yield
+    except PeoBenchError:
+        raise
+    except Exception as error:
+        logger.error("%s: %s: %s", name, type(error).__name__, error, exc_info=True)
+        lost[name] = f"{type(error).__name__}: {error}"
 
 
 def see_ahead(method: Method, world: World, store: Store) -> tuple[dict[str, Job], Cost]:

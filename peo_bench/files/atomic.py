@@ -46,12 +46,12 @@ def is_temporary(path: Path) -> bool:
     return TEMPORARY.fullmatch(path.name) is not None
 
 
-def _create_beside(path: Path) -> Path:
-    """Create an empty file of a new name next to `path`, with the permissions that the umask leaves."""
+def _create_beside(path: Path, mode: int = 0o666) -> Path:
+    """Create an empty file of a new name next to `path`, with what the umask leaves of `mode`."""
     while True:
         beside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
         try:
-            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         except FileExistsError:
             continue
         return beside
@@ -64,9 +64,10 @@ def replacing(path: Path) -> Iterator[Path]:
     For writers that want a file name (Parquet, for instance).
     """
     target = path.resolve()
-    temporary = _create_beside(target)
+    known = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    temporary = _create_beside(target, 0o666 if known is None else known & 0o666)
     try:
-        mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)
+        mode = stat.S_IMODE(temporary.stat().st_mode) if known is None else known
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

@@ -241,7 +241,7 @@ def _start_worker(events: Events, threads: str) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    import trl  # noqa: F401 - what most jobs need, imported before the first one is waited for
+    import transformers.trainer  # noqa: F401 - what most jobs need, imported before the first one is waited for
 
 
 def _follow(parent: BaseProcess) -> None:

@@ -16,17 +16,18 @@ from typing import Annotated
 from pydantic import Field
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
+from peo_bench.core.rounds import Building
 from peo_bench.core.spec import PolicySpec, Weights
 from peo_bench.evaluation.kl_budget import best_for_all, kl_budget, times_until
 from peo_bench.evaluation.validation import Candidates, read_candidates, validation_bound
-from peo_bench.jobs.job import Handle, Job, closure
+from peo_bench.jobs.job import Handle, Job
 
 
 class ExPOSettings(MethodSettings):
     """`alphas` are the strengths to try beside 0; by default, evenly spaced up to the KL budget, as `budget` allows.
 
-    Every alpha costs one validation evaluation per preference. The default budget is what PEO spends (9 + 27). `max_kl`
-    is in nats, by default 1.5 or the largest of the wrapped family.
+    Every alpha costs one validation evaluation per preference. The default budget is PEO's 9 + 27.
+    `max_kl` is in nats, by default 1.5 or the largest of the wrapped family.
     """
 
     alphas: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(None, min_length=1)
@@ -108,15 +109,9 @@ class ExPO(Method):
 
     def _build_inner(self, world: World) -> Generator[Round, Mapping[str, Handle], tuple[PolicyFamily, dict[str, Job]]]:
         """Run the wrapped build, announcing this wrapper's evaluations too; return its family and its jobs by id."""
-        known: dict[str, Job] = {}
         n = len(world.preferences)
         search = validation_bound(world, n) + validation_bound(world, self.settings.tries(n) * n)
-        build = self.inner.build(world)
-        try:
-            step = next(build)
-            while True:
-                known.update((job.id, job) for job in closure(step.jobs))
-                handles = yield Round(step.jobs, step.later + search)
-                step = build.send(handles)
-        except StopIteration as finished:
-            return finished.value, known
+        inner = Building(self.inner, world)
+        while inner.round:
+            inner.send((yield Round(inner.round.jobs, inner.round.later + search)))
+        return inner.family, inner.jobs

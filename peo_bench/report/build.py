@@ -118,7 +118,8 @@ def _task_summary(view: contents.TaskView) -> JsonObject:
 
 def _texts(folder: RunFolder, views: tuple[contents.TaskView, ...]) -> Texts | None:
     columns = {axis.column: axis.maximise for view in views for axis in view.axes}
-    return embed_texts(folder.answers, columns, folder.judgements)
+    names = [view.names for view in views] or [("", "")]
+    return embed_texts(folder.answers, columns, folder.judgements, names[0])
 
 
 def _without_texts(folder: RunFolder, texts: Texts | None, redact: bool) -> str:

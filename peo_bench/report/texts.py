@@ -65,22 +65,22 @@ def embed_texts(
     answers: pd.DataFrame | None,
     scorers: Mapping[str, bool],
     judgements: pd.DataFrame | None = None,
-    split: str = "test",
+    names: tuple[str, str] = ("first", "second"),
 ) -> Texts | None:
-    """Return the texts the page carries, or None without any.
+    """Return the texts of test prompts that the page carries, or None without any.
 
-    ``scorers``: the columns shown beside an answer, True where higher is better.
+    ``scorers``: the columns shown beside an answer, True where higher is better; ``names``: the objectives'.
     """
     if answers is None or answers.empty:
         return None
-    table = answers[answers["split"] == split] if "split" in answers else answers
+    table = answers[answers["split"] == "test"] if "split" in answers else answers
     if table.empty:
         return None
     prompts = table.drop_duplicates("prompt_id").set_index("prompt_id")
     chosen = _sample(table, prompts)
     shown = table[table["prompt_id"].isin(chosen)]
     columns = {column: maximise for column, maximise in scorers.items() if column in table}
-    spread, worst, flips = _spread(shown, list(columns)), _worst(shown, columns), _flips(judgements)
+    spread, worst, flips = _spread(shown, list(columns)), _worst(shown, columns), _flips(judgements, names)
     texts, policies = _answers(shown, chosen, list(columns))
     return Texts(
         n_prompts=len(prompts),
@@ -151,7 +151,7 @@ def _worst(table: pd.DataFrame, columns: Mapping[str, bool]) -> dict[str, float]
     return {str(key): round(float(value), 3) for key, value in table.groupby("prompt_id")[costs[0]].max().items()}
 
 
-def _flips(judgements: pd.DataFrame | None) -> dict[str, list[str]]:
+def _flips(judgements: pd.DataFrame | None, names: tuple[str, str]) -> dict[str, list[str]]:
     """Say by prompt which verdicts changed with the order in which the judge saw the answers."""
     if judgements is None or judgements.empty:
         return {}
@@ -167,7 +167,7 @@ def _flips(judgements: pd.DataFrame | None) -> dict[str, list[str]]:
         if len(told) < MAX_FLIPS:
             pair = f"{method_name(row['method_a'])} and {method_name(row['method_b'])}"
             told.append(
-                f"{row['objective']}, {pair} at {balance(number(row['preference']))}: "
+                f"{row['objective']}, {pair} at {balance(number(row['preference']), *names)}: "
                 f"{_verdict(row['ab'], row)} when shown in this order, {_verdict(row['ba'], row)} in the other"
             )
     return found

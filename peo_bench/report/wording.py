@@ -106,10 +106,10 @@ def listing(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def balance(weight: float | None, first: str = "helpful", second: str = "harmless") -> str:
+def balance(weight: float | None, first: str, second: str) -> str:
     """Say in words which preference was asked for.
 
-    >>> balance(0.7)
+    >>> balance(0.7, "helpful", "harmless")
     '70 % helpful, 30 % harmless'
     """
     if weight is None:

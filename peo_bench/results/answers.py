@@ -7,6 +7,8 @@ from pathlib import Path
 
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.json_types import JsonObject
+from peo_bench.results.record import read_record
+from peo_bench.results.records import RunRecord
 from peo_bench.results.tables import ANSWERS, read_parquet
 
 
@@ -26,7 +28,8 @@ def answers_of(folder: Path, method: str, helpful: float, *, seed: int | None = 
     if seed is not None and seed not in seeds:
         raise UsageError(f"--seed {seed}: this run has answers of the seeds {', '.join(map(str, seeds))}")
     own = own[own["seed"] == (seeds[0] if seed is None else seed)]
-    asked = own["preference"]
+    first = read_record(folder / "run.json", RunRecord).objectives[0].name
+    asked = own["preference"] if first == "helpful" else 1 - own["preference"]
     if asked.notna().any():
         own = own[(asked - helpful).abs() < 1e-9]
     if own.empty:

@@ -61,7 +61,7 @@ class WinRate(OverallWinRate):
     """An entry of `win_rates`: the same at one asked preference."""
 
     preference: Number
-    """Asked helpful weight; null for single policies."""
+    """Asked weight of the first objective; null for single policies."""
 
 
 class JudgeMetrics(Record):

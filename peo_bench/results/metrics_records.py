@@ -102,7 +102,7 @@ class MethodMetrics(Record):
     points_within_kl: tuple[Count, ...]
     """Number of these policies."""
     front_within_kl: tuple[tuple[float, ...], ...]
-    """Helpful weights of the front that they make."""
+    """Weights of the first objective on the front that they make."""
     steerability: SteerabilityRecord | None = None
     """How it answers to the asked weight; absent with one preference."""
     kl_mean: Number
@@ -162,7 +162,7 @@ class SafetyRow(Record):
     seed: int
     """Training seed."""
     preference: Number
-    """Asked helpful weight; null for single policies."""
+    """Asked weight of the first objective; null for single policies."""
     spec_key: str
     """Identity of the policy."""
     length_mean: Number
@@ -213,7 +213,7 @@ class CapabilityRow(Record):
     seed: int
     """Training seed."""
     preference: Number
-    """Asked helpful weight; null for single policies."""
+    """Asked weight of the first objective; null for single policies."""
     spec_key: str
     """Identity of the policy."""
     capability: str

@@ -102,6 +102,16 @@ HANDLED = ("helpful", "harmless")
 """Names of the objectives that a task has; three, or others, would be accepted by nothing that comes after training."""
 
 
+RESERVED = frozenset(
+    (
+        *("task", "split", "method", "seed", "grid", "preference", "spec_key", "prompt_id", "prompt", "category"),
+        *("answer", "length", "truncated", "kl", "kl_se", "kl_bound", "n", "ess", "hollow", "nondominated"),
+    )
+)
+BEFORE, AFTER = ("preference_", "projected_", "coef_"), ("_se", "_proxy")
+"""Names of what tables hold beside scores, and how other such names begin and end."""
+
+
 class ObjectiveConfig(Frozen):
     """One objective of a task: the score column and its direction."""
 
@@ -146,6 +156,16 @@ class TaskConfig(Frozen):
         names = [objective.name for objective in self.objectives]
         if sorted(names) != sorted(HANDLED):
             raise ValueError(f"the objectives are {' and '.join(HANDLED)}, in either order, found {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_of_their_own(self) -> TaskConfig:
+        columns = [objective.column for objective in self.objectives]
+        for column in columns:
+            if columns.count(column) > 1:
+                raise ValueError(f"two objectives have the column {column!r}: give each its own")
+            if column in RESERVED or column.startswith(BEFORE) or column.endswith(AFTER):
+                raise ValueError(f"column {column!r} is one that every table has: call the score something else")
         return self
 
     @model_validator(mode="after")

@@ -69,7 +69,7 @@ def rates_figure(rates: Sequence[WinRate], first: str, view: TaskView, styles: M
         style = styles.get(rival, Style(GREY, "star", "dash"))
         line(figure, rival, style, weights, values, label, Look(bars=bars))
     y = {**AXIS, "title": {"text": f"win rate of {plain(method_name(first))} (%)"}, "range": [0, 100]}
-    figure = small(figure, {**AXIS, "title": {"text": "asked weight of helpful"}}, y)
+    figure = small(figure, {**AXIS, "title": {"text": plain(f"asked weight of {view.names[0]}")}}, y)
     figure.add_hline(y=50, line={"dash": "dash", "width": 1, "color": GREY})
     return figure
 

@@ -52,14 +52,14 @@ def policies_figure(
 
 
 def tax_figure(entries: Sequence[CapabilityRow], view: TaskView, styles: Mapping[str, Style]) -> go.Figure:
-    """Draw one ability (an lm-eval task) of every method against the asked weight of helpfulness, bars are 1 SE."""
+    """Draw one ability (an lm-eval task) of every method against the first objective's weight, bars are 1 SE."""
     figure = go.Figure()
     for method in drawn_order(view, dict.fromkeys(entry.method for entry in entries)):
         own = sorted((e for e in entries if e.method == method), key=lambda e: e.preference or 0.0)
         x = [0.5 if e.preference is None else e.preference for e in own]
         errors = [e.se or 0.0 for e in own]
         label = [
-            f"{method_name(method)}, {balance(e.preference)}: {decimal(e.value, 3)} ± {decimal(se, 3)}"
+            f"{method_name(method)}, {balance(e.preference, *view.names)}: {decimal(e.value, 3)} ± {decimal(se, 3)}"
             for e, se in zip(own, errors, strict=True)
         ]
         style = styles.get(method, Style(GREY, "star", "dash"))
@@ -67,7 +67,9 @@ def tax_figure(entries: Sequence[CapabilityRow], view: TaskView, styles: Mapping
         line(figure, method, style, x, [e.value for e in own], label, Look(bars=bars))
     title = f"{entries[0].capability} ({entries[0].metric})"
     return small(
-        figure, {**AXIS, "title": {"text": "asked weight of helpful"}}, {**AXIS, "title": {"text": plain(title)}}
+        figure,
+        {**AXIS, "title": {"text": plain(f"asked weight of {view.names[0]}")}},
+        {**AXIS, "title": {"text": plain(title)}},
     )
 
 

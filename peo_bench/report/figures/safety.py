@@ -53,7 +53,7 @@ def refusal_figure(entries: Sequence[SafetyRow], view: TaskView, styles: Mapping
     for method in drawn_order(view, dict.fromkeys(e.method for e, _, _ in rows)):
         own = sorted((row for row in rows if row[0].method == method), key=lambda row: row[0].preference or 0.0)
         label = [
-            f"{method_name(method)}, {balance(e.preference)}: refuses {refused:.0f} % "
+            f"{method_name(method)}, {balance(e.preference, *view.names)}: refuses {refused:.0f} % "
             f"of what may be refused, of harmless prompts {over:.0f} %"
             for e, refused, over in own
         ]
