@@ -35,7 +35,7 @@ class Recorder:
         self.seen |= {request.prompt_id for request in requests}
         on_batch(range(len(requests)), [Answer((1,), request.prompt_id, False) for request in requests])
 
-    def choose(self, requests: list[Request], drafts: dict[Request, Answer]) -> list[Answer]:
+    def choose(self, requests: list[Request], drafts: dict[Request, Answer], *more: object) -> list[Answer]:
         return [drafts[request] for request in requests]
 
     def score(self, prompts: list[str], answers: list[str]) -> list[float]:

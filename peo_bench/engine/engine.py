@@ -141,15 +141,21 @@ class Engine:
             on_batch(batch, done)
         return self.choose(requests, answers)
 
-    def choose(self, requests: Sequence[Request], drafts: Mapping[Request, Answer]) -> list[Answer]:
-        """Return an answer per request from the answers to its drafts; selections load and ask their scorers."""
+    def choose(
+        self, requests: Sequence[Request], drafts: Mapping[Request, Answer], kept: Memo = FORGETFUL
+    ) -> list[Answer]:
+        """Return an answer per request from the answers to its drafts; selections load and ask their scorers.
+
+        Batches of scores that are `kept` are not computed again.
+        """
         from peo_bench.scorers.columns import score_texts, scorer_columns
 
         def scores(scorer: str, asked: list[Request], answers: list[Answer]) -> list[float]:
             job_id, _, column = scorer.partition("/")
             columns = scorer_columns({column: self.models.artefact(job_id)}, self.precision)
             prompts, texts = [request.prompt for request in asked], [answer.text for answer in answers]
-            return score_texts(columns, prompts, texts, [request.spec for request in asked]).columns[column]
+            specs = [request.spec for request in asked]
+            return score_texts(columns, prompts, texts, specs, kept).columns[column]
 
         return choose(requests, drafts, scores)
 

@@ -61,7 +61,7 @@ def generate(
         progress(len(done) / len(drafts), f"{len(done)}/{len(drafts)} answers")
 
     engine.generate(todo, decoding, on_batch=finished)
-    return requests, engine.choose(requests, done)
+    return requests, engine.choose(requests, done, kept[0] if kept else FORGETFUL)
 
 
 class DraftMemos:
