@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from fuzzing import TARGETS, attempt, damaged  # noqa: E402
 
-HANG_SECONDS = 60
+HANG_SECONDS = 120
 """What no reader of a few kilobytes may take."""
 MEMORY = 8 * 2**30
 """Bytes of address space, so that what reads without end fails instead of filling the machine."""

@@ -63,6 +63,15 @@ def test_brackets_in_a_path_are_no_markup(peo_bench, tmp_path: Path) -> None:
     assert "report: a[/]b/report.html" in out
 
 
+@pytest.mark.parametrize("option", ["--capabilities", "--judge"])
+def test_names_too_long_for_a_file_are_one_short_line(peo_bench, option: str) -> None:
+    name = {"--capabilities": "x" * 5000 + ".yaml", "--judge": "alpaca_eval:" + "9" * 5000}[option]
+    code, _, err = peo_bench("plan", option, name)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "too long for the name of a file" in err
+    assert len(err) < 2100
+
+
 NESTED = {"yaml": "[" * 5000, "json": "[" * 200_000}
 NO_YAML = (NESTED["yaml"], "2024-13-45", "!!int x", "!!timestamp x", "!!float [", "9" * 5000 + ":", "? {a: [b]}\n: c")
 

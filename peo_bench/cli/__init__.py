@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from peo_bench import __version__
-from peo_bench.errors import DiskFull, PeoBenchError, UsageError
+from peo_bench.errors import DiskFull, PeoBenchError, UsageError, one_line
 from peo_bench.files.room import disk_full, is_disk_full
 
 app = typer.Typer(
@@ -136,5 +136,5 @@ def main() -> None:
         if is_disk_full(error, path):
             typer.echo(f"error: {disk_full(path, 'this file')}", err=True)
             sys.exit(DiskFull.exit_code)
-        typer.echo(f"error: {error} (with --verbose: where this happened)", err=True)
+        typer.echo(f"error: {one_line(str(error))} (with --verbose: where this happened)", err=True)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, Literal
 
@@ -137,6 +138,15 @@ def all_methods(suite: SuiteConfig) -> tuple[str, ...]:
 
 def resolve_config(request: RunRequest) -> RunConfig:
     """Turn the command line into a checked configuration; every problem is a one-line `UsageError`."""
+    try:
+        return _resolved(request)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UsageError(f"{error.filename}: is too long for the name of a file: give a name or a path") from None
+
+
+def _resolved(request: RunRequest) -> RunConfig:
     if request.data_dir is not None:
         if not request.data_dir.is_dir():
             raise UsageError(
