@@ -70,16 +70,16 @@ def test_correlations_of_proxies_by_hand(view):
         "cost": [0.0, 0.0, 1.0, 1.0, 4.0, 4.0], "cost_proxy": [0.0, 0.0, -1.0, -1.0, -4.0, -4.0],
     })  # fmt: skip
     rows = {row.label: [value for _, value in row.cells] for row in proxy_table(view, answers).rows}
-    assert rows["reward: training scorer and reported one"] == pytest.approx([1, 1])
-    assert rows["cost: training scorer and reported one"] == pytest.approx([-1, -1])
+    assert rows["reward: proxy and reported score"] == pytest.approx([1, 1])
+    assert rows["cost: proxy and reported score"] == pytest.approx([-1, -1])
     both = np.corrcoef([0, 1, 2], [0, 1, 4])[0, 1]
-    assert rows["reward and cost, reported scorers"] == pytest.approx([both, both])
-    assert rows["reward and cost, training scorers"] == pytest.approx([-both, -both])
+    assert rows["reward and cost, reported scores"] == pytest.approx([both, both])
+    assert rows["reward and cost, proxies"] == pytest.approx([-both, -both])
     spread = answers.std(numeric_only=True)
     gold = [r / spread["reward"] - c / spread["cost"] for r, c in ((0, 0), (1, 1), (2, 4))]
     proxy = [r / spread["reward_proxy"] + c / spread["cost_proxy"] for r, c in ((0, 0), (1, 1), (2, 4))]
     trade_off = np.corrcoef(gold, proxy)[0, 1]
-    name = "both objectives, equal weights: training scorers and reported ones"
+    name = "both objectives, equal weights: proxies and reported scores"
     assert rows[name] == pytest.approx([trade_off, trade_off])
 
 
@@ -93,4 +93,4 @@ def test_the_page_shows_both(tmp_path: Path):
 
     page = build_report(write_run_folder(tmp_path, rich=True)).read_text()
     assert "The plane that was searched" in page
-    assert "How far can the training scorers be trusted?" in page
+    assert "How far can the proxies be trusted?" in page

@@ -285,7 +285,7 @@ def test_a_cost_runs_the_same_way_on_both_axes_and_says_whose_it_is(view: conten
     found = panels(view, folder)
     layout = found["proxy-cost"].figure.layout
     assert (layout.xaxis.autorange, layout.yaxis.autorange) == ("reversed", "reversed")
-    assert layout.yaxis.title.text == "cost, held-out scorer"
+    assert layout.yaxis.title.text == "cost, reported"
     assert found["proxy-reward"].figure.layout.xaxis.autorange is True
     assert found["kl-cost"].figure.layout.xaxis.autorange is True
 

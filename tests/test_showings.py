@@ -45,10 +45,10 @@ def test_only_what_was_measured_is_offered(run_dir: Path) -> None:
     assert [one.label for one in choices(read_run_folder(run_dir))] == [
         "reported scores",
         f"reported scores, {SD}",
-        "training scorers",
+        "proxies",
     ]
     add_validation(run_dir)
-    assert choices(read_run_folder(run_dir))[-1].label == f"training scorers, {SD}"
+    assert choices(read_run_folder(run_dir))[-1].label == f"proxies, {SD}"
 
 
 def test_a_run_with_one_scorer_and_no_units_has_no_choice(run_dir: Path) -> None:

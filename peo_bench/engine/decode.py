@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from peo_bench.core.decoding import Decoding
+from peo_bench.engine.near_ties import perturbed
 from peo_bench.engine.noise import Noise
 from peo_bench.engine.row_lora import RowLora, State, narrowed
-from peo_bench.engine.ties import perturbed
 
 LEAVE = 0.25
 """Share of the running rows that must have ended before they leave: leaving copies the caches of those that stay."""

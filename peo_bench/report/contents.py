@@ -199,7 +199,7 @@ def caption(view: TaskView, *, banded: Collection[str] = (), choices: int = 1) -
         sentences.append("The slider's cards, the table and everything below keep to the reported scores.")
     if any(point.x_proxy is not None or point.y_proxy is not None for point in view.points):
         sentences.append(
-            "Training scorers are those that training and selection saw: they have no reference point, so their lines "
+            "Proxies are the scorers that training and selection saw: they have no reference point, so their lines "
             "run to the edge, and no standard errors."
         )
     return " ".join(sentences)

@@ -49,11 +49,11 @@ def proxy_table(view: TaskView, answers: pd.DataFrame | None) -> Table:
 def _pairs(view: TaskView, own: pd.DataFrame) -> Iterator[tuple[str, pd.Series[float], pd.Series[float]]]:
     """Yield a name and two columns of scores to correlate."""
     for axis in view.axes:
-        yield f"{axis.column}: training scorer and reported one", own[axis.column + PROXY], own[axis.column]
-    yield "both objectives, equal weights: training scorers and reported ones", _sum(view, own, PROXY), _sum(view, own)
+        yield f"{axis.column}: proxy and reported score", own[axis.column + PROXY], own[axis.column]
+    yield "both objectives, equal weights: proxies and reported scores", _sum(view, own, PROXY), _sum(view, own)
     x, y = (axis.column for axis in view.axes)
-    yield f"{x} and {y}, training scorers", own[x + PROXY], own[y + PROXY]
-    yield f"{x} and {y}, reported scorers", own[x], own[y]
+    yield f"{x} and {y}, proxies", own[x + PROXY], own[y + PROXY]
+    yield f"{x} and {y}, reported scores", own[x], own[y]
 
 
 def _sum(view: TaskView, own: pd.DataFrame, suffix: str = "") -> pd.Series[float]:

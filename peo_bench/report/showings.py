@@ -1,4 +1,4 @@
-"""The scores that the hero figure can show: reported or training scorers, raw or in units of the reference policy."""
+"""The scores that the hero figure can show: reported or proxies', raw or in units of the reference policy."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _training(view: TaskView) -> Showing | None:
     columns = [f"{axis.column}_proxy" if has else axis.column for axis, has in zip(view.axes, other, strict=True)]
     points = _with_fronts(moved, [axis.maximise for axis in axes])
     changed = replace(view, axes=(axes[0], axes[1]), points=points, bound=None)
-    return Showing("training scorers", changed, (columns[0], columns[1]))
+    return Showing("proxies", changed, (columns[0], columns[1]))
 
 
 def _scaled(showing: Showing, scale: Scale, bound: Sequence[float | None] | None = None) -> Showing:
@@ -106,7 +106,7 @@ def _reported_scale(metrics: TaskMetrics, columns: tuple[str, str]) -> Scale:
 
 
 def _training_scale(folder: RunFolder, columns: tuple[str, str], seeds: set[int]) -> Scale:
-    """Measure the training scorers' units on the reference's validation answers, as the reported scores' were."""
+    """Measure the proxies' units on the reference's validation answers, as the reported scores' were."""
     table = folder.answers
     if table is None or not {*columns, "split", "method", "seed"} <= set(table):
         return {}

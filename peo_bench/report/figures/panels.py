@@ -206,11 +206,11 @@ def _real(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
             yield _panel("real", f"kl-{axis.column}", f"{axis.column} against KL", how, figure, legend=True)
     for i, axis in enumerate(view.axes):
         read = (lambda point: point.x_proxy) if i == 0 else (lambda point: point.y_proxy)
-        figure = real.policies_figure(view, styles, (f"{axis.column}, training scorer", read), axis, held_out=True)
+        figure = real.policies_figure(view, styles, (f"{axis.column}, proxy", read), axis, held_out=True)
         if figure is not None:
-            title = f"{axis.column}: training scorer against held-out scorer"
+            title = f"{axis.column}: proxy against reported score"
             how = (
-                "What training and selection saw (across) against the held-out scorer (up); right and up are better. "
+                "What training and selection saw (across) against the reported score (up); right and up are better. "
                 "Marks that go right without going up please only the scorer that was trained on."
             )
             yield _panel("real", f"proxy-{axis.column}", title, how, figure, legend=True)

@@ -1,4 +1,4 @@
-"""Is it real? Reward against KL, training scorers against held-out ones, lengths, other abilities."""
+"""Is it real? Reward against KL, proxies against reported scores, lengths, other abilities."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def policies_figure(
         meta={"method": "reference", "role": "ink"},
     )  # fmt: skip
     upwards = True if axis.maximise else "reversed"
-    name = f"{axis.column}, held-out scorer" if held_out else axis.column
+    name = f"{axis.column}, reported" if held_out else axis.column
     y = {**AXIS, "title": {"text": plain(name)}, "autorange": upwards}
     return small(figure, {**AXIS, "title": {"text": plain(title)}, "autorange": upwards if held_out else True}, y)
 

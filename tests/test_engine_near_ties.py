@@ -7,11 +7,11 @@ import torch
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Weights, policy
-from peo_bench.engine import decode, ties
+from peo_bench.engine import decode, near_ties
 from peo_bench.engine.decode import Pass
 from peo_bench.engine.engine import Engine, Request
+from peo_bench.engine.near_ties import TIE, perturbed
 from peo_bench.engine.noise import Noise
-from peo_bench.engine.ties import TIE, perturbed
 from peo_bench.jobs.job import Handle
 from tests import models
 
@@ -99,7 +99,7 @@ def test_looking_at_the_most_probable_tokens_only_changes_nothing(
         torch.zeros_like(scores).scatter(1, order, (probabilities.cumsum(-1) - probabilities >= top_p).float()) > 0
     )
     expected = (scores + Noise(keys).everywhere(5, 400)).masked_fill(outside, -torch.inf)
-    monkeypatch.setattr(ties, "CANDIDATES", 16)
+    monkeypatch.setattr(near_ties, "CANDIDATES", 16)
     found, tied = perturbed(scores, (Noise(keys), 5), Decoding(top_p=top_p))
     assert (found.argmax(dim=-1) == expected.argmax(dim=-1))[~tied].all()
     assert tied.float().mean() < 0.2
@@ -114,7 +114,7 @@ def test_no_answer_depends_on_what_the_batch_does_to_logits(
     artefacts: dict[str, Handle], monkeypatch: pytest.MonkeyPatch, top_p: float
 ) -> None:
     """Batches get logits that are off by up to 0.01, a thousand times fp32's rounding; ties are as wide."""
-    monkeypatch.setattr(ties, "TIE", 0.1)
+    monkeypatch.setattr(near_ties, "TIE", 0.1)
     decoding = Decoding(max_new_tokens=12, top_p=top_p)
     requests = [Request(spec, prompt, prompt, k) for spec in SPECS for prompt in models.PROMPTS for k in range(6)]
     expected = Engine(artefacts.__getitem__, device="cpu", batch_size=1).generate(requests, decoding)
