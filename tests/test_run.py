@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,9 @@ from tiny_run import TINY, peo_bench
 
 from peo_bench.pareto import hypervolume, nondominated
 from peo_bench.results.verification import verify_run
+
+
+RUN_FOLDER = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,35 @@ def test_run_json(folder):
     assert set(run["stages"]) >= {"build", "evaluate", "fronts"}
     assert "underpowered" in run
     assert run["underpowered"]
+
+
+def documented(heading: str) -> set[str]:
+    """The names in the first column of a section's table in docs/run-folder.md, for the tiny run's task."""
+    section = f"\n{RUN_FOLDER}".split(f"\n{heading}\n", 1)[1].split("\n#", 1)[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    names = re.findall(r"`([^`]+)`", " ".join(cells))
+    placeholders = {"<objective>": ("helpful", "harmless"), "<column>": ("reward", "cost")}
+    return {
+        name.replace(word, each)
+        for name in names
+        for word in re.findall(r"<\w+>", name) or ["-"]
+        for each in placeholders.get(word, ["-"])
+    }
+
+
+def test_every_file_and_column_is_documented(folder):
+    """What only some runs have may be documented and absent; what is there must be documented."""
+    known = documented("# The run folder (schema version 1)") | {"SHA256SUMS"}
+    there = {path.name + "/" * path.is_dir() for path in (folder / "out").iterdir()}
+    assert there <= known
+    assert known - there <= {"judgements.parquet", "judgements-missing.csv", "tracker/", "progress.json"}
+    out = folder / "out"
+    tables = {name: pd.read_csv(out / name) for name in ("points.csv", "search.csv", "curves.csv")}
+    tables["answers.parquet"] = pd.read_parquet(out / "answers.parquet")
+    for name, table in tables.items():
+        said = documented(f"## `{name}`")
+        assert set(table) <= said, name
+        assert said - set(table) <= {"kl_bound", "reward_proxy", "cost_proxy"}, name
 
 
 def change_number(path, *keys):
