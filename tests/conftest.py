@@ -4,9 +4,13 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # busy threads on shared cores cost an order of magnitude
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models of the tests are too small to share a forward
+
+settings.register_profile("peo-bench", deadline=None)  # a slow machine is no failure
+settings.load_profile("peo-bench")
 
 
 @pytest.fixture

@@ -36,7 +36,9 @@ def adapter_folder(path, hidden=8, base="owner/base", layer=LAYER):
     from safetensors.numpy import save_file
 
     path.mkdir(parents=True)
-    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": base}))
+    (path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 2, "base_model_name_or_path": base})
+    )
     a, b = np.zeros((2, hidden), dtype=np.float32), np.zeros((hidden, 2), dtype=np.float32)
     save_file({f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b}, path / "adapter_model.safetensors")
     return path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import edit_config, llama, qwen2, save_base, save_lora, tokenizer
+from models import edit_adapter, edit_config, llama, qwen2, save_base, save_lora, tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -110,6 +110,54 @@ def test_one_file_beside_shards_is_refused(whole, tmp_path):
         load_causal(folder)
 
 
+def sharded(path):
+    """Save the base in several files and return the last of them."""
+    llama().save_pretrained(path, max_shard_size="20KB")
+    tokenizer().save_pretrained(path)
+    return sorted(path.glob("model-*.safetensors"))[-1]
+
+
+def test_shards_are_one_model_and_no_two(tmp_path, whole):
+    """All of them together are the single file; one tensor twice, or a single file beside them, is refused."""
+    last = sharded(tmp_path / "shards")
+    assert torch.equal(load_causal(last.parent)(TOKENS).logits, load_causal(whole)(TOKENS).logits)
+    tensors = load_file(last)
+    save_file(tensors | {"model.embed_tokens.weight": torch.zeros(24, 32)}, last, {"format": "pt"})
+    with pytest.raises(UsageError, match=rf"both model-0.* and {last.name} hold model\.embed_tokens\.weight"):
+        load_causal(last.parent)
+    save_file(tensors, last, {"format": "pt"})
+    (last.parent / "model.safetensors.index.json").unlink()
+    shutil.copy(whole / "model.safetensors", last.parent)
+    with pytest.raises(UsageError, match=r"both model\.safetensors and model-00001-of-.*\.safetensors"):
+        load_causal(last.parent)
+
+
+def test_quantised_weights_are_refused(whole, tmp_path):
+    folder = edited(whole, tmp_path, dict, quantization_config={"quant_method": "fp8"})
+    with pytest.raises(UsageError, match="its weights are quantised"):
+        load_causal(folder)
+
+
+def test_half_precision_that_overflowed_is_refused(whole, tmp_path):
+    def halved(tensors):
+        halves = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
+        halves["lm_head.weight"][3, 1] = -torch.inf
+        return halves
+
+    with pytest.raises(UsageError, match=r"lm_head\.weight not finite"):
+        load_causal(edited(whole, tmp_path, halved))
+
+
+def test_a_tokenizer_with_tokens_beyond_the_embeddings_is_refused(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    longer = tokenizer()
+    longer.add_tokens(["[PAD]"])
+    folder = Path(shutil.copytree(whole, tmp_path / "longer"))
+    longer.save_pretrained(folder)
+    with pytest.raises(UsageError, match=r"'\[PAD\]' is token \d+, and the model has embeddings for \d+ tokens"):
+        Store(tmp_path / "store").run(checkpoint_job(str(folder), "base"))
+
+
 def test_a_checkpoint_that_is_no_model_says_so_in_one_line(whole, tmp_path):
     folder = edited(whole, tmp_path, dict, model_type="mystery")
     with pytest.raises(UsageError, match=r"cannot be loaded as a model \(.*mystery") as raised:
@@ -162,6 +210,40 @@ def test_an_adapter_that_is_not_whole_is_refused_when_taken_over_and_when_run(wh
         store.run(checkpoint_job(str(folder), "delta", reference))
     with pytest.raises(UsageError, match=said):
         load_adapter("mine", folder, load_causal(whole))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"r": 8}, r"down_proj\.lora_A\.weight has rank 4, and its config says 8"),
+        ({"rank_pattern": {"v_proj": 2}}, r"v_proj\.lora_A\.weight has rank 4, and its config says 2"),
+        ({"use_dora": True}, "it uses DoRA; the engine runs plain LoRA"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is no finite number"),
+        ({"bias": "all"}, "it has trained biases"),
+    ],
+)
+def test_an_adapter_whose_config_says_something_else_is_refused_when_taken_over(
+    whole, tmp_path, monkeypatch, changes, said
+):
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    store, reference = Store(tmp_path / "store"), checkpoint_job(str(whole), "base")
+    store.run(reference)
+    artefact = save_lora(tmp_path, "lora", llama(), seed=1)
+    edit_adapter(artefact, **changes)
+    with pytest.raises(UsageError, match=said):
+        store.run(checkpoint_job(str(artefact.path / "adapter"), "delta", reference))
+    with pytest.raises(UsageError, match=said):
+        load_adapter("mine", artefact.path / "adapter", load_causal(whole))
+
+
+def test_named_templates_in_files_of_their_own_are_taken_over(whole, tmp_path, monkeypatch):
+    """Left behind, they would leave a chat model without any template, and nobody the wiser."""
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    folder = Path(shutil.copytree(whole, tmp_path / "named"))
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "chat_template.jinja").rename(folder / "additional_chat_templates" / "rag.jinja")
+    with pytest.raises(UsageError, match="chat templates named rag and no default"):
+        Store(tmp_path / "store").run(checkpoint_job(str(folder), "base"))
 
 
 def test_named_chat_templates_need_a_default(tmp_path):

@@ -1,11 +1,13 @@
 """Prompts and answers as tokens: answers end where generation ends, texts are texts, days do not matter."""
 
+import json
+from inspect import signature
 from pathlib import Path
 
 import pytest
 import torch
 from models import edit_config, llama, save_base
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from peo_bench.core.decoding import Decoding
@@ -13,6 +15,7 @@ from peo_bench.core.spec import policy
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.engine.engine import Engine, Request
 from peo_bench.errors import UsageError
+from peo_bench.jobs.store import Store
 from peo_bench.models import rendering
 from peo_bench.models.ends import stop_ids
 from peo_bench.models.loading import read_tokenizer
@@ -158,6 +161,110 @@ def spelled(tokenizer, text):
     return [tokenizer.convert_tokens_to_ids(c) for c in pre_tokenizer_bytes(text)]
 
 
+def metaspace(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that begins texts with a blank, and whose special tokens swallow what blanks follow (as Phi-3's)."""
+    letters = [chr(code) for code in range(33, 127)] + ["▁", "\n"]
+    inner = Tokenizer(models.BPE({token: i for i, token in enumerate([*SPECIAL, *letters])}, []))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+    swallow = [AddedToken(name, special=True, rstrip=True, normalized=False) for name in ("<|start|>", "<|end|>")]
+    made.add_special_tokens({"additional_special_tokens": swallow})
+    made.chat_template = template
+    return made
+
+
+def test_what_stands_around_a_named_token_is_encoded_as_ever():
+    """The frame's ids are those around a text without names, and the text's are its letters."""
+    tokenizer = metaspace("{% for m in messages %}a<|start|>\nb{{ m['content'] }}c<|end|>\n{% endfor %}d<|start|>\n")
+    assert tokenizer.convert_ids_to_tokens(prompt_ids(tokenizer, "x<eos>y")) == [
+        *("▁", "a", "<|start|>", "b"), *"x<eos>y", *("c", "<|end|>", "d", "<|start|>"),
+    ]  # fmt: skip
+    plain = tokenizer.convert_ids_to_tokens(prompt_ids(tokenizer, "xy"))
+    assert plain == ["▁", "a", "<|start|>", "b", "x", "y", "c", "<|end|>", "d", "<|start|>"]
+
+
+ADDED = "<tool>"
+
+
+def with_added(template: str) -> PreTrainedTokenizerFast:
+    made = byte_level(template)
+    made.add_tokens([AddedToken(ADDED, special=False, normalized=False)])
+    return made
+
+
+def stock_prompt(tokenizer, text, **options):
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False, **options
+    )
+
+
+def test_an_added_token_that_is_not_special_is_vocabulary_as_in_stock_tokenizers():
+    """It is read as the token also beside the name of a special one, and decoding an answer gives it back."""
+    tokenizer = with_added(CHATML)
+    token = tokenizer.convert_tokens_to_ids(ADDED)
+    text = f"a{ADDED}b"
+    assert prompt_ids(tokenizer, text) == stock_prompt(tokenizer, text)
+    assert prompt_ids(tokenizer, text).count(token) == 1
+    (said,) = answer_tokens(tokenizer, [text])
+    assert said == [*tokenizer(text, add_special_tokens=False)["input_ids"], EOS]
+    assert rendering.answer_texts(tokenizer, [said], {EOS}) == [text]
+    letters = spelled(tokenizer, "<|end|>")
+    assert answer_tokens(tokenizer, [f"{ADDED}<|end|>{ADDED}"]) == [[token, *letters, token, EOS]]
+    beside = prompt_ids(tokenizer, f"{ADDED}<|end|>")
+    start = beside.index(token)
+    assert beside[start : start + 1 + len(letters)] == [token, *letters]
+
+
+def test_an_added_token_that_the_template_writes_is_text_in_a_prompt_and_a_token_in_an_answer():
+    """Transformers' own `sanitize_control_tokens` encodes such prompts alike."""
+    template = CHATML.replace("<|start|>assistant", f"<|start|>assistant{ADDED}")
+    tokenizer = with_added(template)
+    token = tokenizer.convert_tokens_to_ids(ADDED)
+    for text in (f"a{ADDED}b", f"{ADDED}<|end|>", "<eos>"):
+        ids = prompt_ids(tokenizer, text)
+        assert ids.count(token) == 1, "the template's"
+        assert tokenizer.decode(ids) == render(tokenizer, text)
+        if "sanitize_control_tokens" in signature(tokenizer.apply_chat_template).parameters:
+            assert ids == stock_prompt(tokenizer, text, sanitize_control_tokens=True)
+    assert answer_tokens(tokenizer, [f"a{ADDED}"]) == [[*spelled(tokenizer, "a"), token, EOS]]
+    tokenizer.chat_control_tokens = []
+    tokenizer.chat_template = template + " "
+    assert prompt_ids(tokenizer, ADDED).count(token) == 2
+
+
+def test_a_token_that_ends_answers_is_text_inside_them_special_or_not(tmp_path):
+    made = with_added(CHATML)
+    path = save_base(tmp_path, "base", llama(vocabulary=262), made).path / "model"
+    tool = made.convert_tokens_to_ids(ADDED)
+    edit_config(path, eos_token_id=[EOS, tool])
+    (path / "generation_config.json").unlink()
+    tokenizer = read_tokenizer(path)
+    assert set(stop_ids(tokenizer, path)) == {EOS, tool}
+    assert answer_tokens(tokenizer, [f"a{ADDED}b"]) == [[*spelled(tokenizer, f"a{ADDED}b"), EOS]]
+
+
+def test_a_name_that_the_model_itself_reads_as_the_token_is_refused():
+    from models import tokenizer as word_level
+
+    with pytest.raises(UsageError, match=r"holds '</s>', which the tokenizer of .* cannot spell"):
+        prompt_ids(word_level(), "make </s> cake")
+
+
+def test_half_a_character_in_a_prompt_is_one_line():
+    with pytest.raises(UsageError, match=r"the prompt 'a\\ud800b' holds half a character"):
+        prompt_ids(byte_level(), "a\ud800b")
+
+
+@pytest.mark.parametrize("declared", [[], None])
+def test_a_generation_config_that_names_no_end_leaves_it_to_config_json(tmp_path, declared):
+    path = saved(tmp_path, declared=[EOS, END])
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": declared}))
+    assert set(stop_ids(read_tokenizer(path), path)) == {EOS, END}
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": ["<|end|>"]}))
+    with pytest.raises(UsageError, match="give whole numbers"):
+        stop_ids(read_tokenizer(path), path)
+
+
 def test_texts_without_special_tokens_are_encoded_as_the_tokenizer_does():
     tokenizer = byte_level()
     for text in ("hello", " two\n\nlines ", "a < b | c > d"):
@@ -192,9 +299,37 @@ def test_prompts_do_not_depend_on_the_day(template):
     assert not rendering.writes_date(byte_level())
 
 
-def test_a_date_in_a_form_of_its_own_is_refused():
-    with pytest.raises(UsageError, match="writes today's date in a form of its own"):
-        render(byte_level("{{ strftime_now(messages[0]['role']) }}"), "hi")
+@pytest.mark.parametrize(
+    ("call", "day"),
+    [
+        ("{{ strftime_now ( '%Y' ) }}", "2024"),
+        ("{% set today = strftime_now %}{{ today('%A, %-d %B') }}", "Friday, 26 July"),
+        ("{% set form = '%d/%m/%y' %}{{ strftime_now(form) }}", "26/07/24"),
+        ("{{ strftime_now(format='%F') }}", "2024-07-26"),
+        ("\n  {% if true %}{{ strftime_now('%H') }}{% endif %}", "\n00"),
+    ],
+)
+def test_dates_are_fixed_however_they_are_written(call, day):
+    tokenizer = byte_level(call + CHATML)
+    assert render(tokenizer, "hi").partition("<|start|>")[0] == day
+    assert rendering.writes_date(tokenizer)
+    assert not rendering.writes_date(byte_level("{# no strftime_now #}" + CHATML))
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('a system message is needed') }}", r"does not take a user's message alone \(a system"),
+        ("{% if %}", "does not take a user's message alone"),
+        ("{{ messages[0]['content'] + 1 }}", "does not take a user's message alone"),
+        ("{{ messages[0]['content'][0]['text'] }}", "leaves out a prompt that is plain text"),
+    ],
+)
+def test_templates_that_do_not_write_the_prompt_are_refused_in_one_line(tmp_path, monkeypatch, template, said):
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    with pytest.raises(UsageError, match=said) as raised:
+        Store(tmp_path / "store").run(checkpoint_job(str(saved(tmp_path, template)), "base"))
+    assert "\n" not in str(raised.value)
 
 
 def test_the_day_is_part_of_what_a_reference_is(tmp_path, monkeypatch):

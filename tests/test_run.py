@@ -21,7 +21,6 @@ from tiny_run import TINY, peo_bench
 from peo_bench.pareto import hypervolume, nondominated
 from peo_bench.results.verification import verify_run
 
-
 RUN_FOLDER = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
 
 

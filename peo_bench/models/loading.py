@@ -6,6 +6,7 @@ both are errors, in every role: the numbers of a model that is not the one in th
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -57,15 +58,12 @@ def read_model(
 ) -> tuple[PreTrainedModel, Fit]:
     """Load a model of the transformers class `kind`, and return how the file's tensors fit it; values are checked.
 
-    Raises `UsageError` where two sets of weights lie in the folder, one is not finite, or tied ones differ.
+    Raises `UsageError` where two sets of weights lie in the folder, they are quantised, one is not finite, or tied ones
+    differ.
     """
     import torch
 
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file() and index.is_file():
-        raise UsageError(
-            f"{folder}: holds both {single.name} and {index.name}, which may be different models: delete one of them"
-        )
+    _check_files(folder)
     model, report = kind.from_pretrained(
         folder,
         dtype=getattr(torch, precision),
@@ -77,6 +75,45 @@ def read_model(
     )
     _check_values(model, folder)
     return model, Fit.of(report)
+
+
+def _check_files(folder: Path) -> None:
+    """Raise `UsageError` where it is open which file's tensors are the model's, and for quantised weights."""
+    from safetensors import safe_open
+
+    single = folder / "model.safetensors"
+    parts = sorted(folder.glob("model-*-of-*.safetensors"))
+    other = next((path for path in (folder / f"{single.name}.index.json", *parts) if path.is_file()), None)
+    if single.is_file() and other is not None:
+        raise UsageError(
+            f"{folder}: holds both {single.name} and {other.name}, which may be different models: delete one of them"
+        )
+    owners: dict[str, str] = {}
+    for path in parts:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118
+                if name in owners:
+                    raise UsageError(
+                        f"{folder}: both {owners[name]} and {path.name} hold {name}: copy the whole checkpoint anew"
+                    )
+                owners[name] = path.name
+    config = folder / "config.json"
+    if config.is_file() and "quantization_config" in json.loads(config.read_text(encoding="utf-8")):
+        raise UsageError(
+            f"{folder}: its weights are quantised (quantization_config in config.json), of which no differences are "
+            "taken: give the model that was quantised, or save it dequantised"
+        )
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path) -> None:
+    """Raise `UsageError` for a tokenizer with tokens that the model has no embedding for."""
+    token, last = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    size = len(model.get_input_embeddings().weight)
+    if last >= size:
+        raise UsageError(
+            f"{folder}: its tokenizer's {token!r} is token {last}, and the model has embeddings for {size} tokens: "
+            "call model.resize_token_embeddings(len(tokenizer)) before training and save both again"
+        )
 
 
 def unreadable() -> tuple[type[Exception], ...]:

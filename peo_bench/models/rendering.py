@@ -1,19 +1,22 @@
 """From raw texts to token ids: the prompt that a policy continues, the answer it is trained to give and what ends it.
 
 Training, scoring and generation share these functions. A prompt or an answer is text, whatever stands in it: the name
-of a special token inside it (`<|im_end|>`) is encoded letter by letter; only a template writes special tokens.
+of a special token inside it (`<|im_end|>`) is encoded as any other text (`models.controls`); only a template writes
+special tokens.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from datetime import date
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
+from peo_bench.files.rows import is_whole
+from peo_bench.models.controls import controls, encode
 from peo_bench.models.ends import stop_ids
 
 if TYPE_CHECKING:
@@ -23,7 +26,9 @@ PROMPT_DATE = "2024-07-26"
 """The day on which every prompt is rendered, for templates that write the date (the fall-back of Llama 3.2's): the same
 prompt is the same text tomorrow. Part of the identity of every reference policy."""
 
-_TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+_DIRECTIVES = "aAbBcdDeFHIjmMpSTUwWxXyYZ"
+"""Of strftime, those that templates may use."""
+
 _PROMPT, _ANSWER = "peobenchprompt", "peobenchanswer"
 """Stand for texts where what the template writes around them is wanted."""
 
@@ -32,43 +37,73 @@ _PROMPT, _ANSWER = "peobenchprompt", "peobenchanswer"
 
 
 def chat_text(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str | None = None) -> str:
-    """Return what the chat template makes of a prompt on `PROMPT_DATE`: up to where an answer begins, or with `answer`.
+    """Return what the chat template makes of a prompt on `PROMPT_DATE`: up to an answer's beginning, or with `answer`.
 
-    Raises `UsageError` for a template that cannot be rendered on a fixed day, or not at all.
+    Raises `UsageError` for a template that does not take them.
     """
+    try:
+        return _rendered(tokenizer, prompt, answer)
+    except _unrenderable() as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{tokenizer.name_or_path}: its chat template does not take a user's message "
+            f"{'alone' if answer is None else 'and an answer'} ({reason}): "
+            "set tokenizer.chat_template to one that does and save the tokenizer again"
+        ) from None
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str | None, moment: str | None = None) -> str:
+    """Return the rendered template, at `moment` (ISO 8601) instead of `PROMPT_DATE` where one is given."""
     messages = [{"role": "user", "content": prompt}]
     messages += [] if answer is None else [{"role": "assistant", "content": answer}]
-    template = _TODAY.sub(_fixed, tokenizer.chat_template)
-    if "strftime_now(" in template:
-        raise UsageError(
-            f"{tokenizer.name_or_path}: its chat template writes today's date in a form of its own: "
-            "use strftime_now('...') in it, or write a fixed date"
-        )
-    return str(
-        tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=answer is None
-        )
+    text = tokenizer.apply_chat_template(
+        messages,
+        chat_template=_at(moment or PROMPT_DATE, tokenizer.chat_template),
+        tokenize=False,
+        add_generation_prompt=answer is None,
     )
+    return str(text)
 
 
-def _fixed(call: re.Match[str]) -> str:
-    """Return the jinja text of a date in place of a call for today's."""
-    text = date.fromisoformat(PROMPT_DATE).strftime(call[2])
-    return f"'{text}'"
+def _at(moment: str, template: str) -> str:
+    """Return the template with a macro in place of `strftime_now`, however it calls that."""
+    if "strftime_now" not in template:
+        return template
+    now = datetime.fromisoformat(moment)
+    forms = [f"%{flag}{letter}" for letter in _DIRECTIVES for flag in ("", "-")]
+    replaced = "".join(f"|replace('{form}', {now.strftime(form)!r})" for form in forms)
+    # The line break belongs to the tag before it, so the template begins a line as it did.
+    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{template}"
+
+
+def _unrenderable() -> tuple[type[Exception], ...]:
+    """Return the errors of a template that does not take what it is given."""
+    from jinja2 import TemplateError
+
+    return TemplateError, TypeError, ValueError
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether the chat template writes the date into prompts."""
-    return "strftime_now(" in (tokenizer.chat_template or "")
+    if "strftime_now" not in (tokenizer.chat_template or ""):
+        return False
+    return _rendered(tokenizer, _PROMPT, None) != _rendered(tokenizer, _PROMPT, None, "1999-12-31T15:59:58")
 
 
 def remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return what a reader should know of how this tokenizer's prompts and answers are written, if it is unusual."""
+    """Return what a reader should know of how this tokenizer's prompts and answers are written, if it is unusual.
+
+    Raises `UsageError` for a chat template that does not write prompts.
+    """
+    if _PROMPT not in render(tokenizer, _PROMPT):
+        raise UsageError(
+            f"{tokenizer.name_or_path}: its chat template leaves out a prompt that is plain text: "
+            "set tokenizer.chat_template to one that writes messages[0]['content'] and save the tokenizer again"
+        )
     found = []
     end = answer_end(tokenizer)
     if end != (tokenizer.eos_token_id,):
         found.append(f"answers are trained to end with {tokenizer.decode(end)!r}, as its chat template writes them")
-    render(tokenizer, _PROMPT)
     return found + date_remarks(tokenizer)
 
 
@@ -93,6 +128,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     A chat template writes its special tokens itself. Without one the tokenizer adds its own; an end-of-sequence token
     that it would put after the prompt is dropped.
     """
+    if not is_whole(prompt):
+        raise UsageError(f"the prompt {prompt[:60]!a} holds half a character (a lone surrogate): write it anew")
     templated = tokenizer.chat_template is not None
     ids = filled_ids(tokenizer, lambda text: render(tokenizer, text), [prompt], add_special_tokens=not templated)
     if not templated and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
@@ -110,9 +147,10 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) ->
     """Return the token ids of answers, each with its end (see `answer_end`)."""
     end = answer_end(tokenizer)
     ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    said = controls(tokenizer).said
     for i, answer in enumerate(answers):
-        if names_special(tokenizer, answer):
-            ids[i] = tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if said.search(answer):
+            ids[i] = encode(tokenizer, [(answer, said)], add_special_tokens=False)
     return [[*row, *end] for row in ids]
 
 
@@ -147,11 +185,9 @@ def _answer_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> tup
 
 def _dialogue(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the template with a stand-in for an answer, nothing where it takes none."""
-    from jinja2 import TemplateError
-
     try:
-        return chat_text(tokenizer, _PROMPT, _ANSWER)
-    except TemplateError:  # a template for single prompts
+        return _rendered(tokenizer, _PROMPT, _ANSWER)
+    except _unrenderable():  # a template for single prompts
         return ""
 
 
@@ -162,11 +198,12 @@ def filled_ids(
     *,
     add_special_tokens: bool,
 ) -> list[int]:
-    """Return the token ids of `form(*texts)`, where only what `form` itself writes can be a special token.
+    """Return the token ids of `form(*texts)`, made of a prompt or of a prompt and an answer.
 
-    Where no text holds the name of one, this is the tokenizer's own encoding.
+    Only what `form` itself writes can be a control token. Where no text holds the name of one, this is the tokenizer's
+    own encoding.
     """
-    special, whole = _specials(tokenizer), form(*texts)
+    whole = form(*texts)
     if not names_special(tokenizer, *texts):
         return list(tokenizer(whole, add_special_tokens=add_special_tokens)["input_ids"])
     pieces = _pieces(form, texts, whole)
@@ -175,40 +212,25 @@ def filled_ids(
             f"a text holds the name of a special token and the chat template of {tokenizer.name_or_path} rewrites it: "
             f"leave it out of the data ({texts[0][:60]!r})"
         )
-    runs = [""]
-    for piece, own in pieces:
-        parts = [piece] if own else re.split(f"({special.pattern})", piece)
-        for i, part in enumerate(parts):
-            runs += [part, ""] if i % 2 else []
-            runs[-1] += "" if i % 2 else part
-    ids: list[int] = list(tokenizer("")["input_ids"]) if add_special_tokens else []
-    for i, run in enumerate(runs):
-        if run:
-            ids += tokenizer(run, add_special_tokens=False, split_special_tokens=not i % 2)["input_ids"]
-    return ids
+    found = controls(tokenizer)
+    patterns = (None, found.asked, None, found.said, None)
+    return encode(tokenizer, list(zip(pieces, patterns, strict=False)), add_special_tokens=add_special_tokens)
 
 
-def names_special(tokenizer: PreTrainedTokenizerBase, *texts: str) -> bool:
-    """Tell whether a text holds the name of a special token."""
-    special = _specials(tokenizer)
-    return any(special.search(text) for text in texts)
+def names_special(tokenizer: PreTrainedTokenizerBase, prompt: str, *answers: str) -> bool:
+    """Tell whether a text holds the name of a control token."""
+    found = controls(tokenizer)
+    return found.asked.search(prompt) is not None or any(map(found.said.search, answers))
 
 
-def _pieces(form: Callable[..., str], texts: Sequence[str], whole: str) -> list[tuple[str, bool]] | None:
-    """Return `whole` in pieces, each with whether it is one of `texts`; None where the form rewrites them."""
+def _pieces(form: Callable[..., str], texts: Sequence[str], whole: str) -> list[str] | None:
+    """Return `whole` in pieces, every second one of `texts`; None where the form rewrites them."""
     marks = (_PROMPT, _ANSWER)[: len(texts)]
     frame = re.split("|".join(marks), form(*marks))
     for shown in (texts, [text.strip() for text in texts]):
-        pieces = [(frame[0], False)]
+        pieces = [frame[0]]
         for text, behind in zip(shown, frame[1:], strict=False):
-            pieces += [(text, True), (behind, False)]
-        if "".join(piece for piece, _ in pieces) == whole:
+            pieces += [text, behind]
+        if "".join(pieces) == whole:
             return pieces
     return None
-
-
-@lru_cache(maxsize=8)
-def _specials(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Return a pattern that finds the names of special tokens, longer ones first."""
-    names = sorted((token.content for token in tokenizer.added_tokens_decoder.values() if token.special), key=len)
-    return re.compile("|".join(map(re.escape, reversed(names))) or r"(?!)")

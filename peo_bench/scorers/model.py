@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from peo_bench.errors import Diverged, UsageError
 from peo_bench.files.journal import FORGETFUL, Memo
-from peo_bench.models.loading import Fit, load_tokenizer, unreadable
+from peo_bench.models.loading import Fit, check_vocabulary, load_tokenizer, unreadable
 from peo_bench.models.rendering import filled_ids, names_special
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class ModelScorer(ABC):
             try:
                 self.model, fit = self.load(folder, precision)
                 self.tokenizer = self.load_tokenizer(folder)
+                check_vocabulary(self.tokenizer, self.model, folder)
             except UsageError as error:
                 raise UsageError(f"scorer: {error}") from None
             except unreadable() as error:

@@ -1,0 +1,129 @@
+"""Control tokens by name inside a text: they are plain text there, as if the tokenizer did not know them.
+
+In an answer these are the special tokens and those that end answers. Another added token (`<tool>`) is ordinary
+vocabulary: a policy can say it, and its text must give the same token again. In a prompt they are also the added tokens
+that the chat template writes itself, as with transformers' `sanitize_control_tokens`: who asks writes no turns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peo_bench.errors import UsageError
+from peo_bench.models.ends import declared_ends
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+_NONCE = secrets.token_hex(8)
+"""Part of the other names of control tokens, which no text holds."""
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Patterns that find names of control tokens: `asked` in a prompt, `said`, some of them, in an answer."""
+
+    asked: re.Pattern[str]
+    said: re.Pattern[str]
+
+
+@dataclass(frozen=True)
+class _Renamed:
+    """A tokenizer in which control tokens have other names; `ids` are the tokenizer's own by those it gives."""
+
+    backend: Tokenizer
+    names: Mapping[str, str]
+    ids: Mapping[int, int]
+
+
+def controls(tokenizer: PreTrainedTokenizerBase) -> Controls:
+    """Return what finds the names of control tokens."""
+    return _controls(tokenizer, tokenizer.chat_template)
+
+
+@lru_cache(maxsize=8)
+def _controls(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Controls:
+    added = tokenizer.added_tokens_decoder
+    ends = declared_ends(Path(tokenizer.name_or_path)) if tokenizer.name_or_path else ()
+    said = {token.content for i, token in added.items() if token.special or i in ends}
+    listed = getattr(tokenizer, "chat_control_tokens", None)
+    written = "\0".join(_literals(template)) if listed is None and template is not None else ""
+    asked = {token.content for token in added.values() if token.content in (written if listed is None else listed)}
+    return Controls(_pattern(said | {name for name in asked if not name.isspace()}), _pattern(said))
+
+
+def _literals(template: str) -> Iterable[str]:
+    """Yield the texts and the string constants of a chat template."""
+    from jinja2 import Environment, TemplateError
+
+    try:
+        yield from (value for _, kind, value in Environment().lex(template) if kind in ("data", "string"))
+    except TemplateError:  # said where it is rendered
+        return
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[str]:
+    """Return what matches any of the names, longer ones first."""
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+
+
+@lru_cache(maxsize=8)
+def _renamed(tokenizer: PreTrainedTokenizerBase, pattern: re.Pattern[str]) -> _Renamed:
+    from tokenizers import Tokenizer
+
+    if not tokenizer.is_fast:
+        raise UsageError(
+            f"a text holds the name of a special token, and the tokenizer of {tokenizer.name_or_path} has no "
+            "tokenizer.json: leave the text out of the data, or save the tokenizer again with its fast version"
+        )
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content |= {"truncation": None, "padding": None}
+    names, own = {}, {}
+    for token in content["added_tokens"]:
+        if pattern.fullmatch(token["content"]):
+            names[token["content"]] = f"{_NONCE}.{token['id']}."
+            token["content"] = names[token["content"]]
+        own[token["content"]] = token["id"]
+    backend = Tokenizer.from_str(json.dumps(content))
+    return _Renamed(backend, names, {i: own[token.content] for i, token in backend.get_added_tokens_decoder().items()})
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    pieces: Sequence[tuple[str, re.Pattern[str] | None]],
+    *,
+    add_special_tokens: bool,
+) -> list[int]:
+    """Return the token ids of the joined pieces, in which the names that a piece's own pattern finds are text.
+
+    They are those of the same tokenizer without these tokens. Raises `UsageError` where its model has them by itself.
+    """
+    found = controls(tokenizer)
+    renamed = _renamed(tokenizer, found.asked)
+    hidden = ""
+    for piece, plain in pieces:
+        for i, part in enumerate(re.split(f"({found.asked.pattern})", piece)):
+            text = i % 2 == 0 or (plain is not None and plain.fullmatch(part))
+            hidden += part if text else renamed.names[part]
+            if i % 2 and text:
+                _check_text(tokenizer, renamed, part)
+    ids = renamed.backend.encode(hidden, add_special_tokens=add_special_tokens).ids
+    return [renamed.ids.get(i, i) for i in ids]
+
+
+def _check_text(tokenizer: PreTrainedTokenizerBase, renamed: _Renamed, name: str) -> None:
+    """Raise `UsageError` if the tokenizer's model reads the name as the token, known as added or not."""
+    token = tokenizer.convert_tokens_to_ids(name)
+    if token in renamed.backend.encode(name, add_special_tokens=False).ids and token != tokenizer.unk_token_id:
+        raise UsageError(
+            f"a text holds {name!r}, which the tokenizer of {tokenizer.name_or_path} cannot spell: "
+            "leave it out of the data"
+        )
