@@ -62,3 +62,17 @@ def name_in(module: Path, name: str) -> bool:
     """Whether the module's (or package's) source has the name."""
     source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
     return source.exists() and re.search(rf"\b{name}\b", source.read_text(encoding="utf-8")) is not None
+
+
+TWINS = {
+    **dict.fromkeys(("compare", "convert", "judge", "leaderboard", "winrate"), "a command and what it calls"),
+    **dict.fromkeys(("kinds", "records", "settings", "tables"), "what a room has of its own, as the others have"),
+    **dict.fromkeys(("merging", "modpo"), "a method and the arithmetic behind it"),
+    "safety": "what is measured and its figures",
+}
+"""Names that modules of several rooms share, and why they mean the same thing there."""
+
+
+def test_no_two_modules_share_a_name_for_different_things():
+    names = [path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")]
+    assert {name for name in names if names.count(name) > 1} == set(TWINS)

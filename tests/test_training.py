@@ -22,8 +22,8 @@ from peo_bench.models.loading import load_policy, load_tokenizer
 from peo_bench.training import aspect, sft
 from peo_bench.training.foresight import foreseen_lengths
 from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
-from peo_bench.training.rows import training_order
 from peo_bench.training.saving import full_norm
+from peo_bench.training.training_rows import training_order
 
 DPO = {"objective": "helpful", "seed": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-2, "lora_rank": 4}
 WEIGHTS = {"lora": "adapter/adapter_model.safetensors", "full": "model/model.safetensors"}
@@ -311,7 +311,7 @@ from training_fixtures import handle, workspace
 from peo_bench.jobs.job import Job
 from peo_bench.training import aspect, trainers
 from peo_bench.models.loading import load_policy, load_tokenizer
-from peo_bench.training.rows import training_order
+from peo_bench.training.training_rows import training_order
 from peo_bench.training.saving import full_norm
 from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
 trainers.CHECKPOINT_SECONDS, trainers.CHECKPOINT_SHARE = 0.0, float("inf")

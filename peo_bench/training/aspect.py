@@ -120,7 +120,7 @@ def build_trainer(
 
     from peo_bench.models.loading import load_causal, load_tokenizer
     from peo_bench.training import trainers
-    from peo_bench.training.rows import training_order
+    from peo_bench.training.training_rows import training_order
 
     settings = dpo_settings(params)
     set_seed(params["seed"])

@@ -14,8 +14,8 @@ from peo_bench.models.loading import load_tokenizer
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
 from peo_bench.training.lengths import Lengths
 from peo_bench.training.pair_rows import pairs_file
-from peo_bench.training.rows import TextRow, read_rows
 from peo_bench.training.settings import dpo_settings
+from peo_bench.training.training_rows import TextRow, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

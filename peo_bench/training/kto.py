@@ -15,8 +15,8 @@ from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.loading import load_causal, load_tokenizer
 from peo_bench.training import aspect
 from peo_bench.training.pair_rows import labelled_pairs, pair_lengths
-from peo_bench.training.rows import training_order
 from peo_bench.training.settings import dpo_settings
+from peo_bench.training.training_rows import training_order
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -37,9 +37,9 @@ from peo_bench.models.rendering import answer_texts, prompt_tokens
 from peo_bench.scorers.columns import count_scorers, score_texts, scorer_columns
 from peo_bench.training.lengths import Lengths
 from peo_bench.training.rewards import COMBINERS, Combiner, Transform
-from peo_bench.training.rows import training_order
 from peo_bench.training.saving import save_trained
 from peo_bench.training.settings import PLAIN, dpo_settings
+from peo_bench.training.training_rows import training_order
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
 from peo_bench.training.lengths import Lengths
-from peo_bench.training.rows import TextRow, read_rows
 from peo_bench.training.settings import dpo_settings
+from peo_bench.training.training_rows import TextRow, read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -24,8 +24,8 @@ from peo_bench.models.loading import new_classifier
 from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_tokenizer
 from peo_bench.training.aspect import pairs_bound
 from peo_bench.training.lengths import Lengths
-from peo_bench.training.rows import TextRow, read_rows
 from peo_bench.training.settings import RewardModelSettings
+from peo_bench.training.training_rows import TextRow, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
@@ -116,7 +116,7 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Tex
     from trl import RewardConfig, RewardTrainer
 
     from peo_bench.training import trainers
-    from peo_bench.training.rows import training_order
+    from peo_bench.training.training_rows import training_order
 
     settings = settings_of(params)
     set_seed(params["seed"])

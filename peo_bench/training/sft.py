@@ -56,7 +56,7 @@ def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> T
 
     from peo_bench.models.loading import load_causal, load_tokenizer
     from peo_bench.training import trainers
-    from peo_bench.training.rows import training_order
+    from peo_bench.training.training_rows import training_order
 
     settings = sft_settings(params)
     set_seed(params["seed"])
@@ -88,7 +88,7 @@ def build_trainer(params: Mapping[str, Any], corpus: Path, work: Workspace) -> T
 def tokenised_corpus(tokenizer: PreTrainedTokenizerBase, path: Path) -> list[tuple[list[int], list[int]]]:
     """Return input ids and labels per row; the labels of the prompt are ignored by the loss."""
     from peo_bench.models.rendering import answer_tokens, prompt_tokens
-    from peo_bench.training.rows import read_rows
+    from peo_bench.training.training_rows import read_rows
 
     rows = read_rows(path, ("prompt", "answer"))
     prompts = prompt_tokens(tokenizer, [row["prompt"] for row in rows])
