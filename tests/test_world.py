@@ -1,0 +1,93 @@
+"""What the rooms above `core` are given: phase 1's jobs, jobs on validation prompts, families, drivers of builds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from preferences import asked
+from test_closed_form import world
+
+from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
+from peo_bench.core.preference import Preference
+from peo_bench.core.rounds import replay, see_ahead
+from peo_bench.core.space import Space
+from peo_bench.core.spec import Utility, policy
+from peo_bench.errors import UsageError
+from peo_bench.jobs.job import Cost, Job, job_kind
+from peo_bench.jobs.kinds import JOB_KINDS
+from peo_bench.jobs.store import Store
+
+WORLD = world()
+
+
+def test_phase_one_is_the_given_expert_else_dpo_on_the_objectives_pairs() -> None:
+    given = Job("checkpoint", {"sha256": "a"})
+    mine = replace(WORLD, experts={"helpful": given})
+    assert mine.aspects == [given, WORLD.dpo("harmless")]
+    trained = WORLD.dpo("harmless", beta=0.7)
+    assert trained.needs == {"reference": WORLD.reference, "pairs": WORLD.pairs["harmless"]}
+    assert {key: trained.params[key] for key in ("objective", "seed", "beta")} == {
+        "objective": "harmless", "seed": WORLD.seed, "beta": 0.7,
+    }  # fmt: skip
+
+
+def test_a_validation_job_needs_reference_prompts_proxies_and_what_is_merged() -> None:
+    line, (one, other) = Job("candidates"), WORLD.aspects
+    job = WORLD.validation_job("extrapolation", {"phis": []}, [one, other], line=line)
+    assert job.needs == {
+        "line": line, "reference": WORLD.reference, "prompts": WORLD.prompts, "delta:0": one, "delta:1": other,
+        "scorer:reward": WORLD.proxies["helpful"], "scorer:cost": WORLD.proxies["harmless"],
+    }  # fmt: skip
+    assert job.params["n_prompts"] == WORLD.validation_prompts
+    assert (job.params["seed"], job.params["phis"]) == (WORLD.seed, [])
+
+
+def test_a_family_resolves_to_the_policy_of_the_projected_preference() -> None:
+    offered = Space("points", (asked((0.0, 1.0)), asked((0.5, 0.5))))
+    family = PolicyFamily(offered, lambda preference: policy("base", [("one", preference["helpful"])]))
+    assert family.resolve(asked((0.7, 0.3))) == policy("base", [("one", 0.5)])
+
+
+def test_a_utility_is_scaled_once() -> None:
+    """7 and seven times 1 of 14: a half, and 0.071428571; these sum to 0.999999997, and are left at that."""
+    assert Utility((("r", 1.0), ("c", -3.0))).terms == (("c", -0.75), ("r", 0.25))
+    found = Utility((("a", 7.0), *((f"b{i}", 1.0) for i in range(7))))
+    assert dict(found.terms) == {"a": 0.5} | {f"b{i}": 0.071428571 for i in range(7)}
+    assert Utility(found.terms) == found
+
+
+def test_what_is_off_the_simplex_is_repeated() -> None:
+    with pytest.raises(UsageError, match=r"^helpful 0\.5, harmless 0\.6 is off the simplex"):
+        Preference.of(["helpful", "harmless"], helpful=0.5, harmless=0.6)
+    with pytest.raises(UsageError, match=r"^nothing is off the simplex"):
+        Preference.of(["helpful", "harmless"])
+    with pytest.raises(UsageError, match=r"^unknown objective 'helpfull'"):
+        Preference.of(["helpful", "harmless"], helpfull=0.5)
+
+
+JOB_KINDS.add("test-world", job_kind("test-world", version=1)(lambda job, inputs, work: {}))
+
+
+class Seeded(Method):
+    """Names a job of the world's seed."""
+
+    name = "seeded"
+    reference = "test"
+
+    def build(self, world: World) -> Build:
+        job = Job("test-world", {"seed": world.seed})
+        yield Round([job], later=Cost(pairs_trained=world.seed))
+        return PolicyFamily(Space("simplex"), lambda preference: policy(job.id))
+
+
+def test_every_driver_of_a_build_gives_it_the_world(tmp_path: Path) -> None:
+    store, seeded, job = Store(tmp_path), SimpleNamespace(seed=3), Job("test-world", {"seed": 3})
+    assert see_ahead(Seeded(), seeded, store) == ({job.id: job}, Cost(pairs_trained=3))
+    with pytest.raises(UsageError, match=f"{job.id} is missing"):
+        replay(Seeded(), seeded, store)
+    store.run(job)
+    assert see_ahead(Seeded(), seeded, store) == ({job.id: job}, Cost())
+    assert replay(Seeded(), seeded, store).resolve(asked((1, 0))) == policy(job.id)
