@@ -77,6 +77,15 @@ def task_metrics(where: Path) -> dict:
     return json.loads((where / "out" / "metrics.json").read_text())["tasks"]["peo_beavertails"]
 
 
+def test_two_caches_give_the_same_tables_for_a_checkpoint_of_ones_own(where, tmp_path):
+    """Nothing of the model is drawn when it is loaded, so the same command elsewhere repeats every byte."""
+    again = [*("--suite", str(where / "own.yaml")), *("--data-dir", str(where / "data")), *("--out", "out"), *METHODS]
+    peo_bench(tmp_path, "run", *again)
+    assert not json.loads((tmp_path / "out" / "run.json").read_text())["reused_artefacts"]
+    for name in ("points.csv", "metrics.json", "search.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (where / "out" / name).read_bytes(), name
+
+
 def test_the_test_prompts_are_the_tasks_with_their_categories(where, answers):
     test = answers[(answers["split"] == "test") & (answers["method"] == "reference")]
     assert set(test["prompt"]) <= set(QUESTIONS[:20])
