@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import PROMPTS, gemma2, gpt2, llama, qwen2, save_base, save_full
+from models import PROMPTS, edit_config, gemma2, gpt2, llama, qwen2, save_base, save_full
 from transformers import AutoModelForCausalLM
 
 from peo_bench.core.decoding import Decoding
@@ -51,6 +51,22 @@ def test_two_caches_and_an_export_agree_with_stock_transformers(kind, tmp_path, 
         again = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
         assert torch.equal(logits(again), logits(exported))
         assert again.generation_config.eos_token_id == stock.generation_config.eos_token_id
+
+
+def test_an_exported_model_ends_where_answers_ended_here(tmp_path, monkeypatch):
+    """Ends that only config.json or the tokenizer declare are in what stock transformers reads."""
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    base = save_base(tmp_path, "base", MODELS["llama"]()).path / "model"
+    edit_config(base, eos_token_id=[2, 22])
+    (base / "generation_config.json").write_text('{"eos_token_id": null}')
+    reference, store = checkpoint_job(str(base), "base"), Store(tmp_path / "store")
+    store.run(reference)
+    engine = Engine(store.__getitem__, device="cpu")
+    ends = set(engine.models.stop_ids(reference.id))
+    assert len(ends) > 1
+    engine.models.exportable(Weights(reference.id)).save_pretrained(tmp_path / "exported")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
+    assert set(stock.generation_config.eos_token_id) == ends
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "gguf", "scorer", "pairs", "prompts", "aspect", "reward-model"])

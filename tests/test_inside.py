@@ -14,6 +14,7 @@ from run_folder_fixture import write_run_folder
 from peo_bench.boards.leaderboard import add_run
 from peo_bench.errors import UsageError
 from peo_bench.files.inside import inside, refuse_links
+from peo_bench.judges.replies import Replies
 from peo_bench.report.build import build_report
 from peo_bench.runs.execute import _locked
 
@@ -25,6 +26,36 @@ NASTY = st.text(alphabet="./\\\0\n ab-", max_size=12)
 def test_every_name_is_refused_or_stays_inside(name: str) -> None:
     with tempfile.TemporaryDirectory() as where, contextlib.suppress(UsageError):
         assert inside(Path(where), name).resolve().parent == Path(where).resolve()
+
+
+def test_figures_are_not_written_through_links(peo_bench, tmp_path: Path) -> None:
+    run, home = write_run_folder(tmp_path / "run"), tmp_path / "home"
+    home.mkdir()
+    (run / "figures").symlink_to(home)
+    code, _, err = peo_bench("figures", str(run), "--formats", "csv")
+    assert code == 2
+    assert "is a link that leads out of the folder" in err
+    assert not list(home.iterdir())
+
+
+def test_replies_are_kept_whatever_is_in_their_place(tmp_path: Path) -> None:
+    """A link to a file of ours, a folder, a file for the folder above: moved aside, never followed."""
+    mine = tmp_path / "mine.txt"
+    mine.write_text("precious")
+    request: dict[str, object] = {"model": "m"}
+    for hinder in (lambda p: p.symlink_to(mine), lambda p: p.mkdir(), lambda p: None):
+        replies = Replies(tmp_path / f"replies-{id(hinder)}")
+        path = replies._path(request)
+        path.parent.parent.mkdir(parents=True)
+        path.parent.mkdir()
+        hinder(path)
+        if not path.is_symlink() and not path.exists():
+            path.parent.rmdir()
+            path.parent.write_text("a file")
+        assert replies.get(request) is None
+        replies.put(request, {"text": "A"})
+        assert replies.get(request) == {"text": "A"}
+    assert mine.read_text() == "precious"
 
 
 def test_links_that_lead_outside_are_refused(tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ def test_retry_after_as_a_date():
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({"retry-after": "-3"}) == 0.0
     assert retry_after({}) is None
+    assert retry_after({"retry-after-ms": "soon"}) is None
+    assert retry_after({"retry-after-ms": "soon", "retry-after": "2"}) == 2.0
+    assert retry_after({"retry-after": "Sun, 06 Nov 99999999999999999999 08:49:37 GMT"}) is None
 
 
 FATAL = {

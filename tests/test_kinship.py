@@ -131,6 +131,9 @@ def test_tokenizers_of_another_kind_are_refused_and_small_changes_are_told(plain
     assert (
         "it splits 'The quick brown fox,' otherwise" in compare(copied(plain, tmp_path / "lower", lower), plain).problem
     )
+    ends = copied(plain, tmp_path / "ends")
+    (ends / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    assert compare(ends, plain).warnings == ["its answers end with 'i' too: only the base's ends are used"]
     more = tokenizer()
     more.add_tokens(["<tool>"], special_tokens=True)
     more.chat_template = TEMPLATE + "!"

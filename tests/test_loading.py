@@ -125,8 +125,17 @@ def test_shards_are_one_model_and_no_two(tmp_path, whole):
     save_file(tensors | {"model.embed_tokens.weight": torch.zeros(24, 32)}, last, {"format": "pt"})
     with pytest.raises(UsageError, match=rf"both model-0.* and {last.name} hold model\.embed_tokens\.weight"):
         load_causal(last.parent)
+    index = last.parent / "model.safetensors.index.json"
+    whole_index = index.read_text()
+    renamed = last.with_name("weights-2.safetensors")
+    save_file(tensors | {"model.embed_tokens.weight": torch.zeros(24, 32)}, renamed, {"format": "pt"})
+    index.write_text(whole_index.replace(last.name, renamed.name))
+    last.unlink()
+    with pytest.raises(UsageError, match=r"hold model\.embed_tokens\.weight"):
+        load_causal(last.parent)
     save_file(tensors, last, {"format": "pt"})
-    (last.parent / "model.safetensors.index.json").unlink()
+    renamed.unlink()
+    index.unlink()
     shutil.copy(whole / "model.safetensors", last.parent)
     with pytest.raises(UsageError, match=r"both model\.safetensors and model-00001-of-.*\.safetensors"):
         load_causal(last.parent)
@@ -220,6 +229,8 @@ def test_an_adapter_that_is_not_whole_is_refused_when_taken_over_and_when_run(wh
         ({"use_dora": True}, "it uses DoRA; the engine runs plain LoRA"),
         ({"lora_alpha": float("nan")}, "lora_alpha is no finite number"),
         ({"bias": "all"}, "it has trained biases"),
+        ({"target_modules": ["q_proj"]}, "holds factors of model.layers.0.mlp.down_proj, which its config does not"),
+        ({"layers_to_transform": [0]}, "holds factors of model.layers.1.mlp.down_proj, which its config does not"),
     ],
 )
 def test_an_adapter_whose_config_says_something_else_is_refused_when_taken_over(

@@ -25,6 +25,7 @@ def evil(tmp_path: Path) -> Path:
         "included": "include: function.yaml\n" + PLAIN,
         "circle": "include: [circle.yaml, included.yaml]\n" + PLAIN,
         "metric": PLAIN.replace("false", "true"),
+        "path": PLAIN.replace("acc, hf_evaluate: false", str(tmp_path / "views")),
         "object": PLAIN + "x: !!python/object/apply:os.system [true]\n",
     }
     for name, text in files.items():
@@ -47,6 +48,11 @@ def evil(tmp_path: Path) -> Path:
 def test_code_in_a_task_file_is_found(evil: Path, name: str, code: str | None) -> None:
     assert task_code(evil / f"{name}.yaml") == code
     assert not (evil / "proof").exists()
+
+
+def test_a_metric_that_lm_eval_does_not_have_is_code(evil: Path) -> None:
+    """lm-eval takes the path of a Python file, or a name on the hub, for a metric to load."""
+    assert str(task_code(evil / "path.yaml")).startswith(f"path.yaml loads the metric {evil / 'views'}, which")
 
 
 def test_installed_tasks_are_trusted_as_their_package_is() -> None:

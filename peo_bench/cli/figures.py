@@ -19,9 +19,13 @@ def figures(
     ] = "html,svg,pdf,png,csv,md,tex",
 ) -> None:
     """Write every figure of a finished run as HTML, SVG, PDF and PNG, and every table as CSV, Markdown and LaTeX."""
+    from peo_bench.files.inside import refuse_links
     from peo_bench.report.paper import write_run_figures
 
     folder = out or run / "figures"
     with received(run):
+        refuse_links(run)
+        if folder.is_dir():
+            refuse_links(folder)
         for path in write_run_figures(run, folder, [name.strip() for name in formats.split(",") if name.strip()]):
             typer.echo(path)

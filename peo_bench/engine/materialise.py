@@ -150,9 +150,11 @@ class Models:
         return [(rule.strength, self._cache.get(("merge", whole), make))]
 
     def exportable(self, weights: Weights) -> PreTrainedModel:
-        """Return the merged model with the base checkpoint's own generation config."""
+        """Return the merged model with the base checkpoint's own generation config and every end that counts here."""
         model = self.merged(weights)
         model.generation_config = generation_config(self._model_folder(weights.base))
+        ends = self.stop_ids(weights.base)
+        model.generation_config.eos_token_id = list(ends) if len(ends) > 1 else ends[0]
         return model
 
     def delta(self, base: str, job: str) -> Tensors:

@@ -14,6 +14,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -139,7 +140,8 @@ class Endpoint:
         request: Any = {"model": self.model, "messages": list(messages), "stream": False}
         request |= self.settings.model_dump(include={"temperature", "max_tokens", "seed"})
         try:
-            body = self._client.chat.completions.with_raw_response.create(**request).text
+            raw = self._client.chat.completions.with_raw_response.create(**request)
+            body = raw.content.decode("utf-8", "replace")
         except openai.APITimeoutError:
             raise _Transient(f"no answer within {self.settings.timeout_s:g} s") from None
         except openai.APIStatusError as error:
@@ -147,6 +149,8 @@ class Endpoint:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise _Transient(f"connection failed: {str(cause) or type(cause).__name__}") from None
+        except Exception as error:  # what a hostile or broken server makes of the client: charsets, headers, bodies
+            raise _Transient(f"the answer cannot be read: {type(error).__name__}: {error}") from None
         return _read(body)
 
     def _refused(self, error: Any) -> Exception:
@@ -179,16 +183,12 @@ def valid_text(text: str) -> str:
 
 def retry_after(headers: Any) -> float | None:
     """Return the seconds to wait that the headers name (`retry-after-ms`, or Retry-After as seconds or a date)."""
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with suppress(ValueError, TypeError):
+            return max(0.0, float(headers.get(name)) / unit)
     try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after")
-        return None if value is None else max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        return max(0.0, (parsedate_to_datetime(headers.get("retry-after")) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

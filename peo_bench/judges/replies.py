@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 from pathlib import Path
 
 from peo_bench.files.atomic import write_json
@@ -45,6 +46,11 @@ class Replies:
     def put(self, request: JsonObject, reply: JsonObject) -> None:
         """Keep `reply`; returns once it is on disk."""
         path = self._path(request)
+        for place in (path.parent, path):  # a link leads elsewhere, a file or folder in its place lets nobody write
+            if place.is_symlink() or (place.is_file() if place == path.parent else place.is_dir()):
+                aside = place.with_name(f"{place.name}.damaged-{secrets.token_hex(4)}")
+                place.rename(aside)
+                logger.warning("%s is not what belongs there: it is now %s", place, aside)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"request": request, "reply": reply, "sum": digest(reply)})
 

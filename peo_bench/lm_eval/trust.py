@@ -1,8 +1,8 @@
 """What a task file of somebody else may do on this machine: nothing but read data, unless it is trusted.
 
-lm-eval imports Python files that a YAML file names (`!function`), loads metrics from the hub (`hf_evaluate`), and
-renders templates without a sandbox. Files that need the first two are refused unless trusted; templates always run in
-Jinja's sandbox. Tasks of installed packages, ours and lm-eval's, are trusted as the packages are.
+lm-eval imports Python files that a YAML file names (`!function`), loads metrics that it does not have from a path or
+the hub, and renders templates without a sandbox. Files that need the first two are refused unless trusted; templates
+always run in Jinja's sandbox. Tasks of installed packages, ours and lm-eval's, are trusted as the packages are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def _code(path: Path, seen: set[Path]) -> str | None:
             return f"{path.name} runs {node.tag} {node.value if isinstance(node.value, str) else ''}".rstrip()
         if key == "hf_evaluate" and node.value != "false":
             return f"{path.name} loads a metric from the hub (hf_evaluate)"
+        if key == "metric" and isinstance(node, yaml.ScalarNode) and node.value not in _metrics():
+            return f"{path.name} loads the metric {node.value}, which lm-eval itself does not have"
         if key == "include":
             texts = [item.value for _, item in _nodes(node) if isinstance(item, yaml.ScalarNode)]
             found = next(filter(None, (_code((path.parent / text).resolve(), seen) for text in texts)), None)
@@ -80,6 +83,15 @@ def _nodes(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _nodes(value)
+
+
+@cache
+def _metrics() -> frozenset[str]:
+    """The metrics that lm-eval computes itself; any other name, a path too, it takes for code to load."""
+    import lm_eval.api.metrics  # noqa: F401 - registers them
+    from lm_eval.api.registry import METRIC_REGISTRY
+
+    return frozenset(METRIC_REGISTRY)
 
 
 def _homes() -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,8 @@ def unsupported(config: Mapping[str, Json]) -> str | None:
 
 
 def lora_problem(folder: Path, tensors: Mapping[str, Tensor], linear: Iterable[str]) -> str | None:
-    """Say why an adapter is not whole: a factor alone, one that is not finite, a targeted layer without factors.
+    """Say why an adapter is not whole: a factor alone, one that is not finite, a targeted layer without factors
+    and factors of a layer that is not targeted.
 
     `linear` are the names of the base's linear layers; what is no factor is not looked at.
     """
@@ -73,8 +74,13 @@ def lora_problem(folder: Path, tensors: Mapping[str, Tensor], linear: Iterable[s
     problem = _rank_problem(folder, tensors)
     if problem:
         return problem
-    lacking = sorted(set(targets(folder, linear)) - sides.keys())
-    return f"it lacks the factors of {lacking[0]}, which its config targets" if lacking else None
+    asked = targets(folder, linear)
+    if asked is None:
+        return None
+    lacking, surplus = sorted(asked - sides.keys()), sorted((sides.keys() & set(linear)) - asked)
+    if lacking:
+        return f"it lacks the factors of {lacking[0]}, which its config targets"
+    return f"it holds factors of {surplus[0]}, which its config does not target" if surplus else None
 
 
 def _rank_problem(folder: Path, tensors: Mapping[str, Tensor]) -> str | None:
@@ -99,11 +105,11 @@ def _config(folder: Path) -> LoraConfig:
     return LoraConfig.from_pretrained(str(folder), local_files_only=True)
 
 
-def targets(folder: Path, linear: Iterable[str]) -> Collection[str]:
-    """Return those of the layers that the adapter's configuration targets."""
+def targets(folder: Path, linear: Iterable[str]) -> set[str] | None:
+    """Return those of the layers that the adapter's configuration targets; None where it names none."""
     from peft.tuners.tuners_utils import check_target_module_exists
 
     config = _config(folder)
     if not config.target_modules or config.target_modules == "all-linear":
-        return ()
-    return [name for name in linear if check_target_module_exists(config, name)]
+        return None
+    return {name for name in linear if check_target_module_exists(config, name)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peo_bench.models.ends import stop_ids
 from peo_bench.models.loading import load_config, read_tokenizer
 
 if TYPE_CHECKING:
@@ -49,8 +50,16 @@ def compare(folder: Path, base: Path) -> Kinship:
     _compare_configs(found, load_config(folder).to_dict(), load_config(base).to_dict())
     if found.problem is None:
         texts = compare_tokenizers(folder, base)
-        found = Kinship(texts.problem, found.warnings + texts.warnings)
+        found = Kinship(texts.problem, found.warnings + texts.warnings + _other_ends(folder, base))
     return found
+
+
+def _other_ends(folder: Path, base: Path) -> list[str]:
+    """Say which tokens end an answer for the fine-tune and not for the base, whose ends are used."""
+    reader = read_tokenizer(folder if any(folder.glob("tokenizer*")) else base)
+    surplus = set(stop_ids(reader, folder)) - set(stop_ids(read_tokenizer(base), base))
+    named = ", ".join(repr(reader.convert_ids_to_tokens(end)) for end in sorted(surplus))
+    return [f"its answers end with {named} too: only the base's ends are used"] if surplus else []
 
 
 def compare_tokenizers(folder: Path, base: Path) -> Kinship:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError
+from peo_bench.files.inside import inside
 from peo_bench.jobs.job import Handle
 
 if TYPE_CHECKING:
@@ -77,6 +78,18 @@ def read_model(
     return model, Fit.of(report)
 
 
+def _indexed(folder: Path) -> list[Path]:
+    """Return the files that a checkpoint's index names and that are there, whatever they are called."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [path for path in (inside(folder, name) for name in names) if path.is_file()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{index}: is no index of shards ({type(error).__name__}: {error})") from None
+
+
 def _check_files(folder: Path) -> None:
     """Raise `UsageError` where it is open which file's tensors are the model's, and for quantised weights."""
     from safetensors import safe_open
@@ -89,7 +102,7 @@ def _check_files(folder: Path) -> None:
             f"{folder}: holds both {single.name} and {other.name}, which may be different models: delete one of them"
         )
     owners: dict[str, str] = {}
-    for path in parts:
+    for path in sorted({*parts, *_indexed(folder)}):
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118
                 if name in owners:

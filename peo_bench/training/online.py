@@ -229,8 +229,7 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Tr
     lora = settings.form == "lora"
     prompts = ordered(tokenizer, texts, 2 * params["units"] * pairs, params)
     model = load_causal(reference, settings.precision if lora else "float32")
-    if model.generation_config.eos_token_id is None:  # TRL ends answers by this and the tokenizer's own
-        model.generation_config.eos_token_id = list(stop_ids(tokenizer, reference))
+    model.generation_config.eos_token_id = list(stop_ids(tokenizer, reference))  # where TRL ends answers
     trainer = make(
         model=model,
         args=_config(params, work, steps=len(prompts) * params["answers"] // settings.batch_size),
