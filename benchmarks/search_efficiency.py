@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from documents import put_tables
 from plane import Floats, Plane, point, sandbox_world
 
 from peo_bench.evaluation.kl_budget import keeps, kl_budget
@@ -34,7 +33,6 @@ DENSE = (17, 9)
 BUDGET, GRID = 27, 9
 SHARES = (0.90, 0.95, 0.99)
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-DOCS = Path(__file__).parents[1] / "docs" / "peo.md"
 RESULT = Path(__file__).parent / "results" / "search_efficiency.json"
 
 
@@ -152,21 +150,6 @@ def summary(cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     return {name: {key: round(float(np.mean(v)), 4) for key, v in row.items()} for name, row in columns.items()}
 
 
-def tables(result: dict[str, Any]) -> str:
-    """Return docs/peo.md's table: strategies by what they find, averaged over worlds and seeds."""
-    titles = ("strategy", f"share after 9, 18, {BUDGET} evaluations", "median evaluations until 90, 95, 99 %")
-    lines = [f"| {' | '.join(titles)} | gold over soup |", "|---|---|---|--:|"]
-    for name, row in sorted(result["summary"].items(), key=lambda item: -item[1][f"share_{BUDGET}"]):
-        until = [
-            np.median([cell[name]["evaluations_until"][share] or np.inf for cell in result["cells"].values()])
-            for share in ("90%", "95%", "99%")
-        ]
-        counts = ", ".join(f"{n:g}" if np.isfinite(n) else "never" for n in until)
-        shares = ", ".join(f"{row[f'share_{n}']:.3f}" for n in (9, 18, BUDGET))
-        lines.append(f"| `{name}` | {shares} | {counts} | {row['gold_over_soup']:+.4f} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     cells = {}
     for cell in sys.argv[1:] or CELLS:
@@ -176,7 +159,6 @@ def main() -> None:
         print(cell, cells[cell], flush=True)
     result = {"dense": DENSE, "budget": BUDGET, "cells": cells, "summary": summary(cells)}
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    put_tables(DOCS, "search", tables(result))
     print(result["summary"])
 
 

@@ -161,10 +161,13 @@ class Tabular:
         inputs = {
             role: Handle(need.id, Path("."), self.results[need.id], Cost(), 0.0) for role, need in job.needs.items()
         }
-        oracle = SimpleNamespace(points=lambda specs: [self.point(spec) for spec in specs], cost=Cost())
+        oracle = SimpleNamespace(points=lambda specs, kept: [self.point(spec) for spec in specs], cost=Cost())
         journal = SimpleNamespace(records=[])
         journal.append = journal.records.append
-        work = SimpleNamespace(journal=lambda name: journal, progress=lambda done, note: None, charge=lambda cost: None)
+        work = SimpleNamespace(
+            journal=lambda name: journal, memo=lambda name: None, progress=lambda done, note: None,
+            charge=lambda cost: None,
+        )  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(extrapolation, "Validator", lambda *args: oracle)
             return extrapolation.extrapolate.run(job, inputs, work)

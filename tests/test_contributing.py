@@ -79,7 +79,7 @@ def test_the_learner_works_literally(monkeypatch):
     w, v = torch.tensor([1.5]), torch.tensor([-0.5])
     loss = LEARNERS.get("my-exponential").loss
     assert loss is not None
-    torch.testing.assert_close(loss(PairBatch(w, v, w, v, w, v, 0.5, {})), torch.tensor([0.36787944]))
+    torch.testing.assert_close(loss(PairBatch(w, v, w, v, w, v, 0.5, {}, 1, 1)), torch.tensor([0.36787944]))
 
 
 def test_the_scorer_and_the_task_work_literally(monkeypatch, tmp_path: Path):

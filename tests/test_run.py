@@ -40,7 +40,7 @@ def test_run_json(folder):
     assert run["status"] == "complete"
     assert run["methods"] == ["peo", "modpo", "mod"]
     assert run["controls"] == ["soup", "peo-expo", "expo.modpo", "expo.mod"]
-    assert run["counts"] == {"expected": 2 + 7 * 3, "ok": 2 + 7 * 3, "missing": 0}
+    assert run["counts"] == {"expected": 2 + 7 * 3, "ok": 2 + 7 * 3, "missing": 0, "by_reason": {}}
     assert run["packages"]["torch"]
     assert set(run["stages"]) >= {"build", "evaluate", "fronts"}
     assert "underpowered" in run

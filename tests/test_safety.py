@@ -80,7 +80,7 @@ def test_labels_are_those_of_single_answers_in_the_validation_split(pairs):
 
 def test_the_job_fits_the_scorer_that_it_needs(pairs, tmp_path, monkeypatch):
     class Scorer:
-        def score(self, prompts, answers):
+        def score(self, prompts, answers, kept):
             noise = np.random.default_rng(0).normal(0, 0.3, len(answers))
             return [float(e + 4 * text.startswith("nasty")) for e, text in zip(noise, answers, strict=True)]
 
