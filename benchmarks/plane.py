@@ -13,7 +13,7 @@ from peo_bench.cli import cache_dir
 from peo_bench.core.method import World
 from peo_bench.core.spec import PolicySpec, policy
 from peo_bench.evaluation.generation import generate, make_engine, read_prompts, score
-from peo_bench.evaluation.validation import Point
+from peo_bench.evaluation.validation import Point, Z
 from peo_bench.jobs.runner import Runner
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.request import RunRequest
@@ -24,7 +24,6 @@ from peo_bench.suites.suite import load_task
 
 Floats = npt.NDArray[np.float64]
 Split = Literal["validation", "test"]
-Z = 1.96
 
 
 @contextmanager

@@ -142,7 +142,8 @@ class Method(ABC):
     letter) and `ours` (what the paper leaves open, or we do otherwise) are the columns of docs/methods.md.
 
     `wraps`: it is written `name.method` and works on that method's family; with `wraps_reference` also `name` alone,
-    which wraps the reference policy.
+    which wraps the reference policy. `expo_adds`: ExPO on it is a control that would tell something; not where it
+    chooses a strength itself, or cannot be wrapped.
     """
 
     name: ClassVar[str]
@@ -155,6 +156,7 @@ class Method(ABC):
     needs_labels_on_both: ClassVar[bool] = False
     wraps: ClassVar[bool] = False
     wraps_reference: ClassVar[bool] = False
+    expo_adds: ClassVar[bool] = True
 
     def __init__(self, settings: MethodSettings | None = None, inner: Method | None = None) -> None:
         """Use `settings`, by default the published or documented values; `inner` is what a wrapper wraps."""

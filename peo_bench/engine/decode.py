@@ -162,8 +162,8 @@ class _Batch:
         length = self.ids.shape[1] - self.width
         if length == self.decoding.max_new_tokens:
             self._let_go(torch.zeros_like(self.ended))
-        elif length % self.unseen == 0 and (ended := int(self.ended.sum())) >= max(1, LEAVE * len(self.row)):
-            self._let_go(~self.ended if ended < len(self.row) else torch.zeros_like(self.ended))
+        elif length % self.unseen == 0 and int(self.ended.sum()) >= max(1, LEAVE * len(self.row)):
+            self._let_go(~self.ended)
 
     def _scores(self) -> Tensor:
         """Return what to take the argmax of, (rows, vocabulary).

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from peo_bench.process import device as default_device
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+T = TypeVar("T")
 RANK_BUDGET = 128
 """Total rank up to which adapter sets share a batch. The extra work per layer is about rank * (1/in + 1/out)."""
 
@@ -177,12 +178,9 @@ class Engine:
         moved, answers = [requests[i] for i in todo], [answers[i] for i in todo]
         plan = _Plan(self.models, [reference, *(request.spec for request in moved)])
         self._check_vocabularies(PolicySpec((*request.spec.mix, *reference.mix)) for request in moved)
-        for batch, packed in self._packed(plan, moved, answers):
-            specs = [moved[i].spec for i in batch]
-            compute = partial(_divergences, plan, specs, reference, packed)
-            found = kept.value(["kl", reference.key, *_names(moved, batch)], compute)
-            for i, value in zip(batch, found, strict=True):
-                values[todo[i]] = value
+        compute = partial(_divergences, reference)
+        for i, value in self._batched(plan, moved, answers, kept, ["kl", reference.key], compute):
+            values[todo[i]] = value
         return values
 
     def kl_bound(
@@ -222,11 +220,8 @@ class Engine:
         values: dict[int, np.ndarray] = {}
         plan = _Plan(self.models, (request.spec for request in requests))
         self._check_vocabularies(request.spec for request in requests)
-        for batch, packed in self._packed(plan, requests, answers):
-            compute = partial(_token_log_probs, plan, [requests[i].spec for i in batch], packed)
-            found = kept.value(["log-probs", *_names(requests, batch)], compute)
-            for i, row in zip(batch, found, strict=True):
-                values[i] = np.asarray(row[: len(answers[i].tokens)], dtype=np.float32)
+        for i, row in self._batched(plan, requests, answers, kept, ["log-probs"], _token_log_probs):
+            values[i] = np.asarray(row[: len(answers[i].tokens)], dtype=np.float32)
         return [values[i] for i in range(len(requests))]
 
     def continuations(
@@ -239,11 +234,8 @@ class Engine:
         values: dict[int, tuple[float, bool]] = {}
         plan = _Plan(self.models, (request.spec for request in requests))
         self._check_vocabularies(request.spec for request in requests)
-        for batch, packed in self._packed(plan, requests, answers):
-            compute = partial(_continuations, plan, [requests[i].spec for i in batch], packed)
-            tokens: list[Json] = [list(answers[i].tokens) for i in batch]
-            found = kept.value(["continuations", *_names(requests, batch), *tokens], compute)
-            values |= zip(batch, ((value, greedy) for value, greedy in found), strict=True)
+        for i, (value, greedy) in self._batched(plan, requests, answers, kept, ["continuations"], _continuations):
+            values[i] = value, greedy
         return [values[i] for i in range(len(requests))]
 
     def materialised(self, weights: Weights) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -270,6 +262,26 @@ class Engine:
         return [
             Answer(answer, text.strip(), answer[-1] not in stop) for answer, text in zip(answers, texts, strict=True)
         ]
+
+    def _batched(
+        self,
+        plan: _Plan,
+        requests: Sequence[Request],
+        answers: Sequence[Answer],
+        kept: Memo,
+        name: list[Json],
+        compute: Callable[[_Plan, list[PolicySpec], likelihood.Packed], list[T]],
+    ) -> Iterable[tuple[int, T]]:
+        """Yield every answer's index and value; a batch is kept by `name` and what tells its answers apart."""
+        for batch, packed in self._packed(plan, requests, answers):
+            specs = [requests[i].spec for i in batch]
+            keys = {spec: spec.key for spec in set(specs)}
+            told: list[Json] = [
+                [keys[requests[i].spec], requests[i].prompt_id, requests[i].sample, list(answers[i].tokens)]
+                for i in batch
+            ]
+            found = kept.value([*name, *told], partial(compute, plan, specs, packed))
+            yield from zip(batch, found, strict=True)
 
     def _packed(
         self, plan: _Plan, requests: Sequence[Request], answers: Sequence[Answer]
@@ -303,14 +315,8 @@ class Engine:
             self._compatible.add((first, other))
 
 
-def _names(requests: Sequence[Request], batch: Sequence[int]) -> list[Json]:
-    """Return what tells the answers of a batch apart within a job."""
-    keys = {spec: spec.key for spec in {requests[i].spec for i in batch}}
-    return [[keys[requests[i].spec], requests[i].prompt_id, requests[i].sample] for i in batch]
-
-
 def _divergences(
-    plan: _Plan, specs: Sequence[PolicySpec], reference: PolicySpec, packed: likelihood.Packed
+    reference: PolicySpec, plan: _Plan, specs: Sequence[PolicySpec], packed: likelihood.Packed
 ) -> list[float]:
     ours, theirs = plan.passes(specs), plan.passes([reference] * len(specs))
     found: list[float] = likelihood.answer_kl(ours, theirs, packed).tolist()

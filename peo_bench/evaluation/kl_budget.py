@@ -49,8 +49,6 @@ def best_for_all(found: Candidates, world: World, max_kl: float, starts: int) ->
     `found` has one point per preference of every family, one family after the other; its first `starts` points are
     what the search started with. All of a family's policies keep the budget: None if no family does.
     """
-    n = len(world.preferences)
-    utilities = found.utilities(world.objectives).reshape(-1, n, len(world.objectives))
-    steered = np.einsum("apo,po->a", utilities, [w.weights for w in world.preferences])
-    within = keeps(max_kl, found.points, starts).reshape(-1, n).all(axis=1)
+    steered = found.steered(world).sum(axis=1)
+    within = keeps(max_kl, found.points, starts).reshape(len(steered), -1).all(axis=1)
     return int(np.argmax(np.where(within, steered, -np.inf))) if within.any() else None

@@ -184,6 +184,12 @@ class Candidates:
         """Return `utility_scores` of the points."""
         return utility_scores(self.points, self.reference, objectives)
 
+    def steered(self, world: World) -> Floats:
+        """Return the steered utility (k, n) of k families of policies, a point for each of the run's n preferences."""
+        n, m = len(world.preferences), len(world.objectives)
+        utilities = self.utilities(world.objectives).reshape(-1, n, m)
+        return np.asarray(np.einsum("kno,no->kn", utilities, [w.weights for w in world.preferences]))
+
 
 def read_candidates(handle: Handle) -> Candidates:
     """Return the result of a job "candidates"."""

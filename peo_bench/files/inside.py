@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -19,6 +20,12 @@ def inside(folder: Path, name: str) -> Path:
     if not plain or os.path.dirname(os.path.realpath(path)) != os.path.realpath(folder):
         raise UsageError(f"{folder}: {name!r} is no name of a file in it: names have no '/' and lead nowhere else")
     return path
+
+
+def free_name(path: Path) -> Path:
+    """Return the first of `path`.1, `path`.2, ... that is not there: for what is moved aside."""
+    names = (path.with_name(f"{path.name}.{n}") for n in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def refuse_links(folder: Path) -> None:

@@ -12,7 +12,6 @@ process. A damaged artefact is said, once, counts as absent, and is moved aside 
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import shutil
@@ -27,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from peo_bench.errors import JobFailed
 from peo_bench.files.atomic import follow_umask, is_temporary, sync_dir, write_json
+from peo_bench.files.inside import free_name
 from peo_bench.files.json_types import Json
 from peo_bench.files.room import is_disk_full
 from peo_bench.jobs.artefact import META, SCHEMA, Damaged, fingerprint, read_artefact, sealed
@@ -282,14 +282,8 @@ class Store:
     def _aside(self, path: Path) -> None:
         damaged = self.root / "damaged"
         if damaged.is_symlink() or (damaged.exists() and not damaged.is_dir()):
-            damaged.rename(_free(damaged))
+            damaged.rename(free_name(damaged))
         damaged.mkdir(parents=True, exist_ok=True)
-        free = _free(damaged / path.name)
+        free = free_name(damaged / path.name)
         path.rename(free)
         logger.info("%s was damaged and now lies in %s", path, free)
-
-
-def _free(path: Path) -> Path:
-    """Return the first of `path`.1, `path`.2, ... that is not there."""
-    names = (path.with_name(f"{path.name}.{n}") for n in itertools.count(1))
-    return next(name for name in names if not os.path.lexists(name))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
+import os
 from pathlib import Path
 
 from peo_bench.files.atomic import write_json
 from peo_bench.files.digest import digest
+from peo_bench.files.inside import free_name
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.artefact import Damaged, require_plain
 
@@ -46,14 +47,22 @@ class Replies:
     def put(self, request: JsonObject, reply: JsonObject) -> None:
         """Keep `reply`; returns once it is on disk."""
         path = self._path(request)
-        for place in (path.parent, path):  # a link leads elsewhere, a file or folder in its place lets nobody write
-            if place.is_symlink() or (place.is_file() if place == path.parent else place.is_dir()):
-                aside = place.with_name(f"{place.name}.damaged-{secrets.token_hex(4)}")
-                place.rename(aside)
-                logger.warning("%s is not what belongs there: it is now %s", place, aside)
+        for place, folder in ((path.parent, True), (path, False)):
+            if os.path.lexists(place):
+                _make_way(place, folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"request": request, "reply": reply, "sum": digest(reply)})
 
     def _path(self, request: JsonObject) -> Path:
         key = digest(request)
         return self.root / key[:2] / f"{key}.json"
+
+
+def _make_way(place: Path, folder: bool) -> None:
+    """Move aside what is no plain folder (or file): a link leads elsewhere, anything else lets nobody write there."""
+    try:
+        require_plain(place, folder)
+    except Damaged:
+        aside = free_name(place)
+        place.rename(aside)
+        logger.warning("%s is not what belongs there: it is now %s", place, aside)

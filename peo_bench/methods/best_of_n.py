@@ -27,6 +27,7 @@ class BestOfN(SelectingMethod):
     """Draw n answers from a policy of the wrapped family and keep the one with the highest preferred utility."""
 
     name = "best-of-n"
+    expo_adds = False
     reference = "Stiennon et al. 2020, arXiv 2009.01325; Nakano et al. 2021, arXiv 2112.09332"
     trains = "nothing"
     costs = "1 evaluation, decoding x4 and 4 scorer calls per answer and objective, on top of what it wraps"

@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
@@ -28,6 +27,7 @@ from peo_bench.errors import UsageError
 from peo_bench.evaluation.kl_budget import keeps, kl_budget, times_until
 from peo_bench.evaluation.validation import Candidates, Point, read_candidates, validation_bound
 from peo_bench.jobs.job import Job
+from peo_bench.training.interpolation import soup_line
 
 
 class MergingSettings(MethodSettings):
@@ -49,6 +49,7 @@ class MergingMethod(Method):
     trains = "one expert per objective"
     costs = "2 U, 35 evaluations"
     Settings = MergingSettings
+    expo_adds = False
     strongest: ClassVar[float] = math.inf
     """No strength beyond it is offered."""
 
@@ -67,7 +68,8 @@ class MergingMethod(Method):
             what = f"{m} experts and {n} preferences need {needed} evaluations"
             raise UsageError(f"{key}={self.settings.budget}: {what}: type --set {key}={needed}")
         rules = list(self.rules(world))[: (tries + 1) // 2]
-        experts, start = _experts(world), _scored(world, [[rule] * n for rule in rules])
+        experts = soup_line(world, [(1.0, 0.0), (0.0, 1.0)], self.name)
+        start = _scored(world, [[rule] * n for rule in rules])
         handles = yield Round([experts, start], later=validation_bound(world, (tries - len(rules)) * n))
         found = read_candidates(handles[start.id])
         max_kl = kl_budget(self.settings.max_kl or world.max_kl, read_candidates(handles[experts.id]).points)
@@ -78,7 +80,7 @@ class MergingMethod(Method):
         if len(strengths) > 1:
             job = _scored(world, [[replace(rule, strength=s) for s in row] for row in strengths[1:].tolist()])
             points += read_candidates((yield Round([job]))[job.id]).points
-        utilities = _steered(Candidates(found.reference, points), world)
+        utilities = Candidates(found.reference, points).steered(world)
         within = keeps(max_kl, points, starts=n).reshape(utilities.shape)
         pick = np.argmax(np.where(within, utilities, -np.inf), axis=0)
         chosen = np.where(within.any(axis=0), strengths[pick, np.arange(n)], 0.0)
@@ -97,13 +99,6 @@ class MergingMethod(Method):
         return [float(strength) for strength in others[:tries].round(3)]
 
 
-def _steered(found: Candidates, world: World) -> npt.NDArray[np.float64]:
-    """Return the steered utility (k, n) of k candidates for each of the run's n preferences."""
-    n, m = len(world.preferences), len(world.objectives)
-    utilities = found.utilities(world.objectives).reshape(-1, n, m)
-    return np.asarray(np.einsum("kno,no->kn", utilities, [w.weights for w in world.preferences]))
-
-
 def _promising(found: Candidates, world: World, max_kl: float) -> int:
     """Return which rule has the highest mean steered utility (the reference's is 0) within the budget.
 
@@ -111,7 +106,7 @@ def _promising(found: Candidates, world: World, max_kl: float) -> int:
     """
     kl = np.array([point.kl for point in found.points]).reshape(-1, len(world.preferences))
     way = np.sqrt(max_kl / np.maximum(kl, max_kl))
-    return int(np.argmax((_steered(found, world) * way).mean(axis=1)))
+    return int(np.argmax((found.steered(world) * way).mean(axis=1)))
 
 
 def _merged(world: World, preference: Preference, rule: Merge) -> PolicySpec:
@@ -122,10 +117,4 @@ def _merged(world: World, preference: Preference, rule: Merge) -> PolicySpec:
 def _scored(world: World, rules: Sequence[Sequence[Merge]]) -> Job:
     """Return the job that scores one policy after another: in every row a rule for each preference of the run."""
     specs = [_merged(world, w, rule).to_json() for row in rules for w, rule in zip(world.preferences, row, strict=True)]
-    return world.validation_job("candidates", {"specs": specs}, world.aspects)
-
-
-def _experts(world: World) -> Job:
-    """Return the job that scores the experts."""
-    specs = [policy(world.reference.id, [(job.id, 1.0)]).to_json() for job in world.aspects]
     return world.validation_job("candidates", {"specs": specs}, world.aspects)

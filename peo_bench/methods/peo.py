@@ -46,6 +46,7 @@ class PEO(Method):
     """Extrapolate the generalists along both task vectors, within a KL budget and where that surely pays."""
 
     name = "peo"
+    expo_adds = False
     reference = "PEO, arXiv 2503.01233"
     trains = "one expert per objective"
     costs = "2 U, 37 evaluations"
@@ -62,6 +63,7 @@ class PEOGeneralist(Method):
     """Extrapolate one generalist, the best soup for equal weights, along both task vectors."""
 
     name = "peo-generalist"
+    expo_adds = False
     reference = "PEO, arXiv 2503.01233, a reading"
     trains = "one expert per objective"
     costs = "2 U, 37 evaluations"
@@ -122,6 +124,7 @@ class PEOExPO(Method):
     """ExPO on the generalists: (1 + alpha) (w, 1 - w) on the task vectors, alpha chosen on validation prompts."""
 
     name = "peo-expo"
+    expo_adds = False
     reference = "PEO, arXiv 2503.01233; ExPO, arXiv 2404.16792"
     trains = "one expert per objective"
     costs = "2 U, 37 evaluations"

@@ -23,6 +23,7 @@ class Soup(Method):
     """
 
     name = "soup"
+    expo_adds = False
     reference = "Ramé et al. 2023, arXiv 2306.04488"
     Settings = SoupSettings
     trains = "one expert per objective"

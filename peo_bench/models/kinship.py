@@ -56,8 +56,9 @@ def compare(folder: Path, base: Path) -> Kinship:
 
 def _other_ends(folder: Path, base: Path) -> list[str]:
     """Say which tokens end an answer for the fine-tune and not for the base, whose ends are used."""
-    reader = read_tokenizer(folder if any(folder.glob("tokenizer*")) else base)
-    surplus = set(stop_ids(reader, folder)) - set(stop_ids(read_tokenizer(base), base))
+    theirs = read_tokenizer(base)
+    reader = read_tokenizer(folder) if _has_tokenizer(folder) else theirs
+    surplus = set(stop_ids(reader, folder)) - set(stop_ids(theirs, base))
     named = ", ".join(repr(reader.convert_ids_to_tokens(end)) for end in sorted(surplus))
     return [f"its answers end with {named} too: only the base's ends are used"] if surplus else []
 
@@ -65,9 +66,13 @@ def _other_ends(folder: Path, base: Path) -> list[str]:
 def compare_tokenizers(folder: Path, base: Path) -> Kinship:
     """Compare the tokenizer beside a fine-tune or an adapter, if there is one, with that of its base."""
     found = Kinship()
-    if any(folder.glob("tokenizer*")):
+    if _has_tokenizer(folder):
         _compare_tokenizers(found, read_tokenizer(folder), read_tokenizer(base))
     return found
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(folder.glob("tokenizer*"))
 
 
 def _compare_configs(found: Kinship, own: Mapping[str, object], base: Mapping[str, object]) -> None:

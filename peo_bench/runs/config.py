@@ -16,14 +16,11 @@ from peo_bench.judges.judge import make_judges
 from peo_bench.lm_eval.capabilities import capability_identity
 from peo_bench.lm_eval.trust import require_trust
 from peo_bench.methods import METHODS, make_method
-from peo_bench.methods.merging import MergingMethod
 from peo_bench.registry import check_name
 from peo_bench.runs.request import RunRequest
 from peo_bench.settings import Frozen, parse_yaml
 from peo_bench.suites.suite import SuiteConfig, load_suite, with_settings
 
-WITHOUT_EXPO = ("peo", "peo-generalist", "peo-expo", "soup", "best-of-n")
-"""What ExPO as a control would repeat (`expo.soup` is `peo-expo`, `peo` extrapolates by itself) or cannot wrap."""
 WRAPPED = ("best-of-n", "rps.soup")
 """The wrappers among `--methods all`, on what costs no training; ExPO is there as a control."""
 
@@ -47,7 +44,7 @@ class RunConfig(Frozen):
     @property
     def controls(self) -> tuple[str, ...]:
         """Free comparisons that are always shown: the soup, ExPO on the generalist, ExPO on every other method."""
-        wrapped = [f"expo.{name}" for name in self.methods if _lacks_a_strength(name)]
+        wrapped = [f"expo.{name}" for name in self.methods if "." not in name and METHODS.get(name).expo_adds]
         return tuple(name for name in ("soup", "peo-expo", *wrapped) if name not in self.methods)
 
     @property
@@ -59,12 +56,6 @@ class RunConfig(Frozen):
     def to_yaml(self) -> str:
         """Return the text of `config.yaml`."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _lacks_a_strength(name: str) -> bool:
-    """Tell whether ExPO adds something to a method: merging rules choose a strength themselves."""
-    plain = name not in WITHOUT_EXPO and "." not in name
-    return plain and not issubclass(METHODS.get(name), MergingMethod)
 
 
 def parse_preferences(text: str) -> tuple[float, ...]:
