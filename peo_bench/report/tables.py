@@ -190,8 +190,10 @@ def _cost(record: Scored) -> str:
 
 
 def _labels(record: Scored) -> str:
-    seen = record.cost.labels if record.cost else None
-    return " · ".join(f"{name} {decimal(count, 0)}" for name, count in (seen or {}).items()) or ABSENT
+    seen = dict(sorted((record.cost.labels or {}).items())) if record.cost else {}
+    if len(seen) > 1 and len(set(seen.values())) == 1:
+        return f"{decimal(next(iter(seen.values())), 0)} each"
+    return " · ".join(f"{name} {decimal(count, 0)}" for name, count in seen.items()) or ABSENT
 
 
 def _rank(record: Scored) -> str:
