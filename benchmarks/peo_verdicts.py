@@ -6,6 +6,11 @@ One run per suite over five training seeds; every search has the same KL budget 
 its folder: steered utility, hypervolume and KL of every method, paired differences to `peo` by seed, their crossed
 intervals over prompts and seeds, and the share of offered policies whose KL on test prompts exceeds the budget by more
 than two standard errors.
+
+python benchmarks/peo_verdicts.py --matched [SUITE ...]      (default the two short regimes)
+
+`peo` may spend more KL within its budget than `expo.modpo` does. So `peo` is also searched within smaller budgets of
+its own, beside `expo.modpo` within the run's: where `peo` spends no more on average, the two are compared fairly.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +29,18 @@ from documents import put_tables
 SUITES = ("sandbox", "sandbox-short", "sandbox-v2", "sandbox-v2-short")
 METHODS = "peo,modpo,data-mix,slerp,ties"
 SEEDS = "0,1,2,3,4"
+SHORT = ("sandbox-short", "sandbox-v2-short")
+TIGHTER = (0.75, 1.0)
+"""KL budgets of `peo` in nats, below the default 1.5."""
 ABSENT = "–"
 DOCS = Path(__file__).parents[1] / "docs" / "peo.md"
 RESULT = Path(__file__).parent / "results" / "peo_verdicts.json"
+RESULT_MATCHED = RESULT.with_name("peo_matched_kl.json")
 
 
-def run(suite: str, out: Path) -> None:
-    command = [sys.executable, "-m", "peo_bench", "run", "--methods", METHODS, "--suite", suite, "--seeds", SEEDS]
-    subprocess.run([*command, "--out", str(out)], check=True)
+def run(suite: str, out: Path, methods: str = METHODS, *options: str) -> None:
+    command = [sys.executable, "-m", "peo_bench", "run", "--methods", methods, "--suite", suite, "--seeds", SEEDS]
+    subprocess.run([*command, *options, "--out", str(out)], check=True)
 
 
 def steered(answers: pd.DataFrame, units: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
@@ -107,7 +117,53 @@ def tables(found: dict[str, Any]) -> str:
     return "\n".join(lines[1:])
 
 
+def matched(suite: str) -> dict[str, Any]:
+    """Return by `peo`'s KL budget the steered utility and mean KL of `peo` and `expo.modpo` by seed."""
+    found = {}
+    for budget in TIGHTER:
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent) / "run"
+            run(suite, folder, "peo,modpo", "--set", f"peo.max_kl={budget}")
+            (task,) = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"].values()
+            answers = pd.read_parquet(folder / "answers.parquet")
+        test = answers[(answers["split"] == "test") & answers["preference"].notna()]
+        utility = steered(test, task["units"])
+        kl = test.groupby(["method", "seed"])["kl"].mean().unstack("seed")
+        found[str(budget)] = {
+            method: {"by_seed": utility.loc[method].round(4).tolist(), "kl_by_seed": kl.loc[method].round(4).tolist()}
+            for method in ("peo", "expo.modpo")
+        }
+    return found
+
+
+def matched_table(found: dict[str, Any]) -> str:
+    """Return docs/peo.md's table of `peo` within smaller KL budgets beside `expo.modpo`."""
+    lines = [
+        "| suite | `peo`'s KL budget | KL of `peo` | KL of `expo.modpo` | `peo` minus `expo.modpo` | by seed |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
+    for suite, budgets in found.items():
+        for budget, methods in budgets.items():
+            mine, other = methods["peo"], methods["expo.modpo"]
+            by_seed = [a - b for a, b in zip(mine["by_seed"], other["by_seed"], strict=True)]
+            kls = [f"{sum(row['kl_by_seed']) / len(row['kl_by_seed']):.2f}" for row in (mine, other)]
+            told = (f"`{suite}`", budget, *kls, f"{sum(by_seed) / len(by_seed):+.3f}")
+            lines.append(f"| {' | '.join(told)} | {' '.join(f'{value:+.3f}' for value in by_seed)} |")
+    return "\n".join(lines)
+
+
+def main_matched(suites: Sequence[str]) -> None:
+    found: dict[str, Any] = json.loads(RESULT_MATCHED.read_text(encoding="utf-8")) if RESULT_MATCHED.exists() else {}
+    for suite in suites or SHORT:
+        found[suite] = matched(suite)
+        RESULT_MATCHED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        put_tables(DOCS, "matched", matched_table(found))
+    print(matched_table(found))
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--matched"]:
+        return main_matched(sys.argv[2:])
     found: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     for suite in sys.argv[1:] or SUITES:
         with tempfile.TemporaryDirectory() as folder:

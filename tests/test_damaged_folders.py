@@ -11,10 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from run_folder_fixture import write_run_folder
+from test_closed_form import world
 
 from peo_bench.errors import UsageError
+from peo_bench.jobs.store import Store
 from peo_bench.results.folder import read_run_folder
-from peo_bench.steering.families import read_families
+from peo_bench.steering.families import read_families, save_families
 
 Damage = Callable[[Path], object]
 
@@ -22,8 +24,7 @@ Damage = Callable[[Path], object]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = write_run_folder(tmp_path_factory.mktemp("whole") / "run", rich=True, n_prompts=8, weights=(1.0, 0.5, 0.0))
-    families = {"schema_version": 1, "methods": ["peo"], "settings": {}, "worlds": {"1": {"graph": {}}}}
-    (where / "families.json").write_text(json.dumps(families))
+    save_families(where, Store(where / "cache"), ["peo"], {}, {1: world()}, [])
     return where
 
 
@@ -106,7 +107,7 @@ def test_a_damaged_file_is_named_in_one_line(whole: Path, tmp_path: Path, name: 
 @pytest.mark.parametrize("damage", [*OF_JSON.values(), whole_bytes(b'{"methods": ["peo"]}')])
 def test_a_damaged_families_file_is_named_in_one_line(whole: Path, tmp_path: Path, damage: Damage) -> None:
     shutil.copy(whole / "families.json", tmp_path)
-    assert read_families(tmp_path)["methods"] == ["peo"]
+    assert read_families(tmp_path).methods == ("peo",)
     damage(tmp_path / "families.json")
     with pytest.raises(UsageError) as refused:
         read_families(tmp_path)

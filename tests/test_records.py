@@ -10,10 +10,13 @@ import pytest
 from run_folder_fixture import KNOWN, comparison, method_metrics
 
 from peo_bench.errors import UsageError
+from peo_bench.results import contract
 from peo_bench.results.contract import FILES, run_folder_tables
 from peo_bench.results.metrics_records import CapabilityRow, Metrics, SafetyZero, TaskMetrics
-from peo_bench.results.record import read_record
+from peo_bench.results.record import Record, read_record
 
+MODULES = ("costs", "families", "judges", "metrics", "progress", "records")
+"""What contract.py calls the modules that declare records of files."""
 DOCS = Path(__file__).parents[1] / "docs" / "run-folder.md"
 
 
@@ -51,6 +54,14 @@ def test_the_documented_keys_are_the_records_keys() -> None:
         "docs/run-folder.md is stale: paste the output of "
         "`python -c 'from peo_bench.results.contract import run_folder_tables; print(run_folder_tables())'`"
     )
+
+
+def test_no_record_of_a_file_is_left_out_of_the_documented_ones() -> None:
+    documented = {record for several in FILES.values() for record in several}
+    rooms = [value for name, value in vars(contract).items() if name in MODULES]
+    declared = {r for room in rooms for r in vars(room).values() if isinstance(r, type) and issubclass(r, Record)}
+    assert len(rooms) == len(MODULES)
+    assert declared - documented == {Record}
 
 
 def test_every_field_says_what_it_means() -> None:

@@ -17,8 +17,11 @@ from peo_bench.core.spec import Merge, Weights, policy
 from peo_bench.engine import engine
 from peo_bench.jobs.store import Store
 from peo_bench.methods import METHODS
+from peo_bench.results.families_records import SavedWorld
+from peo_bench.results.record import read_record
+from peo_bench.results.records import RunRecord
 from peo_bench.steering import families
-from peo_bench.steering.families import save_families, world_from_json, world_to_json
+from peo_bench.steering.families import save_families, saved_world, world_of
 from peo_bench.steering.web import family_answers
 
 
@@ -64,14 +67,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(METHODS._entries, "experts", Experts)
     monkeypatch.setattr(engine, "Engine", Told)
     card = SimpleNamespace(**dict.fromkeys(("command", "peo_bench", "suite", "model", "licence"), "x"))
-    monkeypatch.setattr(families, "read_record", lambda path, record: card)
+    monkeypatch.setattr(
+        families, "read_record", lambda path, model: card if model is RunRecord else read_record(path, model)
+    )
 
     def written(*objectives: Objective) -> Path:
         names = [objective.name for objective in objectives]
         known = dict(zip(names, world().proxies.values(), strict=True))
         preferences = (Preference.even(names),)
         mine = replace(world(), objectives=objectives, proxies=known, pairs={}, preferences=preferences)
-        assert world_from_json(json.loads(json.dumps(world_to_json(mine)))) == mine
+        assert world_of(SavedWorld.model_validate_json(saved_world(mine).model_dump_json(), strict=True)) == mine
         save_families(tmp_path, Store(tmp_path / "cache"), ["experts"], {}, {0: mine}, [])
         return tmp_path
 

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from peo_bench.results.costs_records import Costs, KindCost, MethodCost
-from peo_bench.results.judge_records import JudgeCard, JudgeCounts, JudgeMetrics, JudgingRecord, WinRate
-from peo_bench.results.measure import Measure
-from peo_bench.results.metrics_records import (
-    CapabilityRow,
-    Comparison,
-    EstimateRecord,
-    MethodMetrics,
-    Metrics,
-    ReferenceSensitivity,
-    SafetyRow,
-    SafetyZero,
-    SteerabilityRecord,
-    TaskMetrics,
-    ZeroFit,
-)
-from peo_bench.results.progress import JobCounts, ProgressRecord, RunningJob
+from peo_bench.results import costs_records as costs
+from peo_bench.results import families_records as families
+from peo_bench.results import judge_records as judges
+from peo_bench.results import metrics_records as metrics
+from peo_bench.results import progress, records
+from peo_bench.results.measure import Measure, PromptSet
 from peo_bench.results.record import Record
-from peo_bench.results.records import ComparedRun, Counts, Hardware, Missing, RunRecord, ScorerRecord
 
 FILES: dict[str, tuple[type[Record], ...]] = {
-    "run.json": (RunRecord, Counts, Missing, Measure, ScorerRecord, JudgingRecord, JudgeCounts, Hardware, ComparedRun),
-    "metrics.json": (
-        *(Metrics, TaskMetrics, MethodMetrics, EstimateRecord, SteerabilityRecord, Comparison, ReferenceSensitivity),
-        *(SafetyRow, SafetyZero, ZeroFit, CapabilityRow, JudgeMetrics, JudgeCard, WinRate),
+    "run.json": (
+        *(records.RunRecord, records.ObjectiveRecord, records.Counts, records.Missing, Measure, PromptSet),
+        *(records.ScorerRecord, records.Scale, judges.JudgingRecord, judges.JudgeCounts, records.Hardware),
+        records.ComparedRun,
     ),
-    "costs.json": (Costs, MethodCost, KindCost),
-    "progress.json": (ProgressRecord, JobCounts, RunningJob),
+    "metrics.json": (
+        *(metrics.Metrics, metrics.TaskMetrics, metrics.ReferenceUnits, metrics.MethodMetrics, metrics.EstimateRecord),
+        *(metrics.RankRange, metrics.SteerabilityRecord, metrics.Comparison, metrics.ReferenceSensitivity),
+        *(metrics.SafetyRow, metrics.SafetyZero, metrics.ZeroFit, metrics.CapabilityRow),
+        *(judges.JudgeMetrics, judges.JudgeCard, judges.WinRate, judges.OverallWinRate),
+    ),
+    "costs.json": (costs.Costs, costs.MethodCost, costs.BuildCost, costs.KindCost),
+    "progress.json": (progress.ProgressRecord, progress.JobCounts, progress.RunningJob),
+    "families.json": (families.SavedFamilies, families.SavedWorld, families.SavedJob),
 }
 """The records of every JSON file, the whole file first."""
 

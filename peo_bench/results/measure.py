@@ -38,6 +38,10 @@ def _as_triple(objective: Objective) -> list[str | bool]:
     return [objective.name, objective.column, objective.maximise]
 
 
+ObjectiveTriple = Annotated[Objective, BeforeValidator(_objective), PlainSerializer(_as_triple)]
+"""An objective, in files a list of name, column and whether higher is better."""
+
+
 def _rows(preferences: tuple[Preference, ...]) -> list[list[float]]:
     return [list(preference.weights) for preference in preferences]
 
@@ -49,7 +53,7 @@ class Measure(Record):
     """The task."""
     version: int
     """Its version."""
-    objectives: tuple[Annotated[Objective, BeforeValidator(_objective), PlainSerializer(_as_triple)], ...]
+    objectives: tuple[ObjectiveTriple, ...]
     """Name, score column and whether higher is better."""
     reference_point: Mapping[str, float]
     """Of the hypervolume, by column."""

@@ -6,35 +6,33 @@ replaying the method's `build` on them, so no second description of a policy exi
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from peo_bench.core.decoding import Decoding
-from peo_bench.core.method import Objective, PolicyFamily, World
+from peo_bench.core.method import PolicyFamily, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.rounds import replay
 from peo_bench.core.spec import Weights
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import follow_umask, write_json, write_text
 from peo_bench.files.digest import digest
-from peo_bench.files.json_types import Json, JsonObject
+from peo_bench.files.json_types import Json
 from peo_bench.files.rows import is_whole
 from peo_bench.jobs.job import Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.methods import make_method
-from peo_bench.results.record import check_file, damaged, read_record
+from peo_bench.results.families_records import SavedFamilies, SavedJob, SavedWorld
+from peo_bench.results.record import SCHEMA_VERSION, damaged, read_record
 from peo_bench.results.records import RunRecord
 
 if TYPE_CHECKING:
     from peo_bench.engine.engine import Engine
 
-SCHEMA = 1
 FAMILIES = "families.json"
 JOBS = ("reference", "prompts")
 JOB_MAPS = ("pairs", "proxies", "experts", "evaluation")
@@ -43,106 +41,90 @@ JOB_MAPS = ("pairs", "proxies", "experts", "evaluation")
 def save_families(
     folder: Path,
     store: Store,
-    methods: list[str],
+    methods: Sequence[str],
     settings: Mapping[str, Mapping[str, Json]],
     worlds: Mapping[int, World],
     used: list[str],
 ) -> None:
     """Write `families.json` and copy the artefacts `used` (job ids) into `artefacts/`."""
     store.copy_to(folder / "artefacts", used)
-    write_json(
-        folder / FAMILIES,
-        {
-            "schema_version": SCHEMA,
-            "methods": methods,
-            "settings": settings,
-            "worlds": {str(seed): world_to_json(world) for seed, world in worlds.items()},
-        },
+    saved = SavedFamilies(
+        schema_version=SCHEMA_VERSION,
+        methods=tuple(methods),
+        settings={name: dict(own) for name, own in settings.items()},
+        worlds={str(seed): saved_world(world) for seed, world in worlds.items()},
     )
+    write_json(folder / FAMILIES, saved.to_json())
 
 
 def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFamily, World, Store]:
     """Return the family of `method` in the finished run at `folder`, with its world and the store of its artefacts."""
     saved = read_families(folder)
-    if method not in saved["methods"]:
-        raise unknown(f"method in {folder}", method, saved["methods"])
-    seeds = list(saved["worlds"])
+    if method not in saved.methods:
+        raise unknown(f"method in {folder}", method, saved.methods)
+    seeds = list(saved.worlds)
     chosen = seeds[0] if seed is None else str(seed)
-    if chosen not in saved["worlds"]:
+    if chosen not in saved.worlds:
         raise UsageError(f"--seed {seed}: this run has the seeds {', '.join(seeds)}")
     try:
-        world, made = world_from_json(saved["worlds"][chosen]), make_method(method, saved["settings"])
+        world, made = world_of(saved.worlds[chosen]), make_method(method, saved.settings)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise damaged(folder / FAMILIES, f"{type(error).__name__}: {error}") from None
     store = Store(folder / "artefacts")
     return replay(made, world, store), world, store
 
 
-def read_families(folder: Path) -> dict[str, Any]:
-    """Return the content of `families.json`: `methods`, `settings` and `worlds`; `UsageError` if it is damaged."""
+def read_families(folder: Path) -> SavedFamilies:
+    """Return the content of `families.json`; `UsageError` if it is damaged."""
     path = folder / FAMILIES
     if not path.exists():
         raise UsageError(
             f"{folder} is not a finished run folder: {path.name} is missing; give the folder that `run` printed"
         )
-    check_file(path)
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, f"not JSON, {type(error).__name__}: {error}") from None
-    kinds = {"methods": list, "settings": dict, "worlds": dict}
-    odd = [key for key, kind in kinds.items() if not isinstance(saved, dict) or not isinstance(saved.get(key), kind)]
-    if odd or not saved["methods"] or not saved["worlds"]:
-        raise damaged(path, f"its {odd[0] if odd else 'methods or worlds'} cannot be used")
-    return dict(saved)
+    return read_record(path, SavedFamilies)
 
 
-def graph_to_json(jobs: list[Job]) -> JsonObject:
-    """Return the jobs and all they need by id; `graph_from_json` inverts it."""
-    return {
-        job.id: {"kind": job.kind, "params": job.params, "needs": {role: need.id for role, need in job.needs.items()}}
-        for job in closure(jobs)
-    }
-
-
-def graph_from_json(graph: Mapping[str, Any]) -> dict[str, Job]:
+def _graph_of(world: SavedWorld) -> dict[str, Job]:
     """Return the jobs by the id they were saved under."""
     jobs: dict[str, Job] = {}
-    for job_id, item in graph.items():
-        jobs[job_id] = Job(item["kind"], item["params"], {role: jobs[need] for role, need in item["needs"].items()})
+    for job_id, saved in world.graph.items():
+        jobs[job_id] = Job(saved.kind, saved.params, {role: jobs[need] for role, need in saved.needs.items()})
         if jobs[job_id].id != job_id:
             raise UsageError(f"{job_id} was made by another version of peo-bench: repeat the run")
     return jobs
 
 
-def world_to_json(world: World) -> JsonObject:
-    """Return the world with its jobs as ids into `graph`."""
+def saved_world(world: World) -> SavedWorld:
+    """Return what families.json says of a world: its jobs as ids into `graph`."""
     jobs = [getattr(world, name) for name in JOBS] + [j for name in JOB_MAPS for j in getattr(world, name).values()]
     plain = {f.name: getattr(world, f.name) for f in fields(World) if f.name not in (*JOBS, *JOB_MAPS)}
-    return plain | {
-        "graph": graph_to_json(jobs),
-        "objectives": [[o.name, o.column, o.maximise] for o in world.objectives],
-        "preferences": [list(preference.weights) for preference in world.preferences],
-        "decoding": world.decoding.model_dump(mode="json"),
-        **{name: getattr(world, name).id for name in JOBS},
-        **{name: {key: job.id for key, job in getattr(world, name).items()} for name in JOB_MAPS},
-    }
+    return SavedWorld.model_validate(
+        plain
+        | {
+            "graph": {
+                job.id: SavedJob(
+                    kind=job.kind, params=dict(job.params), needs={role: need.id for role, need in job.needs.items()}
+                )
+                for job in closure(jobs)
+            },
+            "preferences": [preference.weights for preference in world.preferences],
+            **{name: getattr(world, name).id for name in JOBS},
+            **{name: {key: job.id for key, job in getattr(world, name).items()} for name in JOB_MAPS},
+        }
+    )
 
 
-def world_from_json(value: Mapping[str, Any]) -> World:
-    """Invert `world_to_json`."""
-    jobs = graph_from_json(value["graph"])
-    objectives = tuple(Objective(*item) for item in value["objectives"])
-    names = tuple(objective.name for objective in objectives)
-    plain = {key: item for key, item in value.items() if key != "graph"}
+def world_of(saved: SavedWorld) -> World:
+    """Invert `saved_world`."""
+    jobs = _graph_of(saved)
+    names = tuple(objective.name for objective in saved.objectives)
+    plain = {f.name: getattr(saved, f.name) for f in fields(World) if f.name not in (*JOBS, *JOB_MAPS)}
     return World(
         **plain
         | {
-            "objectives": objectives,
-            "preferences": tuple(Preference(names, tuple(weights)) for weights in value["preferences"]),
-            "decoding": Decoding.model_validate(value["decoding"]),
-            **{name: jobs[value[name]] for name in JOBS},
-            **{name: {key: jobs[job_id] for key, job_id in value.get(name, {}).items()} for name in JOB_MAPS},
+            "preferences": tuple(Preference(names, weights) for weights in saved.preferences),
+            **{name: jobs[getattr(saved, name)] for name in JOBS},
+            **{name: {key: jobs[job] for key, job in getattr(saved, name).items()} for name in JOB_MAPS},
         }
     )
 

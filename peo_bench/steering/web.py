@@ -36,7 +36,7 @@ Answers = Callable[[str, float], list[JsonObject]]
 
 def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
     """Return the methods of the finished run at `folder` and what answers with all of them in one batch."""
-    methods: list[str] = read_families(folder)["methods"]
+    methods = list(read_families(folder).methods)
     families = {method: load_family(folder, method, seed) for method in methods}
     _, world, store = families[methods[0]]
     from peo_bench.engine.engine import Engine, Request
