@@ -19,15 +19,26 @@ source_paths=
     peo_bench
 only_mutate=
     peo_bench/pareto/*.py
-    peo_bench/core/spec.py
+    peo_bench/core/*.py
+    peo_bench/results/metrics.py
+    peo_bench/results/operating_points.py
+    peo_bench/results/measure.py
+    peo_bench/results/tables.py
 also_copy=
     tasks
     leaderboards
     reports
+    benchmarks
+    docs
+    pyproject.toml
 pytest_add_cli_args_test_selection=
     tests/test_pareto.py
     tests/test_pareto_bootstrap.py
     tests/test_core.py
+    tests/test_metrics.py
+    tests/test_operating_points.py
+    tests/test_world.py
+    tests/test_records.py
 """
 RESULT = Path(__file__).resolve().parent / "results" / "mutation.json"
 HARMLESS = {

@@ -12,9 +12,9 @@ from preferences import asked
 
 from peo_bench.core.method import Method, PolicyFamily, Round
 from peo_bench.core.preference import Preference
-from peo_bench.core.rounds import build_families, see_ahead
+from peo_bench.core.rounds import build_families, replay, see_ahead
 from peo_bench.core.space import Space
-from peo_bench.core.spec import PolicySpec, Utility, Weights, policy, spec_from_json
+from peo_bench.core.spec import Merge, PolicySpec, Utility, Weights, policy, spec_from_json
 from peo_bench.errors import JobFailed, UsageError
 from peo_bench.files.journal import Journal
 from peo_bench.jobs.job import Cost, Job, closure, job_kind
@@ -73,6 +73,7 @@ def test_json_round_trip(terms, a):
     [
         policy("base"),
         policy("base", [("a", 0.5)]),
+        policy("base", [("a", 0.5), ("b", 0.0)], Merge("ties", 0.2, strength=1.5)),
         PolicySpec(
             candidates=(policy("base"), policy("base", [("a", 1.0)])), utility=Utility((("r", 0.5), ("c", -0.5)))
         ),
@@ -80,6 +81,28 @@ def test_json_round_trip(terms, a):
 )
 def test_plain_and_selecting_specs_survive_json(spec):
     assert spec_from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_a_merge_of_strength_0_is_the_base_and_a_share_of_0_counts_in_others():
+    merge = Merge("ties", 0.2)
+    assert policy("base", [("a", 0.5)], Merge("ties", 0.2, strength=0.0)) == policy("base")
+    assert policy("base", [("a", 0.5), ("b", 0.0)], merge).mix[0][1].terms == (("a", 0.5), ("b", 0.0))
+    assert policy("base", [("a", 0.5)], merge).key != policy("base", [("a", 0.5)]).key
+
+
+def test_what_is_half_a_selection_is_refused():
+    mixture, utility = policy("base"), Utility((("r", 1.0),))
+    selection = PolicySpec(candidates=(mixture, mixture), utility=utility)
+    for parts in (
+        {"candidates": (mixture, mixture)},
+        {"utility": utility},
+        {"mix": mixture.mix, "candidates": (mixture, mixture), "utility": utility},
+        {"candidates": (selection, mixture), "utility": utility},
+    ):
+        with pytest.raises(ValueError, match="a selection needs a utility and candidates that are mixtures"):
+            PolicySpec(**parts)
+    alone = PolicySpec(candidates=(mixture,), utility=utility)
+    assert (alone, alone.candidates, alone.utility) == (mixture, (), None)
 
 
 def test_a_spec_without_sources_is_refused():
@@ -128,6 +151,8 @@ def test_points_project_to_the_nearest():
     space = Space("points", (asked((0.0, 1.0)), asked((0.5, 0.5)), asked((1.0, 0.0))))
     assert space.project(asked((0.6, 0.4))) == asked((0.5, 0.5))
     assert space.project(space.project(asked((0.9, 0.1)))) == asked((1.0, 0.0))
+    ends = Space("points", (asked((0.0, 1.0)), asked((1.0, 0.0))))
+    assert ends.project(asked((0.9, 0.1))) == asked((1.0, 0.0))
 
 
 # ---- jobs, store, runner -----------------------------------------------------------------------------------------
@@ -193,6 +218,16 @@ def test_a_failing_method_does_not_stop_the_others(tmp_path):
         built = build_families(runner, {"bad": Failing(), "good": Adder()}, None, []).families
     assert set(built) == {"good"}
     assert any("negative on purpose" in reason for reason in runner.outcome.failed.values())
+
+
+def test_a_lost_method_does_not_hold_up_the_later_rounds_of_those_after_it(tmp_path):
+    with Runner(tmp_path) as runner:
+        built = build_families(runner, {"bad": Failing(), "good": Adder(), "broken": Breaking()}, None, [])
+    assert set(built.lost) == {"bad", "broken"}
+    good = built.families["good"]
+    assert len(good.named) == len(good.jobs) == 2, "what every round named"
+    again = replay(Adder(), None, Store(tmp_path))
+    assert again.resolve(asked((1, 0))) == good.family.resolve(asked((1, 0)))
 
 
 class Breaking(Adder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +11,10 @@ import pytest
 from peo_bench import pareto
 from peo_bench.core.method import Objective
 from peo_bench.core.preference import Preference
+from peo_bench.results.judge_records import JudgeCard, JudgeMetrics
 from peo_bench.results.measure import Measure, identity_of
 from peo_bench.results.metrics import Beside, run_metrics
+from peo_bench.results.metrics_records import CapabilityRow, SafetyRow, SafetyZero
 from peo_bench.results.operating_points import Row, Scores, point_row, point_table
 
 OBJECTIVES = (Objective("helpful", "reward", True), Objective("harmless", "cost", False))
@@ -252,3 +256,54 @@ def test_one_preference_and_one_method_have_no_steering_and_nobody_to_be_compare
     assert (good.steerability, good.igd_plus, good.additive_epsilon, good.oracle_distance) == (None,) * 4
     assert (task.comparisons, task.kl_budgets, good.points_within_kl) == ((), (4.0,), (1,))
     assert good.steered_utility.value == pytest.approx(2.5)
+
+
+def several_methods(gaps: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One seed in units (0, 1), two preferences, two prompts: method k is better by gaps[k], on one prompt by more."""
+    rows, points = [], []
+    for k, gap in enumerate(gaps):
+        for w in (0.0, 1.0):
+            part = pd.DataFrame({
+                "method": f"m{k}", "seed": 0, "split": "test", "preference": w, "prompt_id": ["p0", "p1"],
+                "reward": [gap + w, w], "cost": [w, w], "kl": 1.0, "length": 5,
+            })  # fmt: skip
+            identity: Row = {"task": "t", "split": "test", "method": f"m{k}", "seed": 0, "grid": "asked"}
+            for what in ("preference", "projected"):
+                identity |= {f"{what}_helpful": w, f"{what}_harmless": 1 - w}
+            rows.append(part)
+            points.append(point_row(identity | {"spec_key": f"{k} {w}"}, part, OBJECTIVES))
+    return pd.concat(rows, ignore_index=True), point_table(points, OBJECTIVES)
+
+
+def test_a_comparison_of_two_pairs_differences_subtracts() -> None:
+    """Both have prompt gaps, of 1 and of 2: their difference by prompt is (-0.5, 0), their sum (1.5, 0)."""
+    table, points = several_methods([1.0, 2.0])
+    task = run_metrics(points, Scores.of(table, NAMES), measure_of_two("reference", (-1.0, 3.0)), UNITS)
+    (found,) = task.comparisons
+    assert found.difference == pytest.approx(-0.25)
+    assert found.detectable == pytest.approx(pareto.detectable_difference([-0.5, 0.0], level=0.05))
+    assert 0 < found.hypervolume_share < 0.5, "less in every draw that holds the first prompt, else equal"
+    ranks = [task.methods[name].rank for name in ("m0", "m1")]
+    assert ranks[0].best < ranks[0].worst == 2, "equal where only the second prompt is drawn"
+
+
+def test_many_pairs_are_resampled_often_enough_for_holms_correction() -> None:
+    table, points = several_methods([k / 10 for k in range(12)])
+    task = run_metrics(points, Scores.of(table, NAMES), measure_of_two("raw", (-1.0, 3.0)), UNITS)
+    assert task.resamples == 40 * 66 > pareto.RESAMPLES
+
+
+def test_what_was_measured_beside_the_fronts_stands_beside_them() -> None:
+    table, points = several_methods([0.0, 1.0])
+    policy = {"method": "m0", "seed": 0, "preference": 1.0, "spec_key": "0 1.0"}
+    card = JudgeCard(position_consistency=1.0, parse_failures=0, n_calls=2, usd=None, ties=0, skipped=0)
+    beside = Beside(
+        safety=(SafetyRow(**policy, length_mean=5.0),),
+        safety_zero=SafetyZero(source="scorer"),
+        capabilities=(CapabilityRow(**policy, capability="arc", metric="acc", value=0.5, se=None),),
+        judges={"judge": JudgeMetrics(card=card, win_rates=(), overall=(), elo={})},
+    )
+    measure = measure_of_two("reference", (-1.0, 3.0))
+    task = run_metrics(points, Scores.of(table, NAMES), measure, UNITS, beside)
+    told = (task.safety, task.safety_zero, task.capabilities, task.judges)
+    assert told == (beside.safety, beside.safety_zero, beside.capabilities, beside.judges)

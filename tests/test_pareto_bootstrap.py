@@ -200,3 +200,22 @@ def test_the_detectable_difference_is_detected_four_times_out_of_five() -> None:
     found = [stats.ttest_1samp(random.normal(truth, 1, 200), 0.0).pvalue < 0.05 for _ in range(1500)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.045)
     assert np.isnan(pareto.detectable_difference([1.0]))
+
+
+def test_the_detectable_difference_by_hand() -> None:
+    """Standard deviation 10 sqrt(4 / 3) of four prompts; z is 2.5758 at level 0.01 and 1.2816 for power 0.9."""
+    found = pareto.detectable_difference([10.0, -10.0, 10.0, -10.0], power=0.9, level=0.01)
+    assert found == pytest.approx((2.575829 + 1.281552) * 10 * np.sqrt(4 / 3) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"power": 0.0}, {"power": 1.0}, {"level": 0.0}, {"level": 1.0}])
+def test_a_power_or_level_of_0_or_1_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"power and level in \(0, 1\)"):
+        pareto.detectable_difference([1.0, 2.0], **wrong)
+    with pytest.raises(ValueError, match="one-dimensional"):
+        pareto.detectable_difference([[1.0, 2.0]])
+
+
+def test_the_interval_of_an_estimate_leaves_a_fortieth_on_either_side() -> None:
+    found = pareto.Estimate.of(500.0, np.arange(1001.0))
+    assert (found.ci_low, found.ci_high, found.bias) == pytest.approx((25.0, 975.0, 0.0))
