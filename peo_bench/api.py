@@ -12,6 +12,7 @@ Options are those of `peo-bench run`, by the same names; see `peo-bench run --he
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -19,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from peo_bench.errors import unknown
+from peo_bench.errors import UsageError, unknown
 from peo_bench.runs.request import RunRequest
 
 if TYPE_CHECKING:
@@ -146,22 +147,30 @@ class Run:
 
 def _config(options: Mapping[str, Option]) -> RunConfig:
     """Return the configuration that the same options give on the command line."""
+    from pydantic import TypeAdapter, ValidationError
+
     from peo_bench.runs.config import resolve_config
 
     known = [option.name for option in fields(RunRequest)]
     for name in options:
         if name not in known:
             raise unknown("option", name, known)
-    return resolve_config(RunRequest(**{name: _typed(name, value) for name, value in options.items()}))  # type: ignore[arg-type]
+    typed = {name: _typed(name, value) for name, value in options.items() if value is not None}
+    try:
+        return resolve_config(TypeAdapter(RunRequest).validate_python(typed))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise UsageError(f"{name}={options[name]!r}: {first['msg'].lower()}") from None
 
 
-def _typed(name: str, value: Option) -> object:
-    """Return the value as it would be typed."""
+def _typed(name: str, value: object) -> object:
+    """Return the value as it would be typed; what is of no fitting type stays as it is."""
     if isinstance(value, Mapping):
-        return [f"{key}={item}" for key, item in value.items()]
+        return [f"{key}={json.dumps(item) if name == 'set' else item}" for key, item in value.items()]
+    many = isinstance(value, Iterable) and not isinstance(value, str)
     if name in REPEATED:
-        return [value] if isinstance(value, str) else list(value)  # type: ignore[arg-type]
+        return list(value) if many else [value]  # type: ignore[call-overload]
     if name in BY_COMMAS:
-        many = isinstance(value, Iterable) and not isinstance(value, str)
-        return ",".join(map(str, value)) if many else str(value)  # type: ignore[arg-type]
-    return Path(value) if name == "data_dir" else value  # type: ignore[arg-type]
+        return ",".join(map(str, value)) if many else str(value)  # type: ignore[call-overload]
+    return value

@@ -91,6 +91,13 @@ def test_a_plan_is_a_table(here):
         ({"set": {"peo.budgets": 3}}, "budget"),
         ({"seeds": ["one"]}, "whole numbers"),
         ({"data_dir": "nowhere"}, "no such folder"),
+        ({"seed": -1}, "whole number from 0"),
+        ({"seed": "one"}, "seed='one': input should be a valid integer"),
+        ({"limit": 2.5}, "limit=2.5: input should be a valid integer"),
+        ({"judge": [3]}, "judge=.* valid string"),
+        ({"judge": 3}, "judge=3: input should be a valid string"),
+        ({"set": {"peo.budget": None}}, "peo.budget"),
+        ({"set": {"peo.budget": "16 of them"}}, "peo.budget"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(options, said):

@@ -28,6 +28,10 @@ def test_the_suites_and_tasks_of_the_package_are_consistent():
             {"proxies": {"rewards": "sandbox-reward"}},
             r"suite mine: unknown column in proxies for task peo_pairs 'rewards': did you mean reward\?",
         ),
+        (
+            {"scorers": {"rewrad": "sandbox-reward"}},
+            r"suite mine: unknown column in scorers for task peo_pairs 'rewrad': did you mean reward\?",
+        ),
     ],
 )
 def test_names_that_the_task_does_not_know(tmp_path, changes, said):

@@ -48,7 +48,9 @@ class RunRequest:
 
     @property
     def training_seeds(self) -> tuple[int, ...]:
-        """Those of `seeds` where given, else `seed`; raises `UsageError` for what is no whole number."""
+        """Those of `seeds` where given, else `seed`; raises `UsageError` for what is no whole number from 0."""
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: give a whole number from 0")
         if self.seeds is None:
             return (self.seed,)
         parts = [part.strip() for part in self.seeds.split(",")]

@@ -213,6 +213,7 @@ def _check_named(suite: SuiteConfig, task: TaskConfig) -> None:
     for what, named, known in (
         ("objective in data.sources", [source.objective for source in sources], names),
         ("column in proxies", by_column(suite.proxies), columns),
+        ("column in scorers", [key for key, s in suite.scorers.items() if not {*s.columns, key} & {*columns}], columns),
     ):
         for name in named:
             if name not in known:
