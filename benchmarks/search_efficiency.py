@@ -1,6 +1,7 @@
 """Which search strategy finds the plane's front with the fewest evaluations, and what gold utility does it reach?
 
-python benchmarks/search_efficiency.py [SUITE:SEED ...]      (default seeds 5, 6, 7 of sandbox and sandbox-v2)
+python benchmarks/search_efficiency.py [SUITE:SEED ...]      (default seeds 5, 6, 7 of sandbox and sandbox-v2;
+what is recorded of other cells is kept)
 
 Per world and seed the region of `peo` is evaluated on a dense grid of validation prompts. A strategy starts from phase
 2's line of soups and gets `BUDGET` further evaluations. Reported: the share of the dense grid's hypervolume (proxies,
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from documents import put_tables
 from plane import Floats, Plane, point, sandbox_world
 
 from peo_bench.evaluation.kl_budget import keeps, kl_budget
@@ -33,6 +35,7 @@ DENSE = (17, 9)
 BUDGET, GRID = 27, 9
 SHARES = (0.90, 0.95, 0.99)
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+DOCS = Path(__file__).parents[1] / "docs" / "peo.md"
 RESULT = Path(__file__).parent / "results" / "search_efficiency.json"
 
 
@@ -150,16 +153,32 @@ def summary(cells: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     return {name: {key: round(float(np.mean(v)), 4) for key, v in row.items()} for name, row in columns.items()}
 
 
+def table(of_suites: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Return docs/peo.md's table."""
+    head = " | ".join(f"`{suite}`: share after 9, 18, {BUDGET} | gold over soup" for suite in of_suites)
+    lines = [f"| strategy | {head} |", f"|---|{'---|--:|' * len(of_suites)}"]
+    for name in STRATEGIES:
+        cells = []
+        for rows in of_suites.values():
+            shares = [rows[name][f"share_{n}"] for n in (9, 18, BUDGET)]
+            cells += [", ".join(f"{share:.3f}" for share in shares), f"{rows[name]['gold_over_soup']:+.3f}"]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    cells = {}
+    cells = json.loads(RESULT.read_text(encoding="utf-8"))["cells"] if RESULT.exists() else {}
     for cell in sys.argv[1:] or CELLS:
         suite, seed = cell.split(":")
         with sandbox_world(suite, int(seed)) as (runner, world):
             cells[cell] = measure(Cell(Plane(runner, world)), int(seed))
         print(cell, cells[cell], flush=True)
-    result = {"dense": DENSE, "budget": BUDGET, "cells": cells, "summary": summary(cells)}
+    suites = dict.fromkeys(cell.split(":")[0] for cell in cells)
+    of_suites = {s: summary({cell: row for cell, row in cells.items() if cell.startswith(f"{s}:")}) for s in suites}
+    result = {"dense": DENSE, "budget": BUDGET, "cells": cells, "summary": of_suites}
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(result["summary"])
+    put_tables(DOCS, "search", table(of_suites))
+    print(table(of_suites))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import json
 import peo_verdicts
 import search_efficiency
 
+SUITES = ("sandbox", "sandbox-v2")
+
 
 def test_the_documented_tables_are_the_recorded_ones():
     result = json.loads(peo_verdicts.RESULT.read_text(encoding="utf-8"))
@@ -15,7 +17,11 @@ def test_the_documented_tables_are_the_recorded_ones():
 
 def test_the_strategies_of_the_table_are_as_recorded():
     result = json.loads(search_efficiency.RESULT.read_text(encoding="utf-8"))
-    page = peo_verdicts.DOCS.read_text(encoding="utf-8")
-    for name, row in result["summary"].items():
-        shares = ", ".join(f"{row[key]:.3f}" for key in ("share_9", "share_18", "share_27"))
-        assert f"| `{name}` | {shares} | {row['gold_over_soup']:+.3f} |" in page
+    cells = {suite: {c: row for c, row in result["cells"].items() if c.startswith(f"{suite}:")} for suite in SUITES}
+    assert result["summary"] == {suite: search_efficiency.summary(own) for suite, own in cells.items()}
+    assert search_efficiency.table(result["summary"]) in peo_verdicts.DOCS.read_text(encoding="utf-8")
+
+
+def test_the_table_at_matched_kl_is_the_recorded_one():
+    result = json.loads(peo_verdicts.RESULT_MATCHED.read_text(encoding="utf-8"))
+    assert peo_verdicts.matched_table(result) in peo_verdicts.DOCS.read_text(encoding="utf-8")
