@@ -19,7 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,17 @@ def run(suite: str, out: Path, methods: str = METHODS, *options: str) -> None:
     subprocess.run([*command, *options, "--out", str(out)], check=True)
 
 
+def read_answers(folder: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """Return a run's metrics, its answers to test prompts at asked preferences, and `steered` of them."""
+    (task,) = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"].values()
+    answers = pd.read_parquet(folder / "answers.parquet")
+    asked = answers[(answers["split"] == "test") & answers["preference"].notna()]
+    return task, asked, steered(asked, task["units"])
+
+
 def steered(answers: pd.DataFrame, units: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
     """Return steered utility in the reference's units by method (rows) and seed (columns)."""
-    asked = answers[answers["preference"].notna() & (answers["method"] != "reference")].copy()
+    asked = answers[answers["method"] != "reference"].copy()
     parts = []
     for seed, own in asked.groupby("seed"):
         (mean_r, sd_r), (mean_c, sd_c) = (units[str(seed)][column] for column in ("reward", "cost"))
@@ -63,13 +71,10 @@ def beyond_budget(points: pd.DataFrame, search: pd.DataFrame) -> dict[str, float
     return {str(method): round(float(share), 4) for method, share in over.groupby(own["method"]).mean().items()}
 
 
-def read(folder: Path) -> dict[str, object]:
-    (task,) = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"].values()
+def read(folder: Path) -> dict[str, Any]:
+    task, asked, by_seed = read_answers(folder)
     points, search = pd.read_csv(folder / "points.csv"), pd.read_csv(folder / "search.csv")
-    answers = pd.read_parquet(folder / "answers.parquet")
-    test = answers[answers["split"] == "test"]
-    by_seed = steered(test, task["units"])
-    kl = test[test["preference"].notna()].groupby("method")["kl"].mean()
+    kl = asked.groupby("method")["kl"].mean()
     rows = {}
     for method, values in task["methods"].items():
         rows[method] = {
@@ -124,11 +129,8 @@ def matched(suite: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent) / "run"
             run(suite, folder, "peo,modpo", "--set", f"peo.max_kl={budget}")
-            (task,) = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["tasks"].values()
-            answers = pd.read_parquet(folder / "answers.parquet")
-        test = answers[(answers["split"] == "test") & answers["preference"].notna()]
-        utility = steered(test, task["units"])
-        kl = test.groupby(["method", "seed"])["kl"].mean().unstack("seed")
+            _, asked, utility = read_answers(folder)
+        kl = asked.groupby(["method", "seed"])["kl"].mean().unstack("seed")
         found[str(budget)] = {
             method: {"by_seed": utility.loc[method].round(4).tolist(), "kl_by_seed": kl.loc[method].round(4).tolist()}
             for method in ("peo", "expo.modpo")
@@ -152,28 +154,34 @@ def matched_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main_matched(suites: Sequence[str]) -> None:
-    found: dict[str, Any] = json.loads(RESULT_MATCHED.read_text(encoding="utf-8")) if RESULT_MATCHED.exists() else {}
-    for suite in suites or SHORT:
-        found[suite] = matched(suite)
-        RESULT_MATCHED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        put_tables(DOCS, "matched", matched_table(found))
-    print(matched_table(found))
+def verdict(suite: str) -> dict[str, Any]:
+    """Return what `read` finds in the suite's run."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(suite, Path(folder) / "run")
+        return read(Path(folder) / "run")
+
+
+def record(
+    suites: Sequence[str],
+    measure: Callable[[str], dict[str, Any]],
+    result: Path,
+    marker: str,
+    table: Callable[[dict[str, Any]], str],
+) -> None:
+    """Measure the suites; keep what is recorded of others; put the table between the page's markers."""
+    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+    for suite in suites:
+        found[suite] = measure(suite)
+        result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        put_tables(DOCS, marker, table(found))
+    print(table(found))
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--matched"]:
-        return main_matched(sys.argv[2:])
-    found: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
-    for suite in sys.argv[1:] or SUITES:
-        with tempfile.TemporaryDirectory() as folder:
-            run(suite, Path(folder) / "run")
-            found[suite] = read(Path(folder) / "run")
-        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        put_tables(DOCS, "verdicts", tables(found))
-        for method, row in sorted(found[suite]["methods"].items(), key=lambda item: -item[1]["steered_utility"]):
-            print(suite, method, row["steered_utility"], row["by_seed"], row["hypervolume"], row["kl"], flush=True)
-        print(suite, found[suite]["peo_minus"], flush=True)
+        record(sys.argv[2:] or SHORT, matched, RESULT_MATCHED, "matched", matched_table)
+    else:
+        record(sys.argv[1:] or SUITES, verdict, RESULT, "verdicts", tables)
 
 
 if __name__ == "__main__":

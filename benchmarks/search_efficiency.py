@@ -6,8 +6,8 @@ what is recorded of other cells is kept)
 Per world and seed the region of `peo` is evaluated on a dense grid of validation prompts. A strategy starts from phase
 2's line of soups and gets `BUDGET` further evaluations. Reported: the share of the dense grid's hypervolume (proxies,
 policies within the KL budget, reference point at the worst of its front) after every evaluation, the evaluations until
-90, 95 and 99 %, and the steered gold utility on test prompts of the policies that `peo` then offers; "gold" is the most
-that a search of the plane could gain: every evaluated place, chosen by gold scores on the same validation prompts.
+90, 95 and 99 %, and the steered gold utility on test prompts of the policies that `peo` then offers; "gold" chooses
+among every evaluated place by gold scores on the same validation prompts, as cautiously: no upper bound.
 """
 
 from __future__ import annotations

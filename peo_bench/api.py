@@ -157,11 +157,12 @@ def _config(options: Mapping[str, Option]) -> RunConfig:
             raise unknown("option", name, known)
     typed = {name: _typed(name, value) for name, value in options.items() if value is not None}
     try:
-        return resolve_config(TypeAdapter(RunRequest).validate_python(typed))
+        request = TypeAdapter(RunRequest).validate_python(typed)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         raise UsageError(f"{name}={options[name]!r}: {first['msg'].lower()}") from None
+    return resolve_config(request)
 
 
 def _typed(name: str, value: object) -> object:

@@ -38,6 +38,14 @@ def answers() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def identity(method: str, seed: int, w: float, offered: float | None = None) -> Row:
+    """What a row of points.csv says of a policy asked for at helpful weight `w`; `offered` is by default the same."""
+    own: Row = {"task": "t", "split": "test", "method": method, "seed": seed, "grid": "asked"}
+    for what, weight in (("preference", w), ("projected", w if offered is None else offered)):
+        own |= {f"{what}_helpful": weight, f"{what}_harmless": 1 - weight}
+    return own | {"spec_key": f"{method} {seed} {w}"}
+
+
 def test_a_kl_budget_keeps_the_policies_that_were_asked_for_its_preferences() -> None:
     """Hypervolumes by hand, reference point (0, 4): (1, 1) spans 1 x 3; (2, 2) adds 1 x 2."""
     table = answers()
@@ -55,10 +63,7 @@ def test_a_kl_budget_keeps_the_policies_that_were_asked_for_its_preferences() ->
     )
     rows: list[Row] = []
     for w, part in table.groupby("preference"):
-        identity: Row = {"task": "t", "split": "test", "method": "peo", "seed": 0, "grid": "asked", "spec_key": str(w)}
-        for what in ("preference", "projected"):
-            identity |= {f"{what}_helpful": float(w), f"{what}_harmless": 1 - float(w)}
-        rows.append(point_row(identity, part, OBJECTIVES))
+        rows.append(point_row(identity("peo", 0, float(w)), part, OBJECTIVES))
     points = point_table(rows, OBJECTIVES)
     task = run_metrics(points, Scores.of(table, NAMES), measure, UNITS)
     found = task.methods["peo"]
@@ -110,15 +115,13 @@ def two_seeds() -> tuple[pd.DataFrame, pd.DataFrame]:
             })  # fmt: skip
             kept.append(part)
             offered = 0.25 + w / 2 if method == "mirrored" else w
-            identity: Row = {"task": "t", "split": "test", "method": method, "seed": seed, "grid": "asked"}
-            identity |= {"preference_helpful": w, "preference_harmless": 1 - w, "spec_key": f"{method} {seed} {w}"}
-            identity |= {"projected_helpful": offered, "projected_harmless": 1 - offered}
-            rows.append(point_row(identity, part, OBJECTIVES))
+            own = identity(method, seed, w, offered)
+            rows.append(point_row(own, part, OBJECTIVES))
             others = ({"split": "validation"}, {"grid": "beyond"})
-            rows += [point_row(identity | other, part.assign(kl=99.0, length=99), OBJECTIVES) for other in others]
+            rows += [point_row(own | other, part.assign(kl=99.0, length=99), OBJECTIVES) for other in others]
     for reward, cost, hollow in ((2.5, -1.0, False), (99.0, -99.0, True)):
-        identity = {"task": "t", "split": "test", "method": "oracle", "seed": 1, "grid": "asked", "hollow": hollow}
-        rows.append({**identity, "reward": raw(1, "reward", reward), "cost": raw(1, "cost", cost), "kl": 99.0})
+        own = {"task": "t", "split": "test", "method": "oracle", "seed": 1, "grid": "asked", "hollow": hollow}
+        rows.append({**own, "reward": raw(1, "reward", reward), "cost": raw(1, "cost", cost), "kl": 99.0})
     return pd.concat(kept, ignore_index=True), point_table(rows, OBJECTIVES)
 
 
@@ -267,11 +270,8 @@ def several_methods(gaps: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "method": f"m{k}", "seed": 0, "split": "test", "preference": w, "prompt_id": ["p0", "p1"],
                 "reward": [gap + w, w], "cost": [w, w], "kl": 1.0, "length": 5,
             })  # fmt: skip
-            identity: Row = {"task": "t", "split": "test", "method": f"m{k}", "seed": 0, "grid": "asked"}
-            for what in ("preference", "projected"):
-                identity |= {f"{what}_helpful": w, f"{what}_harmless": 1 - w}
             rows.append(part)
-            points.append(point_row(identity | {"spec_key": f"{k} {w}"}, part, OBJECTIVES))
+            points.append(point_row(identity(f"m{k}", 0, w), part, OBJECTIVES))
     return pd.concat(rows, ignore_index=True), point_table(points, OBJECTIVES)
 
 

@@ -62,11 +62,16 @@ def from_text(value: object) -> object:
     }
 
 
+def columns_of(key: str, scorer: ScorerConfig) -> tuple[str, ...]:
+    """Return the columns that a scorer declared as `key` fills: those it lists, else `key`."""
+    return tuple(scorer.columns) or (key,)
+
+
 def by_column(scorers: dict[str, ScorerConfig]) -> dict[str, ScorerConfig]:
     """Return the scorer of every column; a key of `scorers` is the column unless the scorer lists its `columns`."""
     found: dict[str, ScorerConfig] = {}
     for key, scorer in scorers.items():
-        for column in scorer.columns or (key,):
+        for column in columns_of(key, scorer):
             if column in TAKEN or column.endswith("_proxy"):
                 raise ValueError(f"column {column!r} has another meaning in the tables: choose another name")
             if column in found:

@@ -15,7 +15,7 @@ from peo_bench.errors import UsageError, unknown
 from peo_bench.files.json_types import Json
 from peo_bench.judges.settings import JudgeSettings
 from peo_bench.registry import check_name
-from peo_bench.scorers.settings import ScorerConfig, by_column, from_text
+from peo_bench.scorers.settings import ScorerConfig, by_column, columns_of, from_text
 from peo_bench.settings import Frozen, check, read_yaml
 from peo_bench.suites import SUITES, TASKS
 from peo_bench.training.settings import DPOSettings, RewardModelSettings, SFTSettings
@@ -202,7 +202,7 @@ def suite_task(suite: SuiteConfig) -> TaskConfig:
     _check_named(suite, task)
     replaced = by_column(suite.scorers)
     theirs = {} if suite.own_scorers else task.scorers
-    kept = {key: s for key, s in theirs.items() if not replaced.keys() & set(s.columns or (key,))}
+    kept = {key: s for key, s in theirs.items() if not replaced.keys() & set(columns_of(key, s))}
     return task.model_copy(update={"scorers": kept | suite.scorers})
 
 
@@ -213,7 +213,11 @@ def _check_named(suite: SuiteConfig, task: TaskConfig) -> None:
     for what, named, known in (
         ("objective in data.sources", [source.objective for source in sources], names),
         ("column in proxies", by_column(suite.proxies), columns),
-        ("column in scorers", [key for key, s in suite.scorers.items() if not {*s.columns, key} & {*columns}], columns),
+        (
+            "column in scorers",
+            [key for key, s in suite.scorers.items() if not {*columns_of(key, s)} & {*columns}],
+            columns,
+        ),
     ):
         for name in named:
             if name not in known:
