@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from scorer_checkpoints import ANSWERS, PROMPTS
 from transformers import (
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     DebertaV2ForSequenceClassification,
     GPT2ForSequenceClassification,
     LlamaConfig,
+    LlamaForSequenceClassification,
     LlamaModel,
 )
 
@@ -28,6 +30,7 @@ from peo_bench.scorers import load_scorer, open_scorer
 from peo_bench.scorers.columns import Label, count_scorers
 from peo_bench.scorers.kinds import scorer_job, scorer_jobs
 from peo_bench.scorers.self_test import TOLERANCE, batch_gap
+from peo_bench.scorers.sequence_classification import SequenceClassifier
 from peo_bench.scorers.settings import ScorerConfig
 from peo_bench.settings import check
 from peo_bench.suites.suite import TaskConfig
@@ -149,6 +152,39 @@ def test_beaver_reads_the_last_attended_token_whatever_the_padding(beaver: Path,
     assert found == pytest.approx(
         [beaver_by_hand(beaver, p, a) for p, a in zip(PROMPTS, ANSWERS, strict=True)], abs=1e-4
     )
+
+
+ENDED = "{prompt} {answer} </s>"
+"""A text that ends with the token that is padding too, where the tokenizer has none of its own."""
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("padding", [None, -1, 0, 2])  # 2 is the end token, which then is skipped by transformers too
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_score_is_stock_transformers_of_the_text_alone(tmp_path: Path, kind: str, padding: int, side: str) -> None:
+    """Whatever the configuration and the tokenizer say of padding; the end token was taken for it before."""
+    folder = made.save_gpt2(tmp_path / "model", pad_token_id=padding) / "model"
+    words = AutoTokenizer.from_pretrained(folder, padding_side=side)
+    words.save_pretrained(folder)
+    if kind == "llama":
+        config = made.llama_config(words, num_labels=1)
+        config.pad_token_id = None if padding is None else padding % len(words)
+        made.lively(LlamaForSequenceClassification(config)).save_pretrained(folder)
+    assert (words.pad_token, words.eos_token_id) == (None, 2)
+    stock = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    texts = [ENDED.format(prompt=p, answer=a) for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    ids = [words(text)["input_ids"] for text in texts]
+    with torch.no_grad():
+        expected = [float(stock(torch.tensor([row])).logits) for row in ids]
+    scorer = open_scorer(tmp_path / "model", "sequence-classification", template=ENDED)
+    assert scorer.score(PROMPTS, ANSWERS) == pytest.approx(expected, abs=1e-4)
+    assert [scorer.score([p], [a])[0] for p, a in zip(PROMPTS, ANSWERS, strict=True)] == pytest.approx(
+        expected, abs=1e-4
+    )
+    if kind == "llama":  # GPT-2's positions count padding on the left
+        padded = scorer.tokenizer.pad({"input_ids": ids}, padding_side=side, return_tensors="pt")
+        with torch.no_grad():
+            assert scorer.end_scores(padded)[:, 0].tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_texts_beyond_the_context_are_cut_and_counted_by_column(gpt2: Path) -> None:
@@ -325,11 +361,13 @@ def test_own_anchors_take_the_place_of_the_built_in_ones(tmp_path: Path, beaver:
                 store.run(job)
 
 
-def test_a_scorer_that_depends_on_the_batch_is_refused(tmp_path: Path) -> None:
-    """The checkpoint names another padding token than its tokenizer uses, so the head reads padding."""
-    folder = made.save_gpt2(tmp_path / "padding", pad_token_id=0)
-    assert batch_gap(open_scorer(folder, "hh-gpt2")) > 1
-    job = scorer_job("reward", declared("hh-gpt2", folder), [Objective("harmless", "reward", True)])
+def test_a_scorer_that_depends_on_the_batch_is_refused(
+    tmp_path: Path, gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a head that reads padding."""
+    monkeypatch.setattr(SequenceClassifier, "end_scores", lambda self, batch: self.model(**batch).logits)
+    assert batch_gap(open_scorer(changed(gpt2, tmp_path / "padding", pad_token_id=0), "hh-gpt2")) > 1
+    job = scorer_job("reward", declared("hh-gpt2", tmp_path / "padding"), [Objective("harmless", "reward", True)])
     with pytest.raises(UsageError, match="depend on the batch"):
         Store(tmp_path / "store").run(job)
 

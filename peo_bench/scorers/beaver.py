@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from peo_bench.data.given_checkpoint import tensor_shapes
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, load_config, read_model
-from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms
+from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, last_attended
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,8 +74,7 @@ def _model_class(bias: bool) -> type[PreTrainedModel]:
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             hidden = self.model(input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-            last = (positions * attention_mask).argmax(dim=1)
+            last = last_attended(attention_mask)
             return self.score_head(hidden[torch.arange(len(last), device=last.device), last])
 
     return LlamaForScore

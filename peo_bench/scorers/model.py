@@ -151,6 +151,13 @@ class ModelScorer(ABC):
         return [tuple(row) for row in scores.float().tolist()]
 
 
+def last_attended(mask: Tensor) -> Tensor:
+    """Return the position (n_texts,) of every text's last token by the attention mask, wherever the padding is."""
+    import torch
+
+    return (torch.arange(mask.shape[1], device=mask.device) * mask).argmax(dim=1)
+
+
 def encode_forms(
     tokenizer: PreTrainedTokenizerBase,
     form: Form,

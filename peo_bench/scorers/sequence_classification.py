@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from peo_bench.errors import UsageError
 from peo_bench.models.loading import Fit, read_model
 from peo_bench.models.rendering import chat_text, date_remarks, names_special
-from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, encoded
+from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, encoded, last_attended
 from peo_bench.scorers.settings import CHAT
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
 class SequenceClassifier(ModelScorer):
@@ -36,22 +36,30 @@ class SequenceClassifier(ModelScorer):
         """Return the model and how the file's tensors fit it."""
         from transformers import AutoModelForSequenceClassification
 
-        return read_model(AutoModelForSequenceClassification, folder, precision)
-
-    def load_tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
-        """Return the tokenizer; a model that names no padding token learns the tokenizer's, to know what to skip."""
-        tokenizer = super().load_tokenizer(folder)
-        if getattr(self.model.config, "pad_token_id", None) is None:
-            self.model.config.pad_token_id = tokenizer.pad_token_id
-        return tokenizer
+        model, fit = read_model(AutoModelForSequenceClassification, folder, precision)
+        declared = model.config.get_text_config().pad_token_id
+        known = declared is not None and 0 <= declared < len(model.get_input_embeddings().weight)
+        self.declared_padding: int | None = declared if known else None
+        return model, fit
 
     def remarks(self) -> list[str]:
         """Return that on the date in its chat template, where that is used."""
         return date_remarks(self.tokenizer) if self.template == CHAT else []
 
     def end_scores(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits (n_texts, n_labels)."""
-        return self.model(**batch).logits
+        """Return the logits (n_texts, n_labels), each those of the text alone and unpadded.
+
+        A decoder reads the last token that is not its configuration's padding token; where that names none, the last
+        of all, whatever it is. So padding becomes a token that it skips and that ends no text.
+        """
+        ids, skipped = batch["input_ids"], self.declared_padding
+        if skipped is None:
+            end = last_attended(batch["attention_mask"])
+            last = set(ids.gather(1, end[:, None])[:, 0].tolist())
+            skipped = next(token for token in range(len(last) + 1) if token not in last)
+            self.model.config.get_text_config().pad_token_id = skipped
+        ids = ids.masked_fill(batch["attention_mask"] == 0, skipped)
+        return self.model(**{**batch, "input_ids": ids}).logits
 
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
         """Return the tokens of the filled template, or of the pair."""
