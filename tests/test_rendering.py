@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import edit_config, llama, save_base
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from peo_bench.core.decoding import Decoding
@@ -181,6 +181,32 @@ def test_what_stands_around_a_named_token_is_encoded_as_ever():
     ]  # fmt: skip
     plain = tokenizer.convert_ids_to_tokens(prompt_ids(tokenizer, "xy"))
     assert plain == ["▁", "a", "<|start|>", "b", "x", "y", "c", "<|end|>", "d", "<|start|>"]
+
+
+def llama2(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts a blank before every stretch between special tokens, and merges two (as Llama 2's)."""
+    letters = [chr(code) for code in range(33, 127)] + ["▁", "\n", "▁▁"]
+    inner = Tokenizer(models.BPE({token: i for i, token in enumerate([*SPECIAL, *letters])}, [("▁", "▁")]))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+    made.chat_template = template
+    return made
+
+
+def test_the_end_of_an_answer_is_what_stands_there_in_the_whole_dialogue():
+    """Alone, the blank before the end token is two."""
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}<bos>[INST] {{ m['content'] }} [/INST]"
+        "{% else %} {{ m['content'] }} <eos>{% endif %}{% endfor %}"
+    )
+    tokenizer = llama2(template)
+    dialogue = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "no"}]
+    whole = tokenizer.apply_chat_template(dialogue, tokenize=True, return_dict=False)
+    blank, twice = tokenizer.convert_tokens_to_ids(["▁", "▁▁"])
+    assert tokenizer(" <eos>", add_special_tokens=False)["input_ids"] == [twice, EOS]
+    assert list(answer_end(tokenizer)) == [blank, EOS] == whole[-2:]
+    (answer,) = answer_tokens(tokenizer, ["no"])
+    assert whole[-len(answer) :] == answer
 
 
 ADDED = "<tool>"

@@ -177,10 +177,24 @@ def _answer_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> tup
     own = stop[:1] if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
     if template is None:
         return own
-    _, found, behind = _dialogue(tokenizer).rpartition(_ANSWER)
-    ids = tokenizer(behind, add_special_tokens=False)["input_ids"] if found else []
+    ids = _behind_answer(tokenizer)
     first = next((i for i, token in enumerate(ids) if token in stop), None)
     return own if first is None else tuple(ids[: first + 1])
+
+
+def _behind_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that the template writes behind an answer, as they are there: alone they may be others.
+
+    Tokenizers that begin every text with a blank (Llama 2's) split it otherwise.
+    """
+    dialogue = _dialogue(tokenizer)
+    before, found, behind = dialogue.rpartition(_ANSWER)
+    if not found:
+        return []
+    whole, lead, alone = (
+        list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (dialogue, before + found, behind)
+    )
+    return whole[len(lead) :] if whole[: len(lead)] == lead else alone
 
 
 def _dialogue(tokenizer: PreTrainedTokenizerBase) -> str:
