@@ -67,22 +67,24 @@ def version_callback(value: bool) -> None:
 
 
 @contextmanager
-def received(*folders: Path) -> Iterator[None]:
-    """Turn what breaks inside into one line: the files of a folder that somebody else may have made do not fit.
+def received(*places: Path) -> Iterator[None]:
+    """Turn what breaks inside into one line: folders or files that somebody else may have made do not fit.
 
-    Each file is checked where it is read; this is for what only shows when they are put together.
+    Each file is checked where it is read; this is for what only shows when they are put together. What the system says
+    of reading and writing (no permission, no room) passes.
     """
     try:
         yield
-    except (PeoBenchError, OSError, typer.Exit, typer.Abort):
+    except (PeoBenchError, typer.Exit, typer.Abort):
         raise
     except Exception as error:
-        if logging.getLogger("peo_bench").isEnabledFor(logging.INFO):
+        of_the_system = isinstance(error, OSError) and error.errno is not None  # libraries raise OSError for contents
+        if of_the_system or is_disk_full(error, Path()) or logging.getLogger("peo_bench").isEnabledFor(logging.INFO):
             raise
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UsageError(
-            f"{' or '.join(map(str, folders))}: a file is damaged or of another version ({said}): repeat the run that "
-            "made it (with --verbose: where this happened)"
+            f"{' or '.join(map(str, places))}: a file is damaged or of another version ({said}): repeat the run or the "
+            "command that made it (with --verbose: where this happened)"
         ) from None
 
 
@@ -129,12 +131,14 @@ def main() -> None:
     except PeoBenchError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except OSError as error:
+    except Exception as error:
         if logging.getLogger("peo_bench").isEnabledFor(logging.INFO):
             raise
-        path = Path(str(error.filename or "."))
+        path = Path(str(getattr(error, "filename", None) or "."))
         if is_disk_full(error, path):
             typer.echo(f"error: {disk_full(path, 'this file')}", err=True)
             sys.exit(DiskFull.exit_code)
+        if not isinstance(error, OSError):
+            raise
         typer.echo(f"error: {one_line(str(error))} (with --verbose: where this happened)", err=True)
         sys.exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import app
+from peo_bench.cli import app, received
 
 
 @app.command()
@@ -18,5 +18,6 @@ def convert(
     """Write an older checkpoint's weights as safetensors; its pickles are read as tables of tensors, no more."""
     from peo_bench.models.convert import convert as write
 
-    write(folder, to)
+    with received(folder):
+        write(folder, to)
     typer.echo(to)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import RunFolder, app
+from peo_bench.cli import RunFolder, app, received
 from peo_bench.cli.steer import Helpful, MethodName, SeedChoice, weight
 
 
@@ -23,5 +23,6 @@ def export(
     asked = weight(helpful)
     from peo_bench.steering.families import SteeredPolicy
 
-    SteeredPolicy(run, method, asked, seed).export(to)
+    with received(run):
+        SteeredPolicy(run, method, asked, seed).export(to)
     typer.echo(f"{to}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(to)!r})")

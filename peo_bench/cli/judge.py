@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, app, cache_dir, console, writable_cache
+from peo_bench.cli import Json, app, cache_dir, console, received, writable_cache
 from peo_bench.cli.run import CARD, card_row
 from peo_bench.errors import UsageError
 from peo_bench.runs.request import Judges, MaxUsd, Set, Suite
@@ -45,7 +45,8 @@ def calibrate(
     from peo_bench.runs.config import parse_settings
     from peo_bench.suites.suite import load_suite, with_settings
 
-    pairs = read_labelled(data, layout, verdicts)
+    with received(*(path for path in (data, verdicts) if path)):
+        pairs = read_labelled(data, layout, verdicts)
     settings = with_settings(load_suite(suite), parse_settings(set_, ())[0]).judge
     found, reached = _calibrated(pairs, judge, settings, max_usd, str(data))
     if as_json:

@@ -45,7 +45,8 @@ def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Jso
     from peo_bench.report.contents import task_views
     from peo_bench.report.tables import scoreboard
 
-    found = _boards(dir_)
+    with received(dir_):
+        found = _boards(dir_)
     others = published_tables() if published else []
     if as_json:
         content = {
@@ -80,7 +81,7 @@ def verify(dir_: Dir = Path("leaderboards")) -> None:
 
     with received(dir_):
         problems = problems_of(dir_)
-    found = _boards(dir_) if not problems else []
+        found = _boards(dir_) if not problems else []
     for problem in problems:
         typer.echo(problem, err=True)
     rows = sum(len(board.rows) for board in found)

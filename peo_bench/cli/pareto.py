@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, app, console
+from peo_bench.cli import Json, app, console, received
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import finite
 
@@ -43,13 +43,15 @@ def pareto(
 
     columns = [*maximize, *minimize]
     directions = [True] * len(maximize) + [False] * len(minimize)
-    groups, rows = read_points(file, columns, group)
+    with received(file):
+        groups, rows = read_points(file, columns, group)
     bound = parse_reference(reference, columns)
     if plot is not None and len(columns) != 2:
         raise UsageError(
             f"--plot draws two columns, {len(columns)} were given: name two with --maximize and --minimize"
         )
-    analysed = {name: _indicators(name, groups, rows[name], directions, bound) for name in groups}
+    with received(file):
+        analysed = {name: _indicators(name, groups, rows[name], directions, bound) for name in groups}
     result = {
         "file": str(file),
         "objectives": [{"column": c, "maximise": up} for c, up in zip(columns, directions, strict=True)],

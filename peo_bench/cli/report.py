@@ -20,7 +20,8 @@ def report(
         from peo_bench.cli.watch import watch_run
 
         try:
-            watch_run(run, console())
+            with received(run):
+                watch_run(run, console())
         except KeyboardInterrupt:
             typer.echo("no longer watching; the run goes on", err=True)
             raise typer.Exit(130) from None

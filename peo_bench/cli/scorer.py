@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from peo_bench.cli import Json, app, console, writable_cache
+from peo_bench.cli import Json, app, console, received, writable_cache
 from peo_bench.errors import UsageError, unknown
 
 scorer = typer.Typer(help="Reward and cost models as checkpoints.", no_args_is_help=True)
@@ -67,9 +67,8 @@ def _check(model: str, layout: str, template: str | None, dtype: str, prompt: st
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     config = checked({"layout": layout, "model": model, "template": template, "dtype": dtype}, ScorerConfig, "scorer")
-    identity = scorer_identity(config)
-    with tempfile.TemporaryDirectory(dir=writable_cache()) as folder, naming(model):
-        take_over(identity, Path(folder) / "model")
+    with received(Path(model)), tempfile.TemporaryDirectory(dir=writable_cache()) as folder, naming(model):
+        take_over(scorer_identity(config), Path(folder) / "model")
         loaded = open_scorer(Path(folder), config.layout, config.dtype, config.template)
         gap = check_batch(loaded, config.dtype)
         (scores,) = loaded.score_labels([prompt], [answer]).labels

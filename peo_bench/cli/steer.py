@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import Json, RunFolder, app
+from peo_bench.cli import Json, RunFolder, app, received
 from peo_bench.errors import UsageError
 
 MethodName = Annotated[str, typer.Option("--method", help="A method of the run.")]
@@ -48,8 +48,9 @@ def steer(
     from peo_bench.steering.families import SteeredPolicy, check_prompts
 
     check_prompts(prompts)
-    policy = SteeredPolicy(run, method, asked, seed)
-    answers = policy.generate(prompts, samples)
+    with received(run):
+        policy = SteeredPolicy(run, method, asked, seed)
+        answers = policy.generate(prompts, samples)
     offered = {"preference": policy.preference.to_json(), "spec_key": policy.spec.key}
     rows = [{"prompt": prompts[i // samples], "answer": answer, **offered} for i, answer in enumerate(answers)]
     if as_json:
@@ -64,8 +65,9 @@ def _serve(run: Path, seed: int | None, port: int) -> None:
     from peo_bench.report.steering_page import steering_page
     from peo_bench.steering.web import family_answers, steer_server
 
-    methods, answers = family_answers(run, seed)
-    server = steer_server(answers, *steering_page(methods, run.resolve().name), port)
+    with received(run):
+        methods, answers = family_answers(run, seed)
+    server = steer_server(received(run)(answers), *steering_page(methods, run.resolve().name), port)
     typer.echo(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)")
     try:
         server.serve_forever()

@@ -16,8 +16,8 @@ def verify(run: RunFolder) -> None:
 
     with received(run):
         problems = verify_run(run)
-    store, jobs = Store(run / "artefacts"), read_run_folder(run).job_ids
-    problems += [f"artefacts: {job_id} is damaged" for job_id in jobs if store.get(job_id) is None]
+        store, jobs = Store(run / "artefacts"), read_run_folder(run).job_ids
+        problems += [f"artefacts: {job_id} is damaged" for job_id in jobs if store.get(job_id) is None]
     for problem in problems:
         typer.echo(problem, err=True)
     typer.echo(f"{run}: {len(problems)} problems, {len(jobs)} artefacts and all numbers checked")

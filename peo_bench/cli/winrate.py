@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, RunFolder, app, console
+from peo_bench.cli import Json, RunFolder, app, console, received
 from peo_bench.cli.steer import Helpful, MethodName, SeedChoice
 from peo_bench.errors import UsageError
 
@@ -39,9 +39,11 @@ def winrate(
     from peo_bench.winrates.difficulty import read_difficulty, read_regulariser
     from peo_bench.winrates.summary import summarise
 
-    annotations = read_annotations(file, model=model, baseline=baseline, only=_conditions(only))
-    files = None if difficulty is None or gamed is None else (read_difficulty(difficulty), read_regulariser(gamed))
-    found = finite(summarise(annotations, files))
+    kept = _conditions(only)
+    with received(*(path for path in (file, difficulty, gamed) if path)):
+        annotations = read_annotations(file, model=model, baseline=baseline, only=kept)
+        files = None if difficulty is None or gamed is None else (read_difficulty(difficulty), read_regulariser(gamed))
+        found = finite(summarise(annotations, files))
     if not found["n_total"]:
         raise UsageError(f"{file}: none of {found['n_rows']} rows has a verdict: `preference` is from 1 to 2, or 0")
     if as_json:
@@ -63,9 +65,11 @@ def outputs(
     from peo_bench.results.answers import answers_of
     from peo_bench.winrates.annotations import model_outputs, write_rows
 
-    answers = answers_of(run, method, helpful, seed=seed)
     generator = name or (method if method == "reference" else f"{method}-helpful-{helpful:g}")
-    write_rows(to, model_outputs(answers, generator))
+    with received(run):
+        answers = answers_of(run, method, helpful, seed=seed)
+        rows = model_outputs(answers, generator)
+    write_rows(to, rows)
     typer.echo(f"{to}: {len(answers)} answers of {generator}")
 
 
@@ -82,7 +86,9 @@ def annotate(
     from peo_bench.winrates.annotations import check_target, read_model_outputs, write_rows
 
     check_target(to)
-    rows = ask(read_model_outputs(answers), read_model_outputs(reference), annotator)
+    with received(answers, reference):
+        texts, against = read_model_outputs(answers), read_model_outputs(reference)
+    rows = ask(texts, against, annotator)
     write_rows(to, [finite(row) for row in rows])
     typer.echo(f"{to}: {len(rows)} annotations by {annotator}; type `peo-bench winrate {to}`")
 
