@@ -47,6 +47,13 @@ def test_a_damaged_one_is_dropped_and_the_one_before_taken(
     assert len(caplog.records) == (0 if unsealed else 1)
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "inner/more"])
+def test_a_file_that_was_added_is_damage(saved: Path, name: str) -> None:
+    """A trainer takes what lies there: of two files with weights, perhaps the one that nobody has sealed."""
+    (saved / "checkpoint-10" / name).write_bytes(b"weights")
+    assert last_checkpoint(saved) == saved / "checkpoint-9"
+
+
 def test_the_start_is_taken_where_none_is_whole(saved: Path) -> None:
     for step in (9, 10):
         os.truncate(saved / f"checkpoint-{step}" / "optimizer.pt", 3)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.artefact import CHECKSUM, sealed
-from peo_bench.jobs.job import Cost, Job, job_kind
+from peo_bench.jobs.job import Cost, Job, JobKind, job_kind, never_alone
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.versions import current_versions, version_notes
@@ -83,6 +86,12 @@ DAMAGE = {
     "a file is a pipe": lambda path: swap(path / "deep" / "value.txt", os.mkfifo),
     "a file links to itself": lambda path: swap(path / "deep" / "value.txt", lambda file: file.symlink_to(file)),
     "a file is a link": lambda path: swap(path / "deep" / "value.txt", lambda file: file.symlink_to("/etc/hostname")),
+    "a file was added": lambda path: (path / "model.safetensors").write_text("other weights"),
+    "a file was added in a folder": lambda path: (path / "deep" / "other.txt").write_text("6"),
+    "a hidden file was added": lambda path: (path / ".config").write_text("{}"),
+    "scratch was added": lambda path: shutil.copytree(path / "deep", path / "scratch"),
+    "a link was added": lambda path: (path / "deep" / "more").symlink_to("/etc"),
+    "a pipe was added": lambda path: os.mkfifo(path / "deep" / "more"),
     "a folder is a link": lambda path: swap(path / "deep", lambda folder: folder.symlink_to("/etc")),
     "a folder is a file": lambda path: swap(path / "deep", lambda folder: folder.write_text("")),
     "the artefact is a file": lambda path: swap(path, lambda folder: folder.write_text("")),
@@ -231,3 +240,139 @@ def test_a_failure_that_is_no_matter_of_reading_leaves_what_was_begun(tmp_path):
         Store(tmp_path).run(job)
     assert len(RUNS) == 1
     assert (tmp_path / "partial" / job.id / "state.json").read_text() == "7"
+
+
+@job_kind("test-killed", version=1)
+def keep_then_write(job, inputs, work):
+    """Work of which each step is kept at once; what is computed is noted outside the store."""
+    journal = work.memo("kept")
+    for step in ("one", "two"):
+        if step not in journal:
+            with (work.dir.parents[2] / "computed").open("a") as log:
+                log.write(f"{job.id} {step}\n")
+            journal.value(step, lambda: 1)
+            journal.write()
+    (work.dir / "deep").mkdir(exist_ok=True)
+    (work.dir / "deep" / "value.txt").write_text("5")
+    work.charge(Cost(pairs_trained=2))
+    return {"value": 5.5}
+
+
+def together(store, jobs, progress):
+    for job in jobs:
+        work = store.workspace(job)
+        result = keep_then_write.run(job, {}, work)
+        store.adopt(job, functools.partial(write_value, result=result), 0.0)
+
+
+def write_value(work, result):
+    (work.dir / "value.txt").write_text("5")
+    return result
+
+
+JOB_KINDS.add("test-killed", keep_then_write)
+JOB_KINDS.add(
+    "test-killed-together", JobKind("test-killed-together", 1, never_alone, lambda job: Cost(), together=together)
+)
+STEPS = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "chmod")
+"""What changes a disk, as `os` calls it; a file's content is written between two of them."""
+
+
+def do(kind, root):
+    """Do a job of `kind` at the store `root`."""
+    job = Job(kind)
+    store = Store(root)
+    store.run_together([job]) if JOB_KINDS.get(kind).together else store.run(job)
+    return store[job.id]
+
+
+def killed_at(step, kind, root):
+    """Do the job in a child that ends without a word before its `step`-th change to the disk; say whether it did."""
+    child = os.fork()
+    if child == 0:
+        left = itertools.count(step, -1)
+
+        def counted(change):
+            return lambda *args, **kwargs: change(*args, **kwargs) if next(left) else os._exit(9)
+
+        for name in STEPS:
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            do(kind, root)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("kind", ["test-killed", "test-killed-together"])
+def test_a_kill_at_any_step_loses_nothing_and_does_nothing_twice(tmp_path, kind, caplog):
+    """Whatever the step: no artefact or a whole one, what was kept is used, and what was finished takes its place."""
+    for step in itertools.count(1):
+        root = tmp_path / str(step) / "cache"
+        root.mkdir(parents=True)
+        if not killed_at(step, kind, root):
+            break
+        sealed_before = (root / "partial" / Job(kind).id / "meta.json").exists()
+        done_before = (tmp_path / str(step) / "computed").read_text() if sealed_before else None
+        handle = do(kind, root)
+        assert handle.result == {"value": 5.5}
+        computed = (tmp_path / str(step) / "computed").read_text()
+        lines = computed.splitlines()
+        assert len(lines) - len(set(lines)) <= 1, "at most the step in work is computed again"
+        assert done_before in (None, computed), "what is finished is not done again"
+        assert not any((root / "partial").iterdir())
+        assert not (root / "damaged").exists()
+        assert {path.name for path in handle.path.iterdir()} <= {"meta.json", "deep", "value.txt"}
+    assert step > 15, "the steps were counted"
+    assert not caplog.records
+
+
+def test_files_are_on_disk_before_the_record_is(tmp_path, monkeypatch):
+    """A record whose files are still in memory would outlive them in a power failure."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (events.append(Path(os.readlink(f"/proc/self/fd/{file}")).name), fsync(file))
+    )
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append(Path(paths[1]).name), replace(*paths)))
+    path = Store(tmp_path).run(JOB).path
+    sealed_at, placed_at = events.index("meta.json"), events.index(path.name, events.index("meta.json"))
+    assert {"value.txt", "deep", path.name} <= set(events[:sealed_at])
+    assert "test-stored" in events[placed_at:], "the folder that got a new entry"
+
+
+def test_what_was_finished_and_damaged_before_it_had_its_place_is_done_again(tmp_path, caplog):
+    """The work goes on from what is left of it."""
+    root = tmp_path / "cache"
+    root.mkdir()
+    step = next(
+        n for n in itertools.count(15) if killed_at(n, "test-killed", root) and list(root.glob("*/*/meta.json"))
+    )
+    assert step
+    (root / "partial" / Job("test-killed").id / "deep" / "value.txt").write_text("6")
+    handle = do("test-killed", root)
+    assert (handle.path / "deep" / "value.txt").read_text() == "5"
+    assert "was finished and is damaged (deep/value.txt is not as it was written)" in caplog.text
+
+
+def test_copies_are_whole_and_free_of_what_a_killed_copy_left(tmp_path):
+    """A file of the name of the record, deeper, is a file like others."""
+    store, other = Store(tmp_path / "cache"), tmp_path / "artefacts"
+    job = Job("test-copied")
+    store.run(job)
+    (other / "partial" / job.id).mkdir(parents=True)
+    (other / "partial" / job.id / "half").touch()
+    store.copy_to(other, [job.id])
+    copy = Store(other)[job.id]
+    assert (copy.path / "deep" / "meta.json").read_text() == "{}"
+    assert [path.name for path in other.iterdir()] == ["test-copied"]
+
+
+@job_kind("test-copied", version=1)
+def write_meta(job, inputs, work):
+    (work.dir / "deep").mkdir()
+    (work.dir / "deep" / "meta.json").write_text("{}")
+    return {}
+
+
+JOB_KINDS.add("test-copied", write_meta)

@@ -85,7 +85,7 @@ def follow_umask(folder: Path) -> None:
     Writers that go through a private temporary file (safetensors, `tempfile`) leave what only its owner may read, so
     that a cache could not be shared.
     """
-    probe = folder / f".{secrets.token_hex(4)}"
+    probe = folder / f".umask.{secrets.token_hex(4)}"
     probe.mkdir()
     try:
         beside = _create_beside(probe / "file")

@@ -2,8 +2,8 @@
 
 `meta.json` holds the checksum of itself, so that not one number in it can change unseen, and its job (kind, version,
 parameters, needs), whose digest is the folder's name. Nothing is opened that is no plain file, and nothing is followed:
-a symbolic link, a device or a pipe where a file was is damage. A checksum is no signature: who may write the store can
-write a whole artefact.
+a symbolic link, a device or a pipe where a file was is damage. So is a file that was added: of two files with weights a
+library takes the one it likes. A checksum is no signature: who may write the store can write a whole artefact.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import UsageError
+from peo_bench.files.atomic import sync_dir
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, job_id
 
 SCHEMA = 2
-META = "meta.json"
+META, SCRATCH = "meta.json", "scratch"
+"""The record of an artefact; and where a job in progress keeps what is no part of it."""
 CHECKSUM = "checksum"
 
 
@@ -42,6 +44,45 @@ def fingerprint(path: Path) -> JsonObject:
         raise Damaged(f"{path.name}: {error.strerror}") from None
 
 
+def flush(folder: Path, but: Collection[str] = ()) -> JsonObject:
+    """Bring all of `folder` to disk and return its files' fingerprints; what is called as in `but` is left out."""
+    found: JsonObject = {}
+    for path in _contents(folder, but):
+        if path.is_dir() and not path.is_symlink():
+            sync_dir(path)
+        else:
+            found[str(path.relative_to(folder))] = fingerprint(path)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_dir(folder)
+    return found
+
+
+def check_files(folder: Path, known: Mapping[str, Any], but: Collection[str] = ()) -> None:
+    """Raise `Damaged` unless the files of `folder`, but those called as in `but`, are those `known` by fingerprint."""
+    for name, fingerprint_known in known.items():
+        file = folder
+        *folders, last = Path(name).parts
+        for part in folders:
+            file = file / part
+            require_plain(file, folder=True)
+        if fingerprint(file / last) != fingerprint_known:
+            raise Damaged(f"{name} is not as it was written")
+    for path in _contents(folder, but):
+        name = str(path.relative_to(folder))
+        if name not in known and (path.is_symlink() or not path.is_dir()):
+            raise Damaged(f"{name} was added")
+
+
+def _contents(folder: Path, but: Collection[str]) -> Iterator[Path]:
+    """Yield all that lies in `folder`, in order, links unfollowed; what is called as in `but` is left out."""
+    for path in sorted(folder.iterdir()):
+        if path.name not in but:
+            yield path
+            if path.is_dir() and not path.is_symlink():
+                yield from _contents(path, ())
+
+
 def require_plain(path: Path, folder: bool = False) -> None:
     """Raise `Damaged` unless `path` itself is a plain file (or a folder), not a link to one."""
     try:
@@ -57,19 +98,15 @@ def sealed(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {**meta, CHECKSUM: digest(dict(meta))}
 
 
-def read_artefact(path: Path) -> Handle:
-    """Return the handle of the artefact at `path`, every file checked; raise `Damaged` if anything differs."""
+def read_artefact(path: Path, but: Collection[str] = ()) -> Handle:
+    """Return the handle of the artefact at `path`, every file checked; raise `Damaged` if anything differs.
+
+    What lies at its top and is called as in `but` is not looked at.
+    """
     require_plain(path.parent, folder=True)
     require_plain(path, folder=True)
     meta = _read_meta(path)
-    for name, known in meta["files"].items():
-        file = path
-        *folders, last = Path(name).parts
-        for part in folders:
-            file = file / part
-            require_plain(file, folder=True)
-        if fingerprint(file / last) != known:
-            raise Damaged(f"{name} is not as it was written")
+    check_files(path, meta["files"], {META, *but})
     return Handle(path.name, path, meta["result"], Cost(**meta["cost"]), meta["seconds"], meta["versions"])
 
 

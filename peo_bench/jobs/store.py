@@ -2,7 +2,8 @@
 
     <root>/<kind>/<id>/meta.json     written last; an artefact without it does not exist
     <root>/<kind>/<id>/...           the artefact's files
-    <root>/partial/<id>/             a job in progress; kept after a kill for the next attempt
+    <root>/partial/<id>/             a job in progress; kept after a kill for the next attempt; with meta.json it is
+                                     finished and only has to be given its place
     <root>/locks/<id>.lock           the claim of whoever does the job; a dead process holds none
     <root>/damaged/<id>.<n>          what was not as it was written, moved here when its job was done again
 
@@ -29,7 +30,7 @@ from peo_bench.files.atomic import follow_umask, is_temporary, sync_dir, write_j
 from peo_bench.files.inside import free_name
 from peo_bench.files.json_types import Json
 from peo_bench.files.room import is_disk_full
-from peo_bench.jobs.artefact import META, SCHEMA, Damaged, fingerprint, read_artefact, sealed
+from peo_bench.jobs.artefact import META, SCHEMA, SCRATCH, Damaged, flush, read_artefact, sealed
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.versions import current_versions
@@ -99,18 +100,18 @@ class Store:
         A second process asking for the same job waits for the first.
         """
         with self._claim(job, progress):
-            finished = self.get(job.id)
+            finished = self._finished(job)
             if finished is not None:
                 return finished
             inputs = {role: self[need.id] for role, need in job.needs.items()}
             started = time.monotonic()
 
-            def attempt() -> Handle:
+            def attempt() -> tuple[Workspace, Mapping[str, Json]]:
                 work = self.workspace(job, progress)
-                result = JOB_KINDS.get(job.kind).run(job, inputs, work)
-                return self._finish(job, work, result, time.monotonic() - started)
+                return work, JOB_KINDS.get(job.kind).run(job, inputs, work)
 
-            return self._tried([job], attempt)
+            work, result = self._tried([job], attempt)
+            return self._finish(job, work, result, time.monotonic() - started)
 
     def run_together(self, jobs: Sequence[Job], progress: Progress = lambda fraction, note: None) -> None:
         """Do jobs of a kind that does them together, each once, whoever else asks for some of them.
@@ -177,7 +178,7 @@ class Store:
                     claims.enter_context(self.lock(job.id).acquire(timeout=-1 if wait and i == 0 else 0))
                 except Timeout:
                     continue
-                mine += self._missing([job])
+                mine += [] if self._finished(job) else [job]
                 if len(mine) == CLAIMS:
                     break
             yield mine
@@ -185,31 +186,29 @@ class Store:
     def adopt(self, job: Job, write: Callable[[Workspace], Mapping[str, Json]], seconds: float) -> Handle:
         """Store an artefact whose content was computed together with others; `write` writes its files."""
         with self.lock(job.id):
-            finished = self.get(job.id)
+            finished = self._finished(job)
             if finished is not None:
                 return finished
             work = self.workspace(job)
-            for path in work.dir.iterdir():  # what a killed attempt wrote
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+            for path in work.dir.iterdir():  # what a killed attempt wrote; its memos stay until this one is finished
+                if path.name != SCRATCH:
+                    _delete(path)
             return self._finish(job, work, write(work), seconds)
 
     def workspace(self, job: Job, progress: Progress = lambda fraction, note: None) -> Workspace:
         """Return where `job` works, with what an earlier attempt left there, to be asked for under its claim.
 
-        What is no plain file or folder is moved aside, and temporary files that a kill left are deleted.
+        What is no plain file or folder is moved aside, and what a kill left of a write is deleted.
         """
         folder = self.root / "partial" / job.id
         self._make_way(folder.parent)
         self._make_way(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for path in list(folder.rglob("*")):
-            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            if is_temporary(path):
+                _delete(path)
+            elif path.is_symlink() or not (path.is_file() or path.is_dir()):
                 self._aside(path)
-            elif is_temporary(path):
-                path.unlink()
         return Workspace(folder, progress, f"{job.label} {job.id.rpartition('-')[2]}")
 
     def copy_to(self, other: Path, job_ids: list[str]) -> None:
@@ -218,13 +217,16 @@ class Store:
         Copies, not links: damage to one store must not reach the other.
         """
         target = Store(other)
+        partial_copies = other / "partial"
+        target._make_way(partial_copies)
         for job_id in job_ids:
             if target.get(job_id) is None:
-                path = target.path(job_id)
-                target._make_way(path.parent)
-                target._clear(path)
-                shutil.copytree(self.path(job_id), path, ignore=shutil.ignore_patterns(META))
-                shutil.copy2(self.path(job_id) / META, path)
+                copy = partial_copies / job_id
+                _delete(copy)
+                shutil.copytree(self[job_id].path, copy)
+                flush(copy)
+                target._place(job_id, copy)
+        _delete(partial_copies)
 
     def lock(self, name: str) -> FileLock:
         """Return the lock of a job, the same each time, so that who holds it may ask again; others wait."""
@@ -239,10 +241,12 @@ class Store:
         return self._locks[name]
 
     def _finish(self, job: Job, work: Workspace, result: Mapping[str, Json], seconds: float) -> Handle:
-        shutil.rmtree(work.dir / "scratch", ignore_errors=True)
+        """Make an artefact of what `work` holds: its files on disk, then its record, and only then does scratch go.
+
+        Whenever this is cut off, the next attempt finds either all that the work can go on from or a finished artefact.
+        """
         (work.dir / META).unlink(missing_ok=True)
-        written = [file for file in sorted(work.dir.rglob("*")) if not file.is_dir()]
-        files = {str(file.relative_to(work.dir)): fingerprint(file) for file in written}
+        follow_umask(work.dir)
         meta = {
             "schema": SCHEMA,
             "kind": job.kind,
@@ -253,18 +257,37 @@ class Store:
             "cost": work.cost.to_json(),
             "seconds": round(seconds, 3),
             "versions": current_versions(),
-            "files": files,
+            "files": flush(work.dir, {SCRATCH}),
         }
-        target = self.path(job.id)
+        write_json(work.dir / META, sealed(meta))
+        return self._place(job.id, work.dir)
+
+    def _place(self, job_id: str, folder: Path) -> Handle:
+        """Give a finished artefact, which lies in `folder`, its place in the store."""
+        _delete(folder / SCRATCH)
+        target = self.path(job_id)
         self._make_way(target.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
-        follow_umask(work.dir)
-        write_json(work.dir / META, sealed(meta))
         kill_point("rename")
         self._clear(target)
-        work.dir.replace(target)
+        folder.replace(target)
         sync_dir(target.parent)
-        return self[job.id]
+        sync_dir(self.root)
+        return self[job_id]
+
+    def _finished(self, job: Job) -> Handle | None:
+        """Return the job's artefact, to be asked for under its claim: one that a kill kept from its place takes it."""
+        folder = self.root / "partial" / job.id
+        known = self.get(job.id)
+        if known is not None or folder.is_symlink() or not os.path.lexists(folder / META):
+            return known
+        try:
+            read_artefact(folder, {SCRATCH})
+        except Damaged as reason:
+            logger.warning("%s was finished and is damaged (%s): its work goes on from what is left", folder, reason)
+            self._aside(folder / META)
+            return None
+        return self._place(job.id, folder)
 
     def _clear(self, target: Path) -> None:
         """Take what lies at `target` away: a folder that never became an artefact is deleted, all else moved aside."""
@@ -287,3 +310,11 @@ class Store:
         free = free_name(damaged / path.name)
         path.rename(free)
         logger.info("%s was damaged and now lies in %s", path, free)
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder with all in it, or a file; what is not there is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peo_bench.files.journal import Journal, Memo
+from peo_bench.jobs.artefact import SCRATCH
 from peo_bench.jobs.job import Cost
 
 Progress = Callable[[float, str], None]
@@ -32,7 +33,7 @@ class Workspace:
     @property
     def scratch(self) -> Path:
         """A folder for checkpoints and other files that are no part of the artefact."""
-        path = self.dir / "scratch"
+        path = self.dir / SCRATCH
         path.mkdir(exist_ok=True)
         return path
 

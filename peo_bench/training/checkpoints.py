@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
 from peo_bench.files.atomic import sync_dir, write_json
-from peo_bench.jobs.artefact import Damaged, fingerprint, require_plain
+from peo_bench.jobs.artefact import Damaged, check_files, flush, require_plain
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +21,9 @@ COMPLETE = "complete.json"
 
 def seal(checkpoint: Path) -> None:
     """Flush every file of `checkpoint` to disk, then mark it as complete."""
-    paths = sorted(checkpoint.rglob("*"))
-    files = [path for path in paths if not path.is_dir() and path.name != COMPLETE]
-    for file in files:
-        _sync(file)
-    for folder in (*(path for path in paths if path.is_dir()), checkpoint, checkpoint.parent):
-        sync_dir(folder)
-    write_json(checkpoint / COMPLETE, {str(file.relative_to(checkpoint)): fingerprint(file) for file in files})
+    files = flush(checkpoint, {COMPLETE})
+    sync_dir(checkpoint.parent)
+    write_json(checkpoint / COMPLETE, files)
 
 
 def last_checkpoint(directory: Path) -> Path | None:
@@ -62,11 +57,4 @@ def _check(checkpoint: Path) -> None:
         raise Damaged(f"{COMPLETE} cannot be read") from None
     if not isinstance(files, dict) or not files:
         raise Damaged(f"{COMPLETE} names no files")
-    for name, known in files.items():
-        if fingerprint(checkpoint / name) != known:
-            raise Damaged(f"{name} is not as it was written")
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    check_files(checkpoint, files, {COMPLETE})
