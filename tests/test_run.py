@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
+from peo_bench.core.method import PolicyFamily
+from peo_bench.core.space import Space
+from peo_bench.core.spec import policy
 from peo_bench.pareto import hypervolume, nondominated
 from peo_bench.results.verification import verify_run
+from peo_bench.runs.execute import chosen_by_seed
 
 RUN_FOLDER = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
 
@@ -45,6 +50,17 @@ def test_run_json(folder):
     assert set(run["stages"]) >= {"build", "evaluate", "fronts"}
     assert "underpowered" in run
     assert run["underpowered"]
+
+
+def test_what_every_seed_chose_is_kept(folder):
+    """A search's KL budget comes from the seed's own experts, so that seeds differ in it."""
+    (task,) = json.loads((folder / "out" / "metrics.json").read_text())["tasks"].values()
+    assert set(task["methods"]["peo"]["chosen"]) == {"0"}
+    assert task["methods"]["peo"]["chosen"]["0"]["max_kl"] >= 1.5
+    assert task["methods"]["soup"]["chosen"] == {}
+    line = PolicyFamily(Space("simplex"), lambda w: policy("base", []))
+    budgets = {seed: {"peo": replace(line, chosen={"max_kl": 1.5 + seed}), "soup": line} for seed in (3, 4)}
+    assert chosen_by_seed(budgets) == {"peo": {"3": {"max_kl": 4.5}, "4": {"max_kl": 5.5}}}
 
 
 def documented(heading: str) -> set[str]:

@@ -50,7 +50,7 @@ class BoardRow(Record):
     seeds: tuple[int, ...]
     n_prompts: int
     settings: Mapping[str, JsonValue]
-    """What validation chose."""
+    """What validation chose, by seed."""
     costs: BuildCost
     provenance: RowProvenance
     id: str

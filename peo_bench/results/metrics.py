@@ -43,7 +43,7 @@ Indicator = Callable[[FloatArray, FloatArray, Sequence[bool]], float]
 class Beside:
     """What a task's metrics hold beside the fronts.
 
-    `chosen` and `evaluations` by method: what validation chose, and how many policies the search evaluated there.
+    `chosen` and `evaluations` by method: what validation chose by seed, how many policies the search evaluated there.
     """
 
     chosen: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)

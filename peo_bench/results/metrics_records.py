@@ -112,7 +112,7 @@ class MethodMetrics(Record):
     length_mean: Number
     """Mean tokens per answer."""
     chosen: Mapping[str, JsonValue]
-    """What validation chose."""
+    """What validation chose, by seed: settings by name, among them the KL budget `max_kl` in nats."""
     validation_evaluations: Count = None
     """Policies that the search evaluated on validation prompts."""
 

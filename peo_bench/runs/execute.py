@@ -21,7 +21,7 @@ from peo_bench.evaluation.answering import read_answers
 from peo_bench.evaluation.validation import read_candidates, utility_scores
 from peo_bench.files.atomic import is_temporary
 from peo_bench.files.inside import refuse_links
-from peo_bench.files.json_types import JsonObject
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.runner import Observer, Runner
 from peo_bench.jobs.workspace import Progress
@@ -160,13 +160,23 @@ def _beside(
     extras = {seed: run.extras for seed, run in seeds.items()}
     safety, zero = safety_views(task, next(iter(seeds.values())).world, extras, handles, texts)
     return Beside(
-        chosen={name: family.chosen for run in seeds.values() for name, family in run.families.items()},
+        chosen=chosen_by_seed({seed: run.families for seed, run in seeds.items()}),
         evaluations={name: cost.validation_evaluations for name, cost in costs.methods.items()},
         safety=safety,
         safety_zero=zero,
         capabilities=capability_rows(extras, handles),
         judges=judging.metrics or None,
     )
+
+
+def chosen_by_seed(families: Mapping[int, Mapping[str, PolicyFamily]]) -> dict[str, dict[str, Json]]:
+    """Return by method and seed what validation chose for the `families`, without those that choose nothing."""
+    chosen: dict[str, dict[str, Json]] = {}
+    for seed, by_method in families.items():
+        for name, family in by_method.items():
+            if family.chosen:
+                chosen.setdefault(name, {})[str(seed)] = dict(family.chosen)
+    return chosen
 
 
 @contextmanager
