@@ -172,15 +172,18 @@ def test_an_adapter_of_another_base_is_a_warning(tmp_path, store, reference):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda path: adapter_folder(path, hidden=6), r"q_proj is \(8, 8\), .*lora_A.weight is \(2, 6\)"),
+        (
+            lambda path: adapter_folder(path, hidden=6),
+            r"q_proj is \(8, 8\) in the base policy, .*lora_A.weight is \(2, 6\)",
+        ),
         (lambda path: adapter_folder(path, layer=LAYER.replace("q_proj", "x_proj")), "it has no layer .*x_proj"),
         (lambda path: model_folder(path, hidden=16), r"lm_head.weight is \(28, 16\), not \(28, 8\)"),
     ],
 )
 def test_an_expert_that_does_not_fit_the_reference_is_refused(tmp_path, store, reference, make, said):
-    job = checkpoint_job(str(make(tmp_path / "expert")), "delta", reference)
+    folder = make(tmp_path / "expert")
     with pytest.raises(UsageError, match=rf"does not fit the reference policy \(.*{said}"):
-        store.run(job)
+        store.run(checkpoint_job(str(folder), "delta", reference))
 
 
 def test_neither_folder_nor_hub_id(tmp_path):

@@ -17,7 +17,7 @@ import re
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from peo_bench.data.sources import file_digest, located, remember
 from peo_bench.errors import UsageError
@@ -26,6 +26,9 @@ from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.convert import PICKLES, safe_name
 from peo_bench.resources import require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +95,28 @@ def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) ->
 
     params = checkpoint_identity(path_or_id, role)
     params |= {"prompt_date": PROMPT_DATE} if role == "base" else {}
+    if params["form"] == "lora" and "sha256" in params:
+        _foresee_misfit(located(str(params["sha256"]), "the adapter"), reference)
     return Job("checkpoint", params, {"reference": reference} if reference else {})
+
+
+def _foresee_misfit(folder: Path, reference: Job | None) -> None:
+    """Raise `UsageError` for an adapter that the engine cannot run, as far as the files that are here tell."""
+    from peo_bench.models.adapters import read_settings, unsupported
+    from peo_bench.models.loading import skeleton
+
+    why = unsupported(read_settings(folder))
+    if why:
+        raise UsageError(f"{folder}: {why}")
+    if reference is not None and reference.kind == "checkpoint" and "sha256" in reference.params:
+        tensor_shapes(folder, folder)  # a damaged file has a line of its own
+        problem = _adapter_problem(folder, skeleton(located(reference.params["sha256"], "the reference policy")))
+        if problem:
+            raise _misfit(folder, problem)
+
+
+def _misfit(where: Path, problem: str) -> UsageError:
+    return UsageError(f"{where}: does not fit the reference policy ({problem}): use the model it was trained from")
 
 
 def checkpoint_identity(path_or_id: str, role: Role) -> JsonObject:
@@ -250,21 +274,24 @@ def _compare(
     form: str, shapes: Mapping[str, tuple[int, ...]], target: Path, reference: Handle, where: Path
 ) -> list[str]:
     """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
-    from peo_bench.models.adapters import unsupported
+    from peo_bench.models.adapters import read_settings, unsupported
     from peo_bench.models.kinship import Kinship, compare, compare_tokenizers
+    from peo_bench.models.loading import load_causal
+    from peo_bench.models.quiet import quiet
 
-    why = unsupported(_read_json(target / "adapter_config.json")) if form == "lora" else None
-    if why:
-        raise UsageError(f"{where}: {why}")
-    known = tensor_shapes(reference.path / "model", reference.path)
-    problem = _adapter_problem(target, shapes, known) if form == "lora" else _model_problem(shapes, known)
-    kin = Kinship(problem)
-    if not problem:
-        kin = (compare_tokenizers if form == "lora" else compare)(target, reference.path / "model")
+    base = reference.path / "model"
+    if form == "lora":
+        why = unsupported(read_settings(target))
+        if why:
+            raise UsageError(f"{where}: {why}")
+        with quiet():
+            kin = Kinship(_adapter_problem(target, load_causal(base)))
+    else:
+        kin = Kinship(_model_problem(shapes, tensor_shapes(base, reference.path)))
+    if not kin.problem:
+        kin = (compare_tokenizers if form == "lora" else compare)(target, base)
     if kin.problem:
-        raise UsageError(
-            f"{where}: does not fit the reference policy ({kin.problem}): use the model it was trained from"
-        )
+        raise _misfit(where, kin.problem)
     if form != "lora":
         return kin.warnings
     config = _read_json(target / "adapter_config.json")
@@ -283,27 +310,16 @@ def _model_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tu
     )
 
 
-def _adapter_problem(
-    target: Path, shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tuple[int, ...]]
-) -> str | None:
-    """Compare A (rank, in) and B (out, rank) with the weight (out, in) they change; look for what is missing."""
+def _adapter_problem(folder: Path, base: PreTrainedModel) -> str | None:
+    """Say why the adapter in `folder` is none that the engine can run on `base`."""
     from safetensors.torch import load_file
 
-    from peo_bench.models.adapters import FACTOR, lora_problem
+    from peo_bench.models.adapters import adapter_problem
 
-    for name, shape in sorted(shapes.items()):
-        match = FACTOR.fullmatch(name)
-        if match is None:
-            continue
-        weight = known.get(f"{match[1]}.weight")
-        if weight is None:
-            return f"it has no layer {match[1]}"
-        a = match[2] == "A"
-        if shape[1 if a else 0] != weight[1 if a else 0]:
-            return f"{match[1]} is {weight}, {name} is {shape}"
-    tensors = {name: tensor for path in target.glob("*.safetensors") for name, tensor in load_file(path).items()}
-    layers = [name.removesuffix(".weight") for name, shape in known.items() if len(shape) == 2]
-    return lora_problem(target, tensors, layers)
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        return f"there is no {file.name}"
+    return adapter_problem(folder, load_file(file), dict(base.named_modules()))
 
 
 def licence_of(folder: Path) -> str:

@@ -9,12 +9,9 @@ This is exact for any real coefficients (negative, above 1), since sum_i c_i B_i
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -22,9 +19,7 @@ from torch import Tensor, nn
 
 from peo_bench.core.spec import Weights
 from peo_bench.errors import UsageError
-from peo_bench.models.adapters import RUN, lora_problem, unsupported
-
-_PREFIX = "base_model.model."
+from peo_bench.models.adapters import adapter_problem, factors, lora_config, scaling
 
 
 @dataclass(frozen=True)
@@ -43,66 +38,24 @@ class Adapter:
 def load_adapter(name: str, folder: Path, model: nn.Module) -> Adapter:
     """Read a PEFT folder; raise `UsageError` naming it if it is not plain LoRA on linear layers of `model`."""
     if not (folder / "adapter_model.safetensors").is_file():
-        raise _refuse(name, f"there is no adapter_model.safetensors in {folder}")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    why = unsupported(config)
-    if why:
-        raise UsageError(f"adapter {name}: {why}")
+        raise UsageError(f"adapter {name}: there is no adapter_model.safetensors in {folder}")
     tensors = load_file(folder / "adapter_model.safetensors")
-    modules = dict(model.named_modules())
-    embeddings = {id(layer.weight) for layer in modules.values() if isinstance(layer, nn.Embedding)}
-    linear = [key for key, module in modules.items() if isinstance(_linear(module), nn.Linear)]
-    problem = lora_problem(folder, tensors, [key for key in linear if not key.endswith(".inner")])
+    layers = {key: _linear(layer) for key, layer in model.named_modules() if not key.endswith(".inner")}
+    problem = adapter_problem(folder, tensors, layers)
     if problem:
-        raise UsageError(f"adapter {name}: {problem}: save the whole adapter again")
-    factors = {}
-    targets = {_module(name, key) for key, tensor in tensors.items() if not _is_copy(key, tensor, modules)}
-    for module in sorted(targets):
-        a, b = (tensors[f"{_PREFIX}{module}.lora_{side}.weight"].float() for side in "AB")
-        _check_target(name, module, _linear(modules.get(module)), (b.shape[0], a.shape[1]), embeddings)
-        factors[module] = (a, b * _scaling(config, module, a.shape[0]))
-    return Adapter(name, factors)
+        raise UsageError(f"adapter {name}: {problem}")
+    config = lora_config(folder)
+    return Adapter(
+        name,
+        {
+            layer: (sides["A"].float(), sides["B"].float() * scaling(config, layer))
+            for layer, sides in sorted(factors(tensors).items())
+        },
+    )
 
 
-def _refuse(name: str, why: str) -> UsageError:
-    return UsageError(f"adapter {name}: {why}; {RUN}")
-
-
-def _is_copy(key: str, tensor: Tensor, modules: Mapping[str, nn.Module]) -> bool:
-    """Tell whether this is an unchanged base weight, which PEFT saves along with adapters on the output layer."""
-    module, _, leaf = key.removeprefix(_PREFIX).replace(".base_layer.", ".").rpartition(".")
-    original = getattr(_linear(modules.get(module)), leaf, None)
-    return isinstance(original, Tensor) and torch.equal(original.to("cpu", tensor.dtype), tensor)
-
-
-def _module(name: str, key: str) -> str:
-    """Return the target module of a tensor's key."""
-    module, _, side = key.removeprefix(_PREFIX).rpartition(".lora_")
-    if not module or not key.startswith(_PREFIX) or side not in ("A.weight", "B.weight"):
-        raise _refuse(name, f"it holds {key!r}, which is no LoRA factor of a linear layer")
-    return module
-
-
-def _linear(module: nn.Module | None) -> nn.Module | None:
+def _linear(module: nn.Module) -> nn.Module:
     return module.inner if isinstance(module, RowLinear) else module
-
-
-def _check_target(name: str, module: str, target: nn.Module | None, shape: tuple[int, int], embedded: set[int]) -> None:
-    if not isinstance(target, nn.Linear):
-        raise _refuse(name, f"its target {module} is {type(target).__name__}, not Linear, in the base policy")
-    if target.weight.shape != shape:
-        raise _refuse(name, f"its target {module} is {shape}, but {tuple(target.weight.shape)} in the base policy")
-    if id(target.weight) in embedded:
-        raise _refuse(name, f"its target {module} is tied to the input embeddings")
-
-
-def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """Return alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023), with PEFT's patterns applied."""
-    from peft.utils.other import get_pattern_key
-
-    patterns = config.get("alpha_pattern") or {}
-    alpha = patterns.get(get_pattern_key(list(patterns), module), config["lora_alpha"])
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 STACKS = 16

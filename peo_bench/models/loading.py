@@ -212,6 +212,19 @@ def load_config(folder: Path) -> PretrainedConfig:
         raise UsageError(f"{folder}: its config.json cannot be used ({_reason(error)})") from None
 
 
+def skeleton(folder: Path) -> PreTrainedModel:
+    """Return the causal language model that a folder's configuration describes, without its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(folder)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except unreadable() as error:
+        raise UsageError(f"{folder}: its config.json describes no language model ({_reason(error)})") from None
+
+
 def load_causal(path: Path, precision: str = "float32") -> PreTrainedModel:
     """Load a causal language model from a local folder; `UsageError` unless it is whole."""
     from transformers import AutoModelForCausalLM
@@ -269,11 +282,13 @@ def load_policy(reference: Path, artefact: Handle, precision: str = "float32") -
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """Return `model` under the PEFT adapter in `folder`; `UsageError` unless its tensors are exactly those expected."""
-    from peft import PeftConfig, PeftModel
+    from peft import PeftModel
+
+    from peo_bench.models.adapters import lora_config
 
     if not (folder / "adapter_model.safetensors").is_file():
         raise UsageError(f"{folder}: there is no adapter_model.safetensors: save the adapter with save_pretrained()")
-    config = PeftConfig.from_pretrained(str(folder), local_files_only=True)
+    config = lora_config(folder)
     config.inference_mode = True
     adapted = PeftModel(model, config)
     found = adapted.load_adapter(str(folder), "default", local_files_only=True, use_safetensors=True)
