@@ -37,6 +37,7 @@ from peo_bench.jobs.job import Job, job_kind
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.store import Store
 from peo_bench.judges.labelled import read_labelled
+from peo_bench.judges.openai_judge import KeptReply
 from peo_bench.judges.replies import Replies
 from peo_bench.report.contents import task_views
 from peo_bench.results.folder import read_run_folder
@@ -468,6 +469,9 @@ def read_store(folder: Path, rng: Rng) -> None:
         assert (handle.path / "deep" / "value.json").read_text() == "5"
 
 
+REPLY = KeptReply(text="A", input_tokens=400, output_tokens=1)
+
+
 def write_kept(folder: Path) -> None:
     """A journal, a checkpoint and a judge's reply, as other attempts and other machines leave them."""
     journal = Journal(folder / "journal.jsonl")
@@ -478,11 +482,11 @@ def write_kept(folder: Path) -> None:
         checkpoint.mkdir(parents=True)
         (checkpoint / "weights.bin").write_bytes(bytes(50))
         seal(checkpoint)
-    Replies(folder / "replies").put({"model": "m"}, {"text": "A"})
+    Replies(folder / "replies").put({"model": "m"}, REPLY)
 
 
 def read_kept(folder: Path, rng: Rng) -> None:
-    assert Replies(folder / "replies").get({"model": "m"}) in (None, {"text": "A"})
+    assert Replies(folder / "replies").get({"model": "m"}, KeptReply) in (None, REPLY)
     checkpoint = last_checkpoint(folder / "trainer")
     assert checkpoint is None or (checkpoint / "weights.bin").read_bytes() == bytes(50)
     if (folder / "journal.jsonl").is_file():

@@ -22,8 +22,8 @@ from peo_bench.judges.settings import JudgeSettings
 FAST = JudgeSettings(attempts=4, timeout_s=20.0, concurrency=4, prices={"m": {"input": 2.0, "output": 10.0}})
 HASTY = FAST.model_copy(update={"timeout_s": 0.5})
 """Where an answer hangs; elsewhere a busy machine must not count as a fault."""
-TOKENS = {"prompt_tokens": 100, "completion_tokens": 20}
-PRICE = (100 * 2.0 + 20 * 10.0) / 1e6
+TOKENS = {"prompt_tokens": 400, "completion_tokens": 20}
+PRICE = (400 * 2.0 + 20 * 10.0) / 1e6
 """USD of one call to model `m` at this server."""
 
 
@@ -51,12 +51,12 @@ class Answer:
     drip: bool = False
 
 
-def says(text: str | None, *, finish: str = "stop", usage: bool = True) -> Answer:
-    """A completion with this text."""
+def says(text: str | None, *, finish: str = "stop", usage: Any = TOKENS) -> Answer:
+    """A completion with this text; without `usage` where that is None."""
     message = {"role": "assistant", "content": text}
     completion = {"id": "x", "object": "chat.completion", "model": "m"}
     completion["choices"] = [{"index": 0, "finish_reason": finish, "message": message}]
-    return Answer(json.dumps(completion | ({"usage": TOKENS} if usage else {})).encode())
+    return Answer(json.dumps(completion | ({} if usage is None else {"usage": usage})).encode())
 
 
 def verdict(name: str) -> Answer:

@@ -17,6 +17,7 @@ from peo_bench.files.inside import inside, refuse_links
 from peo_bench.judges.replies import Replies
 from peo_bench.report.build import build_report
 from peo_bench.runs.execute import _locked
+from peo_bench.settings import Frozen
 
 NASTY = st.text(alphabet="./\\\0\n ab-", max_size=12)
 
@@ -40,6 +41,10 @@ def test_figures_are_not_written_through_links(peo_bench, tmp_path: Path) -> Non
 
 def test_replies_are_kept_whatever_is_in_their_place(tmp_path: Path) -> None:
     """A link to a file of ours, a folder, a file for the folder above: moved aside, never followed."""
+
+    class Said(Frozen):
+        text: str
+
     mine = tmp_path / "mine.txt"
     mine.write_text("precious")
     request: dict[str, object] = {"model": "m"}
@@ -52,9 +57,9 @@ def test_replies_are_kept_whatever_is_in_their_place(tmp_path: Path) -> None:
         if not path.is_symlink() and not path.exists():
             path.parent.rmdir()
             path.parent.write_text("a file")
-        assert replies.get(request) is None
-        replies.put(request, {"text": "A"})
-        assert replies.get(request) == {"text": "A"}
+        assert replies.get(request, Said) is None
+        replies.put(request, Said(text="A"))
+        assert replies.get(request, Said) == Said(text="A")
     assert mine.read_text() == "precious"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_a_judge_that_never_answers_is_one_line(peo_bench, serve, file, tmp_path
 
 def test_half_a_surrogate_pair_in_texts_and_replies_is_no_end(peo_bench, serve, file):  # noqa: F811
     """Two lone halves: one in the labelled text, one in the reply."""
-    server = serve(lambda call: says("good \ud800\nVerdict: A", usage=False))
+    server = serve(lambda call: says("good \ud800\nVerdict: A", usage=None))
     data = str(file([pair(["a"], prompt="what \ud83d?")]))
     code, out, err = peo_bench("judge", "calibrate", "--data", data, "--judge", f"openai:m@{server.url}", "--json")
     assert (code, err) == (0, "")
@@ -197,6 +198,34 @@ def test_a_calibration_belongs_to_address_and_decoding(tmp_path):
     for other in (judge(2), judge(temperature=0.5), judge(seed=1), judge(max_tokens=9)):
         assert other.id == judge().id
         assert calibration(tmp_path, other) is None
+
+
+DAMAGE = {
+    "cut": lambda text: text[:-20],
+    "no object": lambda text: "[]",
+    "null": lambda text: "null",
+    "nested": lambda text: "[" * 200_000,
+    "another number": lambda text: text.replace("0.75", "0.95"),
+    "not UTF-8": lambda text: b"\xe9",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_calibration_is_said_and_left_out(tmp_path, caplog, damage):
+    from peo_bench.runs.judging import calibration, save_calibration
+
+    judge = make_judge("openai:m@http://127.0.0.1:1/v1", FAST)
+    save_calibration(tmp_path, judge, {"agreement": 0.75})
+    (path,) = (tmp_path / "judge-calibrations").iterdir()
+    damaged = damage(path.read_text())
+    path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    assert calibration(tmp_path, judge) is None
+    assert f"{path} is damaged and left out: type `peo-bench judge calibrate` again" in caplog.text
+    path.unlink()
+    os.mkfifo(path)
+    assert calibration(tmp_path, judge) is None
+    path.unlink()
+    assert calibration(tmp_path, judge) is None
 
 
 @real

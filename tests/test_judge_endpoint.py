@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -15,15 +14,33 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from judge_server import FAST, HASTY, Answer, says, serve, verdict  # noqa: F401 - serve is a fixture
 
-from peo_bench.judges.endpoint import Endpoint, NoAnswer, retry_after
+from peo_bench.judges.endpoint import FREE, UNCOUNTED, Endpoint, NoAnswer, Tokens, retry_after
 from peo_bench.judges.rubrics import messages
 
 KEY = "sk-canary-0123456789"
 QUESTION = messages("helpful", "how?", "so", "like this")
 
 
+class Recorder:
+    """A meter that keeps what every attempt was billed for."""
+
+    def __init__(self) -> None:
+        self.begun, self.billed = 0, []
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def end(self, tokens: Tokens) -> None:
+        self.billed.append(tokens)
+
+
 @pytest.fixture
-def ask(serve, monkeypatch):  # noqa: F811
+def meter():
+    return Recorder()
+
+
+@pytest.fixture
+def ask(serve, monkeypatch, meter):  # noqa: F811
     """Ask a server that gives `answers` in turn, then a verdict; return (reply or error, waits in seconds, calls)."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
@@ -32,9 +49,10 @@ def ask(serve, monkeypatch):  # noqa: F811
         waits: list[float] = []
         try:
             settings = HASTY if any(answer.hang for answer in answers) else FAST
-            found = Endpoint(server.url, "m", settings, threading.Event(), waits.append).ask(QUESTION)
+            found = Endpoint(server.url, "m", settings, threading.Event(), waits.append).ask(QUESTION, meter)
         except NoAnswer as error:
             found = error
+        assert meter.begun == len(meter.billed)
         return found, waits, server.calls
 
     return asked
@@ -82,7 +100,7 @@ def test_retry_after_is_honoured(ask):
     reply, waits, calls = ask(
         Answer(b"{}", 429, (("Retry-After", "7"),)), Answer(b"{}", 429, (("retry-after-ms", "500"),))
     )
-    assert reply.input_tokens == 100
+    assert reply.tokens == Tokens(400, 20)
     assert 7.0 <= waits[0] <= 7.7
     assert 0.5 <= waits[1] <= 0.55
     assert len(calls) == 3
@@ -146,26 +164,62 @@ def test_a_reply_cut_before_its_first_word_is_a_reply(ask):
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("count", [-100_000, 0, 10**12, 1.5, "7", None, True, [1]])
+@pytest.mark.parametrize("count", [-100_000, 0, 1, 100, 10**12, 1.5, "7", None, True, [1]])
 def test_a_number_of_tokens_that_cannot_be_true_is_not_believed(ask, count):
-    """The caller then estimates it from the texts, so that nothing is paid back by the endpoint's arithmetic."""
-    body = json.loads(says("Verdict: A").body) | {"usage": {"prompt_tokens": count, "completion_tokens": 20}}
-    reply, waits, _ = ask(Answer(json.dumps(body).encode()))
-    assert (reply.input_tokens, reply.output_tokens, waits) == (None, 20, [])
+    """The question has 1,100 characters: 100 tokens are too few for any tokeniser, 10**12 too many for any model."""
+    reply, waits, _ = ask(says("Verdict: A", usage={"prompt_tokens": count, "completion_tokens": 20}))
+    assert (reply.tokens, waits) == (Tokens(None, 20), [])
+
+
+def test_too_few_tokens_for_the_text_of_a_reply_are_not_believed(ask):
+    reply, _, _ = ask(says("so " * 100 + "\nVerdict: A", usage={"prompt_tokens": 400, "completion_tokens": 1}))
+    assert reply.tokens == Tokens(400, None)
 
 
 @pytest.mark.parametrize("usage", [[], "free", 3, None, {}])
 def test_usage_of_another_form_costs_no_reply(ask, usage):
-    body = json.loads(says("Verdict: A").body) | {"usage": usage}
-    reply, waits, _ = ask(Answer(json.dumps(body).encode()))
-    assert (reply.text, reply.input_tokens, waits) == ("Verdict: A", None, [])
+    reply, waits, _ = ask(says("Verdict: A", usage=usage))
+    assert (reply.text, reply.tokens, waits) == ("Verdict: A", UNCOUNTED, [])
 
 
-def test_nobody_listens():
+def test_nobody_listens(meter):
     waits: list[float] = []
     with pytest.raises(NoAnswer, match="connection failed"):
-        Endpoint("http://127.0.0.1:9/v1", "m", FAST, threading.Event(), waits.append).ask(QUESTION)
+        Endpoint("http://127.0.0.1:9/v1", "m", FAST, threading.Event(), waits.append).ask(QUESTION, meter)
     assert len(waits) == 3
+    assert meter.billed == [FREE] * 4, "nothing was sent"
+
+
+BILLS = {
+    **{name: (FAULTS[name], UNCOUNTED) for name in ("500", "hanging", "garbage", "nested without end")},
+    **{name: (FAULTS[name], UNCOUNTED) for name in ("a byte now and then", "a body without end")},
+    **{name: (FAULTS[name], Tokens(400, 20)) for name in ("no content", "blank content")},
+    **{name: (answer, FREE) for name, (answer, _) in FATAL.items()},
+    "503": (Answer(b"{}", 503), FREE),
+    "429": (Answer(b"{}", 429), FREE),
+    "400": (Answer(b"{}", 400), FREE),
+    "empty, too few tokens": (says("", usage={"prompt_tokens": 1, "completion_tokens": 1}), Tokens(None, 1)),
+    "gateway's timeout": (Answer(b"{}", 504), UNCOUNTED),
+}
+
+
+@pytest.mark.parametrize(("answer", "tokens"), BILLS.values(), ids=BILLS)
+def test_every_attempt_is_settled_by_what_it_may_be_billed_for(ask, meter, answer, tokens):
+    """Only what was refused or never sent is known to cost nothing."""
+    found, _, _ = ask(answer)
+    assert meter.billed == [tokens] if isinstance(found, NoAnswer) else [tokens, Tokens(400, 20)]
+
+
+def test_an_attempt_that_the_meter_forbids_is_not_made(ask, meter):
+    def begin() -> None:
+        if meter.billed:
+            raise NoAnswer("no money left")
+        meter.begun += 1
+
+    meter.begin = begin
+    error, _, calls = ask(*[says("")] * 4)
+    assert str(error) == "no money left"
+    assert len(calls) == 1
 
 
 def test_the_question_carries_key_model_and_decoding(ask):

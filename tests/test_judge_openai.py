@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from judge_server import FAST, HASTY, PRICE, Answer, by_length, comparisons, says, serve, verdict  # noqa: F401 - a fixture
 
 from peo_bench.errors import UsageError
+from peo_bench.files.digest import digest
 from peo_bench.judges.budget import Budget
 from peo_bench.judges.card import card, overall_win_rates, win_rates
 from peo_bench.judges.judge import Desk, make_judge
@@ -225,9 +227,67 @@ def test_a_damaged_reply_is_asked_again(judge, tmp_path, caplog):
     assert second.rows.equals(first.rows)
 
 
-def test_tokens_that_are_not_counted_are_estimated(judge):
-    judged, _ = judge(lambda call: says("Verdict: A", usage=False))
-    assert judged.rows["usd"].sum() > 0
+def most_usd(call) -> float:
+    """The most that an attempt can cost: a token per byte, 64 for the frame, and the whole token limit."""
+    size = len(call.body["messages"][0]["content"].encode()) + 64
+    return (size * 2.0 + FAST.max_tokens * 10.0) / 1e6
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 1, "completion_tokens": 0}], ids=["none", "absurd"])
+def test_tokens_that_are_not_counted_cost_the_most_they_can(judge, usage):
+    budget = Budget()
+    judged, server = judge(lambda call: says("Verdict: A", usage=usage), budget=budget)
+    assert budget.spent == pytest.approx(judged.rows["usd"].sum()) == pytest.approx(sum(map(most_usd, server.calls)))
+
+
+LOSSES = {
+    "empty": (lambda: says("  "), lambda call: PRICE),
+    "empty and uncounted": (lambda: says(None, usage=None), most_usd),
+    "garbage": (lambda: Answer(b"<garbage>"), most_usd),
+    "500": (lambda: Answer(b"", 500), most_usd),
+    "429": (lambda: Answer(b"", 429), lambda call: 0.0),
+}
+
+
+@pytest.mark.parametrize(("answer", "usd"), LOSSES.values(), ids=LOSSES)
+def test_what_brings_no_verdict_may_be_billed_and_is_spent(judge, answer, usd):
+    """Every question is answered in vain once."""
+    budget = Budget()
+    judged, server = judge(lambda call: answer() if call.before == 0 else by_length(call), budget=budget)
+    assert not len(judged.missing)
+    assert budget.spent == pytest.approx(sum(PRICE if call.before else usd(call) for call in server.calls))
+    assert judged.rows["usd"].sum() == pytest.approx(ALL * PRICE), "the card tells what the verdicts cost"
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.05])
+def test_attempts_in_vain_do_not_exceed_the_budget(judge, limit):
+    """An endpoint that answers with nothing, and bills all there can be."""
+    budget = Budget(limit)
+    judged, server = judge(lambda call: says("", usage=None), budget=budget)
+    assert budget.reached
+    assert 0 < budget.spent == pytest.approx(sum(map(most_usd, server.calls)))
+    assert budget.spent <= limit
+    assert len(judged.missing) == ALL
+    assert judged.missing["reason"].str.contains("--max-usd").any()
+
+
+def test_a_kept_reply_of_another_form_is_asked_again(judge, tmp_path, caplog):
+    """Its checksum is right: another version wrote it, or somebody who made the checksum anew."""
+    first, server = judge()
+    for path, reply in zip(sorted((tmp_path / "replies").rglob("*.json")), ODD_REPLIES, strict=False):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"reply": reply, "sum": digest(reply)}))
+    budget = Budget()
+    second, _ = judge(server=server, budget=budget)
+    assert second.n_new == caplog.text.count("is damaged") == len(ODD_REPLIES)
+    assert budget.spent == pytest.approx(len(ODD_REPLIES) * PRICE)
+    assert second.rows.equals(first.rows)
+
+
+ODD_REPLIES = (
+    *({"text": "Verdict: A"}, {"text": 5, "input_tokens": 1, "output_tokens": 1}, [], None, "Verdict: A"),
+    {"text": "Verdict: A", "input_tokens": -10_000_000, "output_tokens": 1},
+)
 
 
 @pytest.mark.parametrize(

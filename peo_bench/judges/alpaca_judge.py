@@ -27,11 +27,19 @@ from peo_bench.judges.matchups import IDENTITY, ORDERS, Comparison, Row, compari
 from peo_bench.judges.parsing import UNPARSEABLE, swapped
 from peo_bench.judges.replies import Replies
 from peo_bench.judges.settings import JudgeSettings
+from peo_bench.settings import Frozen
 from peo_bench.winrates.winrate import graded
 
 OBJECTIVE = "helpful"
 LOST = "lost"
 UNPRICED = math.nan
+
+
+class Annotation(Frozen):
+    """A reply as the cache keeps it: the preference (1 baseline, 2 model; None: unparseable), what was said."""
+
+    preference: float | None
+    raw: str
 
 
 class AlpacaEvalJudge(Judge):
@@ -88,7 +96,7 @@ class AlpacaEvalJudge(Judge):
         """Annotate the comparisons of one match that have no reply yet; return how many those were."""
         different = part[part["answer_a"] != part["answer_b"]]
         requests = [self._request(pair, order) for pair in comparisons(different)]
-        new = [request for request in requests if replies.get(request) is None]
+        new = [request for request in requests if replies.get(request, Annotation) is None]
         for request, reply in zip(new, _annotated(new, self.config), strict=True):
             replies.put(request, reply)
         return len(new)
@@ -99,13 +107,12 @@ class AlpacaEvalJudge(Judge):
         if pair.answer_a == pair.answer_b:
             return head | {"reason": "equal answers"}
         request = self._request(pair, order)
-        reply = replies.get(request)
+        reply = replies.get(request, Annotation)
         if reply is None:
             return head | {"reason": failure, "key": LOST}
-        preference = _number(reply["preference"])
-        share = UNPARSEABLE if preference is None else float(graded([preference])[0])
+        share = UNPARSEABLE if reply.preference is None else float(graded([reply.preference])[0])
         verdict = share if order == "ab" else swapped(share)
-        said = {"verdict": verdict, "reason": "", "raw": reply["raw"], "usd": UNPRICED}
+        said = {"verdict": verdict, "reason": "", "raw": reply.raw, "usd": UNPRICED}
         return head | said | {"asked": True, "key": digest(request)}
 
     def _request(self, pair: Comparison, order: str) -> JsonObject:
@@ -122,7 +129,7 @@ def _batches(pairs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield order, part
 
 
-def _annotated(requests: Sequence[JsonObject], config: str) -> list[JsonObject]:
+def _annotated(requests: Sequence[JsonObject], config: str) -> list[Annotation]:
     """Return upstream's reply to each request."""
     if not requests:
         return []
@@ -134,11 +141,10 @@ def _annotated(requests: Sequence[JsonObject], config: str) -> list[JsonObject]:
     return [_reply(found[request["instruction"]]) for request in requests]
 
 
-def _reply(row: JsonObject) -> JsonObject:
-    """Keep the preference (1 baseline, 2 model; None: unparseable) and what the annotator said."""
-    return {"preference": _number(row.get("preference")), "raw": valid_text(str(row.get("raw_completion") or ""))}
+def _reply(row: JsonObject) -> Annotation:
+    return Annotation(preference=_number(row.get("preference")), raw=valid_text(str(row.get("raw_completion") or "")))
 
 
 def _number(preference: Json) -> float | None:
-    """Return a preference as a float; None where it is absent or NaN."""
-    return float(preference) if isinstance(preference, int | float) and not math.isnan(preference) else None
+    """Return a preference as a float; None where it is absent or not finite."""
+    return float(preference) if isinstance(preference, int | float) and math.isfinite(preference) else None

@@ -4,6 +4,10 @@ Retried: 408, 409, 425, 429 (honouring Retry-After), 5xx, answers without an end
 completion and empty replies. Not retried: other client errors, which would come again; those that concern every call
 (wrong key, no such model) and a wait that is too long are `fatal`: the judge is given up. The API key is read from the
 environment at the last moment and cut out of every message.
+
+Every attempt is metered: what it can cost is set aside before it is made and settled after it, whatever became of it.
+One that was refused (4xx but 408, 503) or never sent costs nothing; any other without a reply may have been answered,
+and billed, on the other side.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,10 +34,14 @@ if TYPE_CHECKING:
 
 RETRIED = {408, 409, 425, 429}
 FATAL = {401, 402, 403, 404}
+POSSIBLY_BILLED = {408, *range(500, 600)} - {503}
+"""Errors of an endpoint, or of something before it, that may have answered and did not deliver."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second attempt and at most, with exponential growth and jitter between."""
 MOST_TOKENS = 10_000_000
 """A call of more tokens is a mistake in counting: no model takes them."""
+MOST_CHARACTERS = 8
+"""Of a token, on the average of a text; fewer tokens are a mistake in counting. English has 4 to 5."""
 LONGEST_RETRY_AFTER = 300.0
 """Seconds; an endpoint that asks for a longer wait (a daily quota, say) is unavailable for now."""
 
@@ -42,6 +50,27 @@ def check_key_name(name: str) -> None:
     """Refuse what is no variable's name - a key typed there by mistake, say - without repeating it."""
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
         raise UsageError("judge.api_key_env: give the name of an environment variable, as in OPENAI_API_KEY")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What an attempt is billed for; None where the endpoint did not count, or counts that cannot be true."""
+
+    input: int | None = None
+    output: int | None = None
+
+
+FREE, UNCOUNTED = Tokens(0, 0), Tokens()
+
+
+class Meter(Protocol):
+    """Keeps account of one question's attempts."""
+
+    def begin(self) -> None:
+        """Set aside what an attempt can cost; raise `NoAnswer` where it must not be made."""
+
+    def end(self, tokens: Tokens) -> None:
+        """Settle an attempt."""
 
 
 class NoAnswer(PeoBenchError):
@@ -56,11 +85,11 @@ class NoAnswer(PeoBenchError):
 
 
 class _Transient(Exception):
-    """A fault that may pass; `retry_after` in seconds where the endpoint named one."""
+    """A fault that may pass; `retry_after` in seconds where the endpoint named one; `tokens` it may be billed for."""
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None, tokens: Tokens = UNCOUNTED) -> None:
         super().__init__(reason)
-        self.retry_after = retry_after
+        self.retry_after, self.tokens = retry_after, tokens
 
 
 class _Message(BaseModel):
@@ -80,11 +109,10 @@ class _Completion(BaseModel):
 
 @dataclass(frozen=True)
 class Reply:
-    """The text of a reply, and its tokens where the endpoint counted them and the counts can be true."""
+    """The text of a reply, and what it is billed for."""
 
     text: str
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    tokens: Tokens
 
 
 class Endpoint:
@@ -117,8 +145,8 @@ class Endpoint:
             http_client=bounded_client(settings.timeout_s),
         )
 
-    def ask(self, messages: Sequence[dict[str, str]]) -> Reply:
-        """Return the reply; raise `NoAnswer` when all attempts have failed or none can succeed."""
+    def ask(self, messages: Sequence[dict[str, str]], meter: Meter) -> Reply:
+        """Return the reply; raise `NoAnswer` when all attempts have failed, none can succeed or `meter` allows none."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_when_event_set
 
         retrying = Retrying(
@@ -129,32 +157,51 @@ class Endpoint:
             reraise=True,
         )
         try:
-            reply: Reply = retrying(self._attempt, messages)
+            reply: Reply = retrying(self._metered, messages, meter)
         except _Transient as error:
             raise NoAnswer(f"{self._clean(str(error))} ({retrying.statistics['attempt_number']} attempts)") from None
         return reply
 
+    def _metered(self, messages: Sequence[dict[str, str]], meter: Meter) -> Reply:
+        meter.begin()
+        tokens = UNCOUNTED
+        try:
+            reply = self._attempt(messages)
+            tokens = reply.tokens
+        except _Transient as fault:
+            tokens = fault.tokens
+            raise
+        except NoAnswer:
+            tokens = FREE
+            raise
+        finally:
+            meter.end(tokens)
+        return reply
+
     def _attempt(self, messages: Sequence[dict[str, str]]) -> Reply:
         import openai
+
+        from peo_bench.judges.transport import was_sent
 
         request: Any = {"model": self.model, "messages": list(messages), "stream": False}
         request |= self.settings.model_dump(include={"temperature", "max_tokens", "seed"})
         try:
             raw = self._client.chat.completions.with_raw_response.create(**request)
             body = raw.content.decode("utf-8", "replace")
-        except openai.APITimeoutError:
-            raise _Transient(f"no answer within {self.settings.timeout_s:g} s") from None
         except openai.APIStatusError as error:
             raise self._refused(error) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise _Transient(f"connection failed: {str(cause) or type(cause).__name__}") from None
+            late = isinstance(error, openai.APITimeoutError)
+            said = str(cause) or type(cause).__name__
+            reason = f"no answer within {self.settings.timeout_s:g} s" if late else f"connection failed: {said}"
+            raise _Transient(reason, tokens=UNCOUNTED if was_sent(cause) else FREE) from None
         except Exception as error:  # what a hostile or broken server makes of the client: charsets, headers, bodies
             raise _Transient(f"the answer cannot be read: {type(error).__name__}: {error}") from None
-        return _read(body)
+        return _read(body, sum(len(message["content"]) for message in messages))
 
     def _refused(self, error: Any) -> Exception:
-        """Turn an HTTP error into a fault that may pass or one that will not."""
+        """Turn an HTTP error into a fault that may pass or, unbilled, one that will not."""
         status = int(error.status_code)
         reason = f"HTTP {status}"
         if status in FATAL or error.code == "insufficient_quota":
@@ -165,7 +212,7 @@ class Endpoint:
         pause = retry_after(error.response.headers)
         if pause is not None and pause > LONGEST_RETRY_AFTER:
             return NoAnswer(f"{reason}: the endpoint asks to wait {pause:.0f} s", fatal=True)
-        return _Transient(reason, pause)
+        return _Transient(reason, pause, UNCOUNTED if status in POSSIBLY_BILLED else FREE)
 
     def _clean(self, text: str) -> str:
         masked = text.replace(self._key, "***") if self._key else text  # before the cut, which could leave half a key
@@ -203,8 +250,8 @@ def _wait(state: RetryCallState) -> float:
     return float(wait_exponential_jitter(initial=FIRST_WAIT, max=LONGEST_WAIT)(state))
 
 
-def _read(body: str) -> Reply:
-    """Return the reply in a completion's JSON.
+def _read(body: str, asked: int) -> Reply:
+    """Return the reply in a completion's JSON to a question of `asked` characters.
 
     Nothing said because the token limit or a filter came first is a reply too (unparseable), since it would come again;
     any other empty message is a fault.
@@ -215,12 +262,14 @@ def _read(body: str) -> Reply:
     except (ValueError, ValidationError, IndexError, RecursionError):
         raise _Transient(f"the body is no chat completion: {' '.join(body.split())!r}") from None
     text = valid_text(choice.message.content or choice.message.refusal or "")
-    if not text.strip() and choice.finish_reason not in ("length", "content_filter"):
-        raise _Transient("the reply is empty")
     usage = completion.usage if isinstance(completion.usage, dict) else {}
-    return Reply(text, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    tokens = Tokens(_count(usage.get("prompt_tokens"), asked), _count(usage.get("completion_tokens"), len(text)))
+    if not text.strip() and choice.finish_reason not in ("length", "content_filter"):
+        raise _Transient("the reply is empty", tokens=tokens)
+    return Reply(text, tokens)
 
 
-def _count(value: object) -> int | None:
-    """Return a number of tokens; None for what cannot be one, so that it is estimated from the texts."""
-    return value if type(value) is int and 0 < value <= MOST_TOKENS else None
+def _count(value: object, characters: int) -> int | None:
+    """Return the number of tokens of a text; None for what cannot be one."""
+    least = max(1, characters // MOST_CHARACTERS)
+    return value if type(value) is int and least <= value <= MOST_TOKENS else None

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pandas as pd
+from pydantic import Field
 
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
-from peo_bench.judges.endpoint import Endpoint, NoAnswer, Reply
+from peo_bench.judges.budget import Budget
+from peo_bench.judges.endpoint import UNCOUNTED, Endpoint, NoAnswer, Tokens
 from peo_bench.judges.judge import Bound, Desk, Judge, Judged, verdict_table
 from peo_bench.judges.matchups import IDENTITY, ORDERS, Comparison, Row, comparisons
 from peo_bench.judges.parsing import TIE, Verdict, parse_reply, swapped
@@ -32,7 +34,9 @@ GIVE_UP_AFTER = 10
 PROMPT_TOKENS = 200
 """Tokens of a user's prompt assumed by the estimate."""
 BYTES_PER_TOKEN = 3
-"""Of text, low for English, so that estimates err on the high side."""
+"""Of text, low for English, so that the estimate of a plan errs on the high side."""
+FRAME_TOKENS = 64
+"""The most that stand around the messages of a chat."""
 
 
 class OpenAIJudge(Judge):
@@ -94,15 +98,14 @@ class OpenAIJudge(Judge):
         """Return the question which of two answers is better."""
         return Request(self.identity(), messages(objective, prompt, first, second))
 
-    def usd(self, reply: KeptReply) -> float:
-        """Return the price of a kept reply; 0 where prices are unknown."""
-        return 0.0 if self.price is None else self.price.usd(reply.input_tokens, reply.output_tokens)
+    def usd(self, tokens: tuple[int, int]) -> float:
+        """Return the price of tokens asked and answered; 0 where prices are unknown."""
+        return 0.0 if self.price is None else self.price.usd(*tokens)
 
-    def most_usd(self, request: Request) -> float:
-        """Return the most that a call can cost: no tokeniser makes more tokens than bytes (and 64 for the frame)."""
-        if self.price is None:
-            return 0.0
-        return self.price.usd(request.size + 64, self.settings.max_tokens)
+    def billed(self, request: Request, tokens: Tokens) -> tuple[int, int]:
+        """Return the tokens of an attempt, asked and answered, never too few: the most there can be where uncounted."""
+        most = (request.most_tokens, self.settings.max_tokens)
+        return most[0] if tokens.input is None else tokens.input, most[1] if tokens.output is None else tokens.output
 
     def _question(self, pair: Comparison, order: str) -> _Question:
         identity = pair.identity() | {"order": order}
@@ -126,7 +129,8 @@ class OpenAIJudge(Judge):
                 rows.append(item.row(Verdict(TIE, item.tie), "", 0.0, asked=False))
             elif item.key in known:
                 reply = known[item.key]
-                usd = 0.0 if item.key in priced else self.usd(reply)  # a call that serves two pairs is paid once
+                tokens = reply.input_tokens, reply.output_tokens
+                usd = 0.0 if item.key in priced else self.usd(tokens)  # a call that serves two pairs is paid once
                 priced.add(item.key)
                 rows.append(item.row(parse_reply(reply.text), reply.text, usd, asked=True))
             else:
@@ -145,9 +149,9 @@ class Request:
     messages: list[dict[str, str]]
 
     @property
-    def size(self) -> int:
-        """Bytes of the messages."""
-        return sum(len(message["content"].encode()) for message in self.messages)
+    def most_tokens(self) -> int:
+        """The most tokens that the messages can be: no tokeniser makes more than bytes (and 64 for the frame)."""
+        return sum(len(message["content"].encode()) for message in self.messages) + FRAME_TOKENS
 
     def to_json(self) -> JsonObject:
         """Return the key of the reply cache."""
@@ -158,8 +162,32 @@ class KeptReply(Frozen):
     """A reply as the cache keeps it."""
 
     text: str
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int = Field(ge=0)
+    output_tokens: int = Field(ge=0)
+
+
+class _OverBudget(NoAnswer):
+    """No money is left for an attempt."""
+
+
+@dataclass(frozen=True)
+class _Meter:
+    """Keeps the budget through the attempts at one request."""
+
+    judge: OpenAIJudge
+    budget: Budget
+    request: Request
+
+    @property
+    def _most(self) -> float:
+        return self.judge.usd(self.judge.billed(self.request, UNCOUNTED))
+
+    def begin(self) -> None:
+        if not self.budget.reserve(self._most):
+            raise _OverBudget(f"the budget of {self.budget.limit:g} USD is reached (--max-usd)")
+
+    def end(self, tokens: Tokens) -> None:
+        self.budget.settle(self._most, self.judge.usd(self.judge.billed(self.request, tokens)))
 
 
 @dataclass(frozen=True)
@@ -195,8 +223,8 @@ class Session:
 
     def answers(self, requests: Mapping[str, Request]) -> Session:
         """Fill `known` (replies by key) and `missing` (reasons by key); together they cover `requests`."""
-        found = {key: self.replies.get(request.to_json()) for key, request in requests.items()}
-        self.known = {key: KeptReply.model_validate(reply) for key, reply in found.items() if reply is not None}
+        found = {key: self.replies.get(request.to_json(), KeptReply) for key, request in requests.items()}
+        self.known = {key: reply for key, reply in found.items() if reply is not None}
         todo = [key for key in requests if key not in self.known]
         if not todo:
             return self
@@ -222,25 +250,22 @@ class Session:
         """Return the reply, kept on disk, or the reason why there is none."""
         if self._reason:
             return self._reason
-        most = self.judge.most_usd(request)
-        if not self.desk.budget.reserve(most):
-            return f"the budget of {self.desk.budget.limit:g} USD is reached (--max-usd)"
-        spent = 0.0
         try:
-            reply = _counted(endpoint.ask(request.messages), request)
-            spent = self.judge.usd(reply)
-            self.replies.put(request.to_json(), reply.model_dump())
-            self._kept += 1
-            if self._kept >= KILLED_AFTER:
-                kill_point("judging")
+            reply = endpoint.ask(request.messages, _Meter(self.judge, self.desk.budget, request))
+        except _OverBudget as error:
+            return str(error)
         except NoAnswer as error:
             self._failed(error)
             return str(error)
-        finally:
-            self.desk.budget.settle(most, spent)
+        asked, answered = self.judge.billed(request, reply.tokens)
+        kept = KeptReply(text=reply.text, input_tokens=asked, output_tokens=answered)
+        self.replies.put(request.to_json(), kept)
+        self._kept += 1
+        if self._kept >= KILLED_AFTER:
+            kill_point("judging")
         with self._lock:
             self._failures = 0
-        return reply
+        return kept
 
     def _failed(self, error: NoAnswer) -> None:
         with self._lock:
@@ -248,13 +273,6 @@ class Session:
             if error.fatal or self._failures >= GIVE_UP_AFTER:
                 self._reason = self._reason or f"the judge is unavailable: {error}"
                 self._stop.set()
-
-
-def _counted(reply: Reply, request: Request) -> KeptReply:
-    """Return the reply as it is kept; tokens that the endpoint did not count are estimated from the texts' sizes."""
-    guess = (request.size // BYTES_PER_TOKEN, len(reply.text.encode()) // BYTES_PER_TOKEN)
-    counts = [g if n is None else n for n, g in zip((reply.input_tokens, reply.output_tokens), guess, strict=True)]
-    return KeptReply(text=reply.text, input_tokens=counts[0], output_tokens=counts[1])
 
 
 def _harmless(argument: str) -> str:

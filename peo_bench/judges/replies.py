@@ -11,14 +11,17 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import TypeVar
 
 from peo_bench.files.atomic import write_json
 from peo_bench.files.digest import digest
 from peo_bench.files.inside import free_name
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.artefact import Damaged, require_plain
+from peo_bench.settings import Frozen
 
 logger = logging.getLogger(__name__)
+M = TypeVar("M", bound=Frozen)
 
 
 class Replies:
@@ -28,7 +31,7 @@ class Replies:
         """Use `root`, created on first write."""
         self.root = root
 
-    def get(self, request: JsonObject) -> JsonObject | None:
+    def get(self, request: JsonObject, model: type[M]) -> M | None:
         """Return the reply to `request`, or None if there is none or it is damaged."""
         path = self._path(request)
         if not path.exists():
@@ -36,22 +39,22 @@ class Replies:
         try:
             require_plain(path)
             record = json.loads(path.read_text(encoding="utf-8"))
-            reply: JsonObject = record["reply"]
-            if record["request"] == request and record["sum"] == digest(reply):
-                return reply
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, Damaged):
+            if record["request"] == request and record["sum"] == digest(record["reply"]):
+                return model.model_validate(record["reply"], strict=True)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, Damaged):  # pydantic's error is a ValueError
             pass
         logger.warning("%s is damaged: its call is made again", path)
         return None
 
-    def put(self, request: JsonObject, reply: JsonObject) -> None:
+    def put(self, request: JsonObject, reply: Frozen) -> None:
         """Keep `reply`; returns once it is on disk."""
         path = self._path(request)
         for place, folder in ((path.parent, True), (path, False)):
             if os.path.lexists(place):
                 _make_way(place, folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"request": request, "reply": reply, "sum": digest(reply)})
+        content = reply.model_dump()
+        write_json(path, {"request": request, "reply": content, "sum": digest(content)})
 
     def _path(self, request: JsonObject) -> Path:
         key = digest(request)

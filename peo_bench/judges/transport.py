@@ -30,6 +30,12 @@ def http_library() -> ModuleType:
     return importlib.import_module(base.__module__.partition(".")[0])
 
 
+def was_sent(error: BaseException) -> bool:
+    """Say whether a request that ended with `error` may have reached the other side."""
+    http = http_library()
+    return not isinstance(error, http.ConnectError | http.ConnectTimeout | http.PoolTimeout)
+
+
 def bounded_client(seconds: float) -> Any:
     """Return an HTTP client whose answers end after `seconds` and `LARGEST_BODY` bytes.
 

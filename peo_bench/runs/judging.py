@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from peo_bench.files.atomic import finite, replacing, write_json, write_text
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.spreadsheet import inert
+from peo_bench.jobs.artefact import CHECKSUM, Damaged, require_plain, sealed
 from peo_bench.judges.judge import Desk, Judge, Judged
 from peo_bench.judges.matchups import ORDERS, n_matches, pair_table
 from peo_bench.judges.rubrics import RUBRICS
@@ -23,6 +25,8 @@ from peo_bench.results.records import Missing
 
 if TYPE_CHECKING:
     from peo_bench.runs.config import RunConfig
+
+logger = logging.getLogger(__name__)
 
 REPLIES, CALIBRATIONS = "judge-replies", "judge-calibrations"
 """Folders of the cache."""
@@ -128,15 +132,27 @@ def save_calibration(cache: Path, judge: Judge, agreement: Mapping[str, object])
     """Remember how far a judge agrees with people, for the cards of later runs."""
     (cache / CALIBRATIONS).mkdir(parents=True, exist_ok=True)
     told = {"judge": judge.id, "measured_with": judge.identity()}
-    write_json(_calibration(cache, judge), finite(told | dict(agreement)))
+    write_json(_calibration(cache, judge), sealed(finite(told | dict(agreement))))
 
 
 def calibration(cache: Path, judge: Judge) -> JsonObject | None:
-    """Return what `save_calibration` kept of this judge - this model at this address, decoding alike - or None."""
-    try:
-        return cast(JsonObject, json.loads(_calibration(cache, judge).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    """Return what `save_calibration` kept of this judge - this model at this address, decoding alike - or None.
+
+    One that is not as it was written counts as none, and this is said.
+    """
+    path = _calibration(cache, judge)
+    if not path.exists():
         return None
+    try:
+        require_plain(path)
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        told: JsonObject = {key: value for key, value in kept.items() if key != CHECKSUM}
+        if kept == sealed(told) and told["measured_with"] == judge.identity():
+            return told
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Damaged):
+        pass
+    logger.warning("%s is damaged and left out: type `peo-bench judge calibrate` again", path)
+    return None
 
 
 def _calibration(cache: Path, judge: Judge) -> Path:
