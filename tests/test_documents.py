@@ -43,6 +43,10 @@ def test_the_walk_of_a_preference_goes_down_and_enters_no_room_twice():
     heights = [number[room] for room in rooms]
     assert len(rooms) >= 10
     assert heights == sorted(set(heights))
+    for room, said in re.findall(r"^\d+\. \*\*(\w+)\*\*(.*?)(?=^\d+\. |\n\n)", walk, flags=re.M | re.S):
+        source = "".join(path.read_text(encoding="utf-8") for path in (PACKAGE / room).rglob("*.py"))
+        for name in re.findall(r"`([A-Za-z_.]+)`", said):
+            assert re.search(rf"\b{name.split('.')[-1]}\b", source), f"{room} has no {name}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

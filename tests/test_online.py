@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from training_fixtures import WORDS, handle, save_policy, workspace
 
 from peo_bench.core.method import World
+from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.methods import make_method
@@ -196,7 +198,7 @@ def test_anchors_are_quantiles_of_the_prompts_own_answers(inputs: dict[str, Hand
     [
         ("transform", {"quantile": 0.85}, set()),
         ("worst", {"quantile": 0.95}, {"chosen"}),
-        ("lagrangian", {"quantile": 0.5, "rate": 0.1, "most": 5.0}, {"multiplier"}),
+        ("lagrangian", {"quantile": 0.5, "rate": 0.1, "most": 5.0, "constrained": 1}, {"multiplier"}),
         ("gdpo", {}, set()),
     ],
 )
@@ -234,7 +236,7 @@ def test_answers_per_prompt_must_divide_the_batch_before_anything_is_trained() -
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("lagrangian", {"quantile": 0.7, "rate": 0.1, "most": 5.0}),
+        ("lagrangian", {"quantile": 0.7, "rate": 0.1, "most": 5.0, "constrained": 1}),
         ("tchebycheff", {"quantile": 0.95}),
         ("transform-combine", {"quantile": 0.85}),
         ("morlhf", {}),
@@ -242,13 +244,24 @@ def test_answers_per_prompt_must_divide_the_batch_before_anything_is_trained() -
     ],
 )
 def test_the_combiner_gets_its_options_and_the_weights_in_order(name: str, expected: dict[str, float]) -> None:
-    """Lagrangian: the weight of the second objective is the quantile its average has to reach."""
+    """Lagrangian: the weight of harmlessness is the quantile its average has to reach."""
     job = make_method(name).job(sandbox_world(), asked((0.3, 0.7)))
     assert job.params["options"] == expected
     assert job.params["weights"] == [0.3, 0.7]
     assert job.params["columns"] == ["reward", "cost"]
     assert job.params["maximise"] == [True, False]
     assert job.needs["scores"].params["samples"] == (8 if name == "transform-combine" else 0)
+
+
+def test_lagrangian_constrains_the_same_objective_in_whatever_order_a_task_lists_them() -> None:
+    """The second objective of the task was constrained: helpfulness, where it comes last."""
+    world = sandbox_world()
+    turned = replace(world, objectives=world.objectives[::-1])
+    job = make_method("lagrangian").job(turned, Preference.of(["harmless", "helpful"], helpful=0.3))
+    assert job.params["columns"][job.params["options"]["constrained"]] == "cost"
+    assert job.params["options"]["quantile"] == 0.7
+    with pytest.raises(UsageError, match="lagrangian needs two objectives, one of them 'brief'"):
+        make_method("lagrangian", {"lagrangian": {"objective": "brief"}}).job(world, asked((0.3, 0.7)))
 
 
 def sandbox_world() -> World:
@@ -281,7 +294,7 @@ def test_killed_and_run_again_gives_the_uninterrupted_weights(
     combiner: str, inputs: dict[str, Handle], tmp_path: Path
 ) -> None:
     """The combiner's memory and the random numbers of sampling go on where they stopped; tokens are counted once."""
-    options = {"quantile": 0.5, "rate": 0.5, "most": 5.0} if combiner == "lagrangian" else {}
+    options = {"quantile": 0.5, "rate": 0.5, "most": 5.0, "constrained": 1} if combiner == "lagrangian" else {}
     asked: dict[str, Any] = {"combiner": combiner, "options": options, "units": 12.0, "micro_batch_size": 4}
     paths = {role: str(value.path) for role, value in inputs.items()}
     script = CHILD.format(

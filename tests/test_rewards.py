@@ -108,29 +108,32 @@ def test_an_objective_without_weight_is_never_chosen() -> None:
 
 def test_the_multiplier_meets_the_threshold_or_vanishes() -> None:
     """KKT: either the constraint holds with equality, or its multiplier goes to 0 and nothing is traded for it."""
-    active = Lagrangian([0.4, 0.6], REFERENCE, quantile=0.4, rate=0.1, most=50.0)
+    active = Lagrangian([0.4, 0.6], REFERENCE, quantile=0.4, rate=0.1, most=50.0, constrained=1)
     pi = train(active, steps=40_000)
     assert pi @ UTILITY[:, 1] == pytest.approx(active.threshold, abs=0.02)
     mu = active.state["multiplier"]
     np.testing.assert_allclose(pi, optimum((UTILITY[:, 0] + mu * UTILITY[:, 1]) / (1 + mu)), atol=0.02)
-    idle = Lagrangian([1.0, 0.0], REFERENCE, quantile=0.0, rate=0.1, most=5.0)
+    idle = Lagrangian([1.0, 0.0], REFERENCE, quantile=0.0, rate=0.1, most=5.0, constrained=1)
     np.testing.assert_allclose(train(idle, steps=20_000), optimum(UTILITY[:, 0]), atol=0.02)
     assert idle.state["multiplier"] < 0.01
-    hopeless = Lagrangian([0.0, 1.0], REFERENCE, quantile=1.0, rate=0.1, most=5.0)
+    hopeless = Lagrangian([0.0, 1.0], REFERENCE, quantile=1.0, rate=0.1, most=5.0, constrained=1)
     train(hopeless)
     assert hopeless.state["multiplier"] == 5.0, "never above its limit"
 
 
 def test_one_step_of_dual_ascent_by_hand() -> None:
-    combiner = Lagrangian([0.5, 0.5], np.zeros((3, 2)), quantile=0.5, rate=0.1, most=5.0)
+    combiner = Lagrangian([0.5, 0.5], np.zeros((3, 2)), quantile=0.5, rate=0.1, most=5.0, constrained=1)
     combiner.observe(np.array([0.0, -2.0]))  # threshold 0, shortfall 2: ln lambda = 0 + 0.1 * 1 * 2
     assert combiner.state["multiplier"] == pytest.approx(np.exp(0.2))
     mu = np.exp(0.2)
     assert combiner.combine(np.array([[1.0, -3.0]]), np.zeros((1, 2)))[0] == pytest.approx((1 - 3 * mu) / (1 + mu))
+    first = Lagrangian([0.5, 0.5], np.zeros((3, 2)), quantile=0.5, rate=0.1, most=5.0, constrained=0)
+    first.observe(np.array([-2.0, 0.0]))
+    assert first.combine(np.array([[-3.0, 1.0]]), np.zeros((1, 2)))[0] == pytest.approx((1 - 3 * mu) / (1 + mu))
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Worst([0.5, 0.5], REFERENCE), lambda: Lagrangian([0.5, 0.5], REFERENCE, 0.6, 0.1, 5.0)]
+    "make", [lambda: Worst([0.5, 0.5], REFERENCE), lambda: Lagrangian([0.5, 0.5], REFERENCE, 0.6, 0.1, 5.0, 1)]
 )
 def test_the_memory_survives_json(make) -> None:
     whole, first, second = make(), make(), make()

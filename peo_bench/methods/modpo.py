@@ -16,10 +16,9 @@ from typing import Literal
 
 from peo_bench.core.method import MethodSettings, World
 from peo_bench.core.preference import Preference
-from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Job
-from peo_bench.methods.per_preference import PointMethod
+from peo_bench.methods.per_preference import PointMethod, one_of_two
 from peo_bench.training.learners import LEARNERS
 from peo_bench.training.settings import dpo_settings
 
@@ -48,10 +47,7 @@ class MODPO(PointMethod):
 
     def job(self, world: World, preference: Preference) -> Job:
         """Return the run at `preference`; a vertex is that objective's expert."""
-        names = [objective.name for objective in world.objectives]
-        if len(names) != 2 or self.settings.objective not in names:
-            raise UsageError(f"modpo needs two objectives, one of them {self.settings.objective!r}; here: {names}")
-        main = names.index(self.settings.objective)
+        main, names = one_of_two(self.name, self.settings.objective, world), world.names
         weight = preference[self.settings.objective]
         if weight in (0.0, 1.0):
             return world.aspects[main if weight else 1 - main]

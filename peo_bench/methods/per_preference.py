@@ -8,6 +8,7 @@ from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
+from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
 
 
@@ -26,6 +27,14 @@ class PointMethod(Method):
             space=Space("points", world.preferences),
             at=lambda w: policy(world.reference.id, [(jobs[w].id, 1.0)]),
         )
+
+
+def one_of_two(method: str, objective: str, world: World) -> int:
+    """Return the index of `objective` among the world's two; `UsageError` where it is none or there are more."""
+    names = world.names
+    if len(names) != 2 or objective not in names:
+        raise UsageError(f"{method} needs two objectives, one of them {objective!r}; here: {names}")
+    return names.index(objective)
 
 
 def single_policy(world: World, job: Job) -> Build:

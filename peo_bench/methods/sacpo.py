@@ -14,8 +14,8 @@ from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, R
 from peo_bench.core.preference import Preference
 from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec, policy
-from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
+from peo_bench.methods.per_preference import one_of_two
 
 
 class SACPOSettings(MethodSettings):
@@ -38,15 +38,12 @@ class SACPO(Method):
 
     def build(self, world: World) -> Build:
         """Train step 1 (the expert that others share), write its policy out, train step 2 from it."""
-        names = [objective.name for objective in world.objectives]
-        if len(names) != 2 or self.settings.first not in names:
-            raise UsageError(f"sacpo needs two objectives, one of them {self.settings.first!r}; here: {names}")
-        main = names.index(self.settings.first)
+        main = one_of_two(self.name, self.settings.first, world)
         one, base = world.aspects[main], world.reference.id
         aligned = policy(base, [(one.id, 1.0)])
         start = Job("merged", {"spec": aligned.to_json()}, {"reference": world.reference, "one": one})
         changes = {} if self.settings.beta is None else {"learner_beta": self.settings.beta}
-        plain = world.dpo(names[1 - main], **changes)
+        plain = world.dpo(world.names[1 - main], **changes)
         two = Job(plain.kind, plain.params, {**plain.needs, "reference": start})
         handles = yield Round([two])
         stacked = handles[two.id].result["form"] == "lora"  # an adapter holds the second step alone, a model both

@@ -113,21 +113,24 @@ class Lagrangian(Combiner):
     """(u_main - lambda c) / (1 + lambda), c = threshold - u_other: Safe RLHF's Lagrangian with dual ascent on lambda.
 
     ln lambda grows by rate * lambda * mean c after every batch (Dai et al. 2023, arXiv 2310.12773; its public
-    code: lambda from 1, rate 0.1, at most 5). The mean is a running one. The first objective is the main one, the
-    second must reach the threshold on average.
+    code: lambda from 1, rate 0.1, at most 5). The mean is a running one. Of two objectives the one at index
+    `constrained` must reach the threshold on average; the other is the main one.
     """
 
     logs = ("multiplier",)
 
-    def __init__(self, weights: Sequence[float], reference: Floats, quantile: float, rate: float, most: float) -> None:
-        """Constrain the second objective to the `quantile` of the reference's utilities."""
+    def __init__(
+        self, weights: Sequence[float], reference: Floats, quantile: float, rate: float, most: float, constrained: int
+    ) -> None:
+        """Constrain one objective to the `quantile` of the reference's utilities."""
         super().__init__(weights, reference)
-        self.threshold, self.rate, self.most = float(np.quantile(reference[:, 1], quantile)), rate, most
+        self.main, self.other = 1 - constrained, constrained
+        self.threshold, self.rate, self.most = float(np.quantile(reference[:, self.other], quantile)), rate, most
         self.state = {"multiplier": 1.0}
 
     def observe(self, means: Floats) -> None:
         """Do one step of dual ascent."""
-        shortfall = self.threshold - float(means[1])
+        shortfall = self.threshold - float(means[self.other])
         shortfall = self.state["shortfall"] = MEMORY * self.state.get("shortfall", shortfall) + (1 - MEMORY) * shortfall
         multiplier = self.state["multiplier"]
         self.state["multiplier"] = min(multiplier * math.exp(self.rate * multiplier * shortfall), self.most)
@@ -135,7 +138,8 @@ class Lagrangian(Combiner):
     def combine(self, utilities: Floats, anchors: Floats) -> Floats:
         """Return the Lagrangian per answer."""
         multiplier = self.state["multiplier"]
-        return np.asarray((utilities[:, 0] + multiplier * (utilities[:, 1] - self.threshold)) / (1 + multiplier))
+        surplus = utilities[:, self.other] - self.threshold
+        return np.asarray((utilities[:, self.main] + multiplier * surplus) / (1 + multiplier))
 
     def logged(self) -> dict[str, float]:
         """Return the multiplier."""
