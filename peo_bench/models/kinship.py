@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.models.ends import stop_ids
-from peo_bench.models.loading import load_config, read_tokenizer
+from peo_bench.models.loading import TEMPLATES, has_tokenizer, load_config, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +34,9 @@ PROBE = (
     "how do i make  a  CAKE? ",
 )
 """Texts that two tokenizers of one family must encode alike."""
+
+
+OTHER_TEMPLATE = "its chat template is not that of the base, which is used"
 
 
 @dataclass
@@ -68,11 +71,16 @@ def compare_tokenizers(folder: Path, base: Path) -> Kinship:
     found = Kinship()
     if _has_tokenizer(folder):
         _compare_tokenizers(found, read_tokenizer(folder), read_tokenizer(base))
+    else:
+        alone = [*folder.glob("chat_template.jinja"), *folder.glob(f"{TEMPLATES}/*.jinja")]
+        known = read_tokenizer(base).chat_template if alone else None
+        if any(path.read_text(encoding="utf-8", errors="replace") != known for path in alone):
+            found.warnings.append(OTHER_TEMPLATE)
     return found
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    return any(folder.glob("tokenizer*"))
+    return has_tokenizer(path.name for path in folder.iterdir())
 
 
 def _compare_configs(found: Kinship, own: Mapping[str, object], base: Mapping[str, object]) -> None:
@@ -114,4 +122,4 @@ def _compare_tokenizers(found: Kinship, own: PreTrainedTokenizerBase, base: PreT
             shown = ", ".join(map(repr, sorted(surplus)[:3]))
             found.warnings.append(f"its tokenizer {what} {len(surplus)} tokens ({shown}): the base's is used")
     if own.chat_template != base.chat_template:
-        found.warnings.append("its chat template is not that of the base, which is used")
+        found.warnings.append(OTHER_TEMPLATE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -32,6 +32,14 @@ COMPUTED = re.compile(r"(rotary_emb\.inv_freq|position_ids|attn\.(masked_)?bias)
 
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.", "base_model.model.")
 """Prefixes of tensor names that wrappers (data parallelism, torch.compile, FSDP, DeepSpeed, PEFT) leave behind."""
+
+TOKENIZERS = re.compile(
+    r"tokenizer\..*|tokenizer_config\.json|vocab\.(json|txt)|merges\.txt|tekken\.json|\w+(\.bpe)?\.model"
+)
+"""Files of which transformers makes a tokenizer."""
+
+TEMPLATES = "additional_chat_templates"
+"""Folder in which transformers keeps named chat templates."""
 
 SHOWN = 3
 
@@ -238,6 +246,11 @@ def new_classifier(reference: Path, precision: str) -> PreTrainedModel:
 
     kind, new, unused = AutoModelForSequenceClassification, ("score.weight",), ("lm_head.weight",)
     return load_model(kind, reference, precision, new=new, unused=unused, num_labels=1)
+
+
+def has_tokenizer(names: Iterable[str]) -> bool:
+    """Tell whether a folder with these files holds a tokenizer; a chat template alone is none."""
+    return any(TOKENIZERS.fullmatch(name) for name in names)
 
 
 def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
