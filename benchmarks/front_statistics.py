@@ -83,6 +83,7 @@ def main() -> None:
         scorers={},
         judges={},
         decoding={},
+        precision="float32",
         preferences=tuple(Preference.of(["helpful", "harmless"], helpful=float(w)) for w, _ in WEIGHTS),
         prompts=ids,
     )

@@ -210,6 +210,7 @@ def _measure(n_prompts: int, weights: tuple[float, ...]) -> Measure:
         scorers={"reward": ["sandbox-reward v1"], "cost": ["sandbox-cost v1"]},
         judges={},
         decoding={"max_new_tokens": 32},
+        precision="float32",
         preferences=tuple(Preference.of(["helpful", "harmless"], helpful=w) for w in sorted(weights)),
         prompts=identity_of(f"p{j:04d}" for j in range(n_prompts)),
     )

@@ -13,6 +13,8 @@ from run_folder_fixture import write_run_folder
 from peo_bench.boards.leaderboard import _row_sha256, _sha256, boards, verify
 from peo_bench.report.board import published
 from peo_bench.resources import resource_dir
+from peo_bench.results.measure import Measure
+from peo_bench.results.record import from_json
 
 ENDS = ("value", "ci_low", "ci_high")
 
@@ -95,6 +97,18 @@ def test_a_tampered_row_is_caught(peo_bench, board, path, value):
     assert code == 3
     assert table["rows"][-1]["id"] in err
     assert "0 problems" not in out
+
+
+def test_precision_is_a_setting_of_its_own_and_boards_keep_their_names(sealed: Path) -> None:
+    """The shipped board was named while precision stood among the decoding settings, where its file has it."""
+    (shipped,) = boards(sealed.parent)
+    assert content(sealed)["measure"]["decoding"]["precision"] == shipped.measure.precision == "float32"
+    assert "precision" not in shipped.measure.decoding
+    assert shipped.measure.name == shipped.folder.name
+    assert from_json(Measure, shipped.measure.to_json(), sealed) == shipped.measure
+    half = shipped.measure.model_copy(update={"precision": "bfloat16"})
+    assert half.name != shipped.measure.name
+    assert half.differences(shipped.measure) == ["precision: bfloat16 against float32"]
 
 
 def resealed(row: dict[str, Any]) -> dict[str, Any]:

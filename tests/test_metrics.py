@@ -58,6 +58,7 @@ def test_a_kl_budget_keeps_the_policies_that_were_asked_for_its_preferences() ->
         scorers={},
         judges={},
         decoding={},
+        precision="float32",
         preferences=tuple(Preference.of(NAMES, helpful=w) for w in KL),
         prompts=identity_of(table["prompt_id"]),
     )
@@ -135,6 +136,7 @@ def measure_of_two(units: str, bound: tuple[float, float], weights: tuple[float,
         scorers={},
         judges={},
         decoding={},
+        precision="float32",
         preferences=tuple(Preference.of(NAMES, helpful=w) for w in weights),
         prompts=identity_of(["p0", "p1"]),
     )

@@ -133,6 +133,7 @@ MEASURE = Measure(
     scorers={"reward": ("a v1",)},
     judges={},
     decoding={"temperature": 1.0},
+    precision="float32",
     preferences=(Preference.of(NAMES, helpful=0.7),),
     prompts=identity_of(["b", "a", "b"]),
 )

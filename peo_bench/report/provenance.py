@@ -56,6 +56,7 @@ def _measured(folder: RunFolder) -> list[Fact]:
         *((f"scorer of {column}", fact(by)) for column, by in measure.scorers.items()),
         *told,
         *((f"decoding: {name}", fact(value)) for name, value in measure.decoding.items()),
+        ("precision", measure.precision),
         ("test prompts: n", fact(measure.prompts.n)),
         ("test prompts: sha256", measure.prompts.sha256),
     ]

@@ -5,9 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Literal, TypeGuard
+from typing import Annotated, Literal, TypeGuard, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, JsonValue, PlainSerializer, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    JsonValue,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from peo_bench.core.method import Objective
 from peo_bench.core.preference import Preference
@@ -42,6 +50,11 @@ ObjectiveTriple = Annotated[Objective, BeforeValidator(_objective), PlainSeriali
 """An objective, in files a list of name, column and whether higher is better."""
 
 
+Item = TypeVar("Item")
+Listed = Annotated[tuple[Item, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+"""A list in files."""
+
+
 def _rows(preferences: tuple[Preference, ...]) -> list[list[float]]:
     return [list(preference.weights) for preference in preferences]
 
@@ -53,22 +66,33 @@ class Measure(Record):
     """The task."""
     version: int
     """Its version."""
-    objectives: tuple[ObjectiveTriple, ...]
+    objectives: Listed[ObjectiveTriple]
     """Name, score column and whether higher is better."""
     reference_point: Mapping[str, float]
     """Of the hypervolume, by column."""
     units: Literal["raw", "reference"]
     """The reference point is in raw scores, or in standard deviations of the reference policy."""
-    scorers: Mapping[str, tuple[str, ...]]
+    scorers: Mapping[str, Listed[str]]
     """By column what scored: a registered scorer with its version, the artefact of a checkpoint, or the run's own."""
     judges: Mapping[str, str]
     """What each judge is, by id."""
     decoding: Mapping[str, JsonValue]
-    """Decoding settings and precision."""
+    """Decoding settings."""
+    precision: str
+    """Of weights and activations: float32 or bfloat16."""
     preferences: Annotated[tuple[Preference, ...], PlainSerializer(_rows)]
     """The preferences asked for, each a list of weights in the order of the objectives."""
     prompts: PromptSet
     """Number and digest of the test prompts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_precision(cls, value: object) -> object:
+        """Take precision from among the decoding settings, where the first files have it."""
+        if not isinstance(value, Mapping) or "precision" in value or not isinstance(value.get("decoding"), Mapping):
+            return value
+        decoding = dict(value["decoding"])
+        return {**value, "decoding": decoding, "precision": decoding.pop("precision", None)}
 
     @field_validator("preferences", mode="plain")
     @classmethod
@@ -105,8 +129,14 @@ class Measure(Record):
 
     @property
     def name(self) -> str:
-        """Name of the leaderboard that this measure belongs to: task, version and a digest of all the rest."""
-        return f"{self.task}-v{self.version}-{digest(self.to_json())[:8]}"
+        """Name of the leaderboard that this measure belongs to: task, version and a digest of all the rest.
+
+        The digest counts precision among the decoding settings: the first boards were named so.
+        """
+        content = self.to_json()
+        precision = content.pop("precision")
+        named = {**content, "decoding": {**self.decoding, "precision": precision}}
+        return f"{self.task}-v{self.version}-{digest(named)[:8]}"
 
     def differences(self, other: Measure) -> list[str]:
         """Say, field by field, what differs from `other`."""

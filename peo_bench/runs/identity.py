@@ -42,7 +42,8 @@ def run_measure(
         units=task.units,
         scorers=scorers,
         judges=dict(judges or {}),
-        decoding=first.decoding.model_dump(mode="json") | {"precision": first.precision},
+        decoding=first.decoding.model_dump(mode="json"),
+        precision=first.precision,
         preferences=first.preferences,
         prompts=identity_of(prompt_ids),
     )
