@@ -11,7 +11,7 @@ from test_closed_form import world
 from peo_bench.core.method import World
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
-from peo_bench.methods import make_method
+from peo_bench.methods import METHODS, make_method
 from peo_bench.suites.suite import load_suite, with_settings
 
 HALF = asked((0.5, 0.5))
@@ -70,3 +70,10 @@ def test_online_methods_have_the_experts_steps_and_rows(epochs: float, units: fl
     job = make_method("morlhf").job(here, HALF)
     assert (job.params["batch_size"], job.params["micro_batch_size"], job.params["units"]) == (128, 128, units)
     assert job.params["beta"] == 0.2
+
+
+def test_no_control_extrapolates_what_has_searched_already() -> None:
+    """ExPO on it would be a second search on top of the first: more evaluations than others have."""
+    searches = {name for name in METHODS.names() if "budget" in METHODS.get(name).Settings.model_fields} - {"expo"}
+    assert {"peo", "map", "ties", "peo-bonesoup"} <= searches
+    assert not any(METHODS.get(name).expo_adds for name in searches)

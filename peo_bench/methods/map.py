@@ -53,6 +53,7 @@ class MAP(Method):
     exact = "quadratic fits; NSGA-III with the published population, generations and eta"
     ours = "KL budget, box, sample, reference directions, preference by highest fitted utility"
     Settings = MAPSettings
+    expo_adds = False
 
     def build(self, world: World) -> Build:
         """Score the sample on validation prompts, fit, find the front; a preference takes its best fitted point."""

@@ -38,6 +38,7 @@ class PEOBonesoup(Method):
     exact = "blend of strengthened experts"
     ours = "the grid of strengths, up to a KL budget"
     Settings = PEOBonesoupSettings
+    expo_adds = False
 
     def build(self, world: World) -> Build:
         """Choose every expert's strength by its own objective's proxy; then blend with the preference."""

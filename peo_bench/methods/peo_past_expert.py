@@ -37,6 +37,7 @@ class PEOPastExpert(Method):
     exact = "the line through both experts"
     ours = "how far past them (KL budget), and the steering map"
     Settings = PEOPastExpertSettings
+    expo_adds = False
 
     def build(self, world: World) -> Build:
         """Score the line on validation prompts; its supported points within the budget become the steering map."""
