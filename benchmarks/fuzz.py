@@ -23,7 +23,8 @@ from random import Random
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from fuzzing import TARGETS, attempt, damaged  # noqa: E402
+from fuzz_targets import TARGETS  # noqa: E402
+from fuzzing import attempt, damaged  # noqa: E402
 
 HANG_SECONDS = 120
 """What no reader of a few kilobytes may take."""
@@ -31,6 +32,8 @@ MEMORY = 8 * 2**30
 """Bytes of address space, so that what reads without end fails instead of filling the machine."""
 SHARES = {"run folder": 3, "board": 2, "store": 2}
 """Parts of the inputs by target, where not one."""
+WHOLE = 6
+"""How often each reader is shown what is whole, which it must read: it may choose what it does."""
 
 
 class Hang(BaseException):
@@ -41,12 +44,15 @@ def stop(*_: object) -> None:
     raise Hang
 
 
-def one(name: str, whole: Path, where: Path, seed: int) -> str:
+def one(name: str, whole: Path, where: Path, seed: int, damage: bool = True) -> str:
     """Return what became of one input: "read", "refused", or a failure."""
     shutil.rmtree(where, ignore_errors=True)
     where.mkdir()
     rng = Random(f"{name} {seed}")
-    damaged(TARGETS[name], whole, where / "copy", rng)
+    if damage:
+        damaged(TARGETS[name], whole, where / "copy", rng)
+    else:
+        shutil.copytree(whole, where / "copy")
     signal.alarm(HANG_SECONDS)
     try:
         return attempt(TARGETS[name], where / "copy", rng)
@@ -73,6 +79,9 @@ def main() -> None:
             whole = Path(folder) / "whole"
             whole.mkdir()
             target.write(whole)
+            for seed in range(WHOLE):
+                found = one(name, whole, Path(folder) / "attempt", seed, damage=False)
+                assert found == "read", f"{name}: what is whole is {found}"
             seen = counts[name] = Counter()
             for seed in range(first, first + -(-inputs * SHARES.get(name, 1) // shares)):
                 found = one(name, whole, Path(folder) / "attempt", seed)

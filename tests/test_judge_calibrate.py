@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from judge_server import FAST, Answer, says, serve, verdict  # noqa: F401 - serve is a fixture
 
+from peo_bench.errors import UsageError
 from peo_bench.judges.agreement import agreement, majority, recorded
 from peo_bench.judges.card import by_order, card
 from peo_bench.judges.judge import make_judge
@@ -102,6 +103,26 @@ BROKEN = {
     "unknown key": (pair(["a"], juge="x"), "juge"),
     "unknown verdict": (pair(["a"], {"ab": "A wins"}), "verdicts.ab"),
 }
+
+
+LLMBAR_ROW = {"input": "q", "output_1": "x", "output_2": "y", "label": 1}
+PANDALM_ROW = {"idx": 0, "instruction": "q", "input": "", "response1": "x", "response2": "y", "annotator1": 1}
+BROKEN_LAYOUTS = {
+    "no list of results": ("llmbar", LLMBAR_ROW | {"results": 5}, "results"),
+    "a result that is none": ("llmbar", LLMBAR_ROW | {"results": ["x"]}, "the row"),
+    "no reply in a result": ("llmbar", LLMBAR_ROW | {"results": [{"swap = True": {"completion": []}}]}, "completion"),
+    "another label": ("llmbar", LLMBAR_ROW | {"label": 3}, "label"),
+    "an answer that is no text": ("pandalm", PANDALM_ROW | {"response1": ["x"]}, "response1"),
+    "an index that is none": ("pandalm", PANDALM_ROW | {"idx": {}}, "idx"),
+}
+
+
+@pytest.mark.parametrize(("layout", "row", "said"), BROKEN_LAYOUTS.values(), ids=BROKEN_LAYOUTS)
+def test_a_broken_row_of_another_layout_is_named(file, layout, row, said):
+    whole = {"llmbar": LLMBAR_ROW, "pandalm": PANDALM_ROW}[layout]
+    assert len(read_labelled(file([whole, whole]), layout)) == 2
+    with pytest.raises(UsageError, match=rf"labelled.jsonl:2: .*{said}"):
+        read_labelled(file([whole, row]), layout)
 
 
 @pytest.mark.parametrize(("row", "said"), BROKEN.values(), ids=BROKEN)

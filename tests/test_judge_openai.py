@@ -18,7 +18,7 @@ from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
 from peo_bench.judges.budget import Budget
 from peo_bench.judges.card import card, overall_win_rates, win_rates
-from peo_bench.judges.judge import Desk, make_judge
+from peo_bench.judges.judge import Desk, make_judge, make_judges
 from peo_bench.judges.openai_judge import GIVE_UP_AFTER
 
 N = 6
@@ -196,6 +196,12 @@ def test_the_budget_is_never_exceeded_and_its_rest_is_named(judge):
     assert set(server.questions.values()) == {1}, "what the budget paid for is not paid again"
 
 
+def test_a_budget_that_is_no_number_is_none():
+    """Nothing is more than NaN."""
+    with pytest.raises(UsageError, match="--max-usd nan"):
+        make_judges(["scorers"], FAST, float("nan"))
+
+
 def test_a_budget_of_nothing_asks_nothing(judge):
     judged, server = judge(budget=Budget(0.0))
     assert not server.calls
@@ -296,6 +302,7 @@ ODD_REPLIES = (
         ("openai:m", "MODEL@BASE_URL"),
         ("openai:m@ftp://x", "MODEL@BASE_URL"),
         ("openai:m@http://user:secret@host/v1", "OPENAI_API_KEY"),
+        ("openai:m@http://[", "is no address"),
         ("openai", "MODEL@BASE_URL"),
         ("scorers:x", "takes no argument"),
         ("opanai:m@http://x/v1", "did you mean openai"),

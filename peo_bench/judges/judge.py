@@ -6,6 +6,7 @@ group "peo_bench.judges".
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,6 +105,8 @@ def make_judge(text: str, settings: JudgeSettings) -> Judge:
 def make_judges(names: Sequence[str], settings: JudgeSettings, max_usd: float | None = None) -> list[Judge]:
     """Return the judges called `names`; raise `UsageError` for unknown, equal or, under a budget, unpriced ones."""
     check_key_name(settings.api_key_env)
+    if max_usd is not None and math.isnan(max_usd):
+        raise UsageError("--max-usd nan: give the most that judges may spend in USD, as in --max-usd 5")
     judges = [make_judge(name, settings) for name in names]
     ids = [judge.id for judge in judges]
     for judge in judges:

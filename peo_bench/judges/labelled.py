@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from peo_bench.errors import UsageError
 from peo_bench.files.rows import RowError, file_rows
@@ -68,6 +68,62 @@ class _Ours(Frozen):
         return value
 
 
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
+Scalar = Annotated[str, BeforeValidator(_text)]
+"""A text; PandaLM's answers `True` and `5` are no texts in its JSON."""
+
+
+class _PandaLM(BaseModel):
+    """One row of PandaLM's test set, but for the labels."""
+
+    idx: Scalar
+    instruction: Scalar
+    input: Scalar
+    response1: Scalar
+    response2: Scalar
+
+
+class _Said(BaseModel):
+    """What a judge of LLMBar's said in one order: its reply or, of rating judges, the winner alone."""
+
+    completion: tuple[str, ...] | None = Field(None, min_length=1)
+    winner: str | None = None
+
+
+class _Result(BaseModel):
+    """What a judge of LLMBar's said, by order."""
+
+    ab: _Said | None = Field(None, alias="swap = False")
+    ba: _Said | None = Field(None, alias="swap = True")
+
+
+class _LLMBar(BaseModel):
+    """One row of LLMBar's; of `results` the last one counts, those before it are of other forms."""
+
+    input: str
+    output_1: str
+    output_2: str
+    label: Literal[1, 2]
+    results: tuple[object, ...] = ()
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _row_as(model: type[M], where: str, row: object) -> M:
+    """Return the row as `model`, null for absent; `UsageError` naming the first key that does not fit."""
+    given = {key: value for key, value in row.items() if value is not None} if isinstance(row, Mapping) else row
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the row"
+        raise UsageError(f"{where}: {key}: {first['msg'].lower()}; see docs/judges.md for the format") from None
+
+
 def read_labelled(path: Path, layout: str = "ours", verdicts: Path | None = None) -> list[LabelledPair]:
     """Return the pairs of a labelled file. `verdicts` is PandaLM's second file, with a judge's results by `idx`.
 
@@ -77,30 +133,25 @@ def read_labelled(path: Path, layout: str = "ours", verdicts: Path | None = None
         raise UsageError(f"--layout {layout}: type one of {', '.join(LAYOUTS)}")
     if verdicts is not None and layout != "pandalm":
         raise UsageError(f"--verdicts belongs to --layout pandalm; with --layout {layout} verdicts stand in the file")
-    beside = {row["idx"]: row for _, row in _rows(verdicts, {"idx"})} if verdicts else {}
+    beside = {str(row["idx"]): row for _, row in _rows(verdicts, {"idx"})} if verdicts else {}
     pairs = list(LAYOUTS[layout](path, beside))
     if not pairs:
         raise UsageError(f"{path}: holds no pairs")
     return pairs
 
 
-def _ours(path: Path, beside: Mapping[object, Row]) -> Iterator[LabelledPair]:
+def _ours(path: Path, beside: Mapping[str, Row]) -> Iterator[LabelledPair]:
     for where, row in _rows(path, set()):
-        try:
-            item = _Ours.model_validate({key: value for key, value in row.items() if value is not None})
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "the row"
-            raise UsageError(f"{where}: {key}: {first['msg'].lower()}; see docs/judges.md for the format") from None
+        item = _row_as(_Ours, where, row)
         said: dict[str, float] = {order: VALUES[name] for order, name in item.verdicts.items()}
         for order, reply in item.replies.items():
             said.setdefault(order, _as_a(order, parse_reply(reply).value))
         labels = tuple(VALUES[label] for label in item.labels)
-        prompt, a, b = (valid_text(text) for text in (item.prompt, item.answer_a, item.answer_b))
+        prompt, a, b = map(valid_text, (item.prompt, item.answer_a, item.answer_b))
         yield LabelledPair(prompt, a, b, labels, item.objective, said)
 
 
-def _pandalm(path: Path, beside: Mapping[object, Row]) -> Iterator[LabelledPair]:
+def _pandalm(path: Path, beside: Mapping[str, Row]) -> Iterator[LabelledPair]:
     """PandaLM's test set: annotator1..3 and, beside it, a judge's `*_result` in one order: 1, 2 or 0 (tie).
 
     Results are compared with labels as they are written, which is the rule behind the published agreement; 38 results
@@ -108,36 +159,36 @@ def _pandalm(path: Path, beside: Mapping[object, Row]) -> Iterator[LabelledPair]
     """
     values = {"1": A_BETTER, "2": B_BETTER, "0": TIE}
     for where, row in _rows(path, {"idx", "instruction", "input", "response1", "response2"}):
+        item = _row_as(_PandaLM, where, row)
         given = [str(value) for key, value in row.items() if key.startswith("annotator")]
         if not given or not set(given) <= {"0", "1", "2"}:
             raise UsageError(f"{where}: annotator1, ... must be 0 (tie), 1 or 2, found {given}")
         said = {}
         if beside:
-            result = next((v for key, v in beside.get(row["idx"], {}).items() if key.endswith("_result")), None)
+            result = next((v for key, v in beside.get(item.idx, {}).items() if key.endswith("_result")), None)
             said = {"ab": values.get(str(result), UNPARSEABLE)}
-        prompt = f"{row['instruction']}\n\n{row['input']}".strip()
-        yield LabelledPair(prompt, row["response1"], row["response2"], tuple(values[v] for v in given), verdicts=said)
+        labels = tuple(values[v] for v in given)
+        prompt, a, b = map(valid_text, (f"{item.instruction}\n\n{item.input}".strip(), item.response1, item.response2))
+        yield LabelledPair(prompt, a, b, labels, verdicts=said)
 
 
-def _llmbar(path: Path, beside: Mapping[object, Row]) -> Iterator[LabelledPair]:
+def _llmbar(path: Path, beside: Mapping[str, Row]) -> Iterator[LabelledPair]:
     """LLMBar's pairs (`label` 1 or 2) and, in result files, a judge's raw replies in both orders (`results`).
 
     Rating judges have scores and no reply; their recorded winner is taken.
     """
     for where, row in _rows(path, {"input", "output_1", "output_2", "label"}):
-        if row["label"] not in (1, 2):
-            raise UsageError(f"{where}: label must be 1 or 2, found {row['label']!r}")
+        item = _row_as(_LLMBar, where, row)
         said = {}
-        result = row["results"][-1] if row.get("results") else {}
-        for order, name in zip(ORDERS, ("swap = False", "swap = True"), strict=True):
-            if name not in result:
+        result = _row_as(_Result, where, item.results[-1]) if item.results else _Result()
+        for order, told in zip(ORDERS, (result.ab, result.ba), strict=True):
+            if told is None:
                 continue
-            if "completion" in result[name]:
-                said[order] = _as_a(order, _llmbar_verdict(result[name]["completion"][0]))
-            else:
-                said[order] = {"1": A_BETTER, "2": B_BETTER}.get(result[name]["winner"], UNPARSEABLE)
-        label = A_BETTER if row["label"] == 1 else B_BETTER
-        yield LabelledPair(row["input"], row["output_1"], row["output_2"], (label,), verdicts=said)
+            winner = {"1": A_BETTER, "2": B_BETTER}.get(told.winner or "", UNPARSEABLE)
+            said[order] = _as_a(order, _llmbar_verdict(told.completion[0])) if told.completion else winner
+        label = A_BETTER if item.label == 1 else B_BETTER
+        prompt, a, b = map(valid_text, (item.input, item.output_1, item.output_2))
+        yield LabelledPair(prompt, a, b, (label,), verdicts=said)
 
 
 def _llmbar_verdict(reply: str) -> float:
@@ -167,7 +218,7 @@ def _rows(path: Path, keys: set[str]) -> Iterator[tuple[str, Row]]:
         yield where, row
 
 
-LAYOUTS: dict[str, Callable[[Path, Mapping[object, Row]], Iterator[LabelledPair]]] = {
+LAYOUTS: dict[str, Callable[[Path, Mapping[str, Row]], Iterator[LabelledPair]]] = {
     "ours": _ours,
     "pandalm": _pandalm,
     "llmbar": _llmbar,

@@ -50,7 +50,12 @@ class OpenAIJudge(Judge):
                 f"--judge openai:{_harmless(argument)}: type --judge openai:MODEL@BASE_URL, "
                 "as in openai:my-model@http://127.0.0.1:8000/v1"
             )
-        self.model, url = found["model"], urlsplit(found["url"])
+        try:
+            self.model, url = found["model"], urlsplit(found["url"])
+        except ValueError as error:
+            raise UsageError(
+                f"--judge openai:{_harmless(argument)}: is no address ({error}): give one as http://127.0.0.1:8000/v1"
+            ) from None
         if url.username or url.password or url.query:
             raise UsageError(
                 f"--judge openai:{self.model}@...: no credentials or query in the address: put the key into the "

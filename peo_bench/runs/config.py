@@ -58,6 +58,10 @@ class RunConfig(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+MOST_POINTS = 1001
+"""Of a grid of preferences: a policy, its answers and its scores each."""
+
+
 def parse_preferences(text: str) -> tuple[float, ...]:
     """Return helpful weights from "5" (an even grid) or "0,0.3,1"; each must lie in [0, 1].
 
@@ -68,6 +72,8 @@ def parse_preferences(text: str) -> tuple[float, ...]:
     try:
         if len(parts) == 1 and parts[0].isdecimal() and int(parts[0]) > 1:
             n = int(parts[0])
+            if n > MOST_POINTS:
+                raise UsageError(f"--preferences {n}: give at most {MOST_POINTS} points")
             return tuple(round(i / (n - 1), 9) for i in range(n))
         weights = tuple(round(float(part), 9) for part in parts)
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,9 @@ from typing import Annotated
 from typer import Option
 
 from peo_bench.errors import UsageError
+
+LARGEST_SEED = 2**32 - 1
+"""What numpy's generators take."""
 
 Suite = Annotated[str, Option("--suite", help="A suite's name or the path of a suite file.")]
 Set = Annotated[list[str], Option("--set", help="METHOD.KEY=VALUE or SECTION.KEY=VALUE; may be repeated.")]
@@ -49,11 +53,14 @@ class RunRequest:
     @property
     def training_seeds(self) -> tuple[int, ...]:
         """Those of `seeds` where given, else `seed`; raises `UsageError` for what is no whole number from 0."""
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: give a whole number from 0")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise UsageError(f"--seed {self.seed}: give a whole number from 0 to {LARGEST_SEED}")
         if self.seeds is None:
             return (self.seed,)
         parts = [part.strip() for part in self.seeds.split(",")]
-        if not all(part.isdecimal() and part.isascii() for part in parts):
-            raise UsageError(f"--seeds {self.seeds!r}: give whole numbers separated by commas, as in 0,1,2")
+        digits = len(str(LARGEST_SEED))
+        if not all(re.fullmatch(f"[0-9]{{1,{digits}}}", part) and int(part) <= LARGEST_SEED for part in parts):
+            raise UsageError(
+                f"--seeds {self.seeds!r}: give whole numbers from 0 to {LARGEST_SEED} separated by commas, as in 0,1,2"
+            )
         return tuple(dict.fromkeys(int(part) for part in parts))
