@@ -8,7 +8,7 @@ import pytest
 import torch
 from models import edit_adapter, gpt2, llama, qwen2, save_base, save_lora
 from peft import LoraConfig
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from peo_bench.data import given_checkpoint
 from peo_bench.data.given_checkpoint import checkpoint_job
@@ -50,6 +50,7 @@ def test_every_setting_that_peft_knows_is_followed_harmless_or_refused():
         ({"lora_alpha": float("inf")}, "lora_alpha is no finite number"),
         ({"alpha_pattern": {"q_proj": "2"}}, "lora_alpha is no finite number"),
         ({"r": None}, "r is no finite number"),
+        ({"layers_to_transform": "1"}, "layers_to_transform is no list of whole numbers"),
         ({"rank_pattern": ["q_proj"]}, "r is no finite number"),
     ]
     + [({"init_lora_weights": start}, "may have changed the base weights")
@@ -147,6 +148,15 @@ def test_factors_that_the_engine_cannot_run_are_refused_before_anything_runs(
         load_adapter("mine", folder, load_causal(base))
 
 
+def test_quantised_factors_are_refused(base, tmp_path):
+    folder = save_lora(tmp_path, "lora", llama(), seed=1).path / "adapter"
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = min(tensors)
+    save_file(tensors | {name: tensors[name].to(torch.int8)}, folder / "adapter_model.safetensors")
+    with pytest.raises(UsageError, match=rf"{name} is int8, quantised"):
+        checkpoint_job(str(folder), "delta", checkpoint_job(str(base), "base"))
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -161,6 +171,8 @@ def test_factors_that_the_engine_cannot_run_are_refused_before_anything_runs(
 def test_a_damaged_configuration_is_one_line(base, tmp_path, content):
     folder = save_lora(tmp_path, "lora", llama(), seed=1).path / "adapter"
     (folder / "adapter_config.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(UsageError, match=r"adapter_config\.json .*save the adapter again") as raised:
+    with pytest.raises(
+        UsageError, match=r"lora/adapter/adapter_config\.json: .*save the (adapter|checkpoint) a"
+    ) as raised:
         checkpoint_job(str(folder), "delta", checkpoint_job(str(base), "base"))
     assert "\n" not in str(raised.value)

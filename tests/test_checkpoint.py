@@ -13,6 +13,8 @@ from peo_bench.data.sources import LOCATIONS
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
 from peo_bench.jobs.store import Store
+from peo_bench.scorers.kinds import scorer_job
+from peo_bench.scorers.settings import ScorerConfig
 
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -132,6 +134,44 @@ def test_an_adapter_is_no_reference(tmp_path):
         checkpoint_job(str(adapter_folder(tmp_path / "lora")), "base")
 
 
+def test_a_folder_with_a_model_and_an_adapter_is_refused(tmp_path):
+    both = adapter_folder(tmp_path / "both")
+    model_folder(tmp_path / "model")
+    shutil.copy(tmp_path / "model" / "config.json", both)
+    assert checkpoint_job(str(both), "delta").params["form"] == "lora"  # as some trainers leave it
+    shutil.copy(tmp_path / "model" / "model.safetensors", both)
+    for role in ("delta", "base", "scorer"):
+        with pytest.raises(UsageError, match=r"both: holds both a model and an adapter"):
+            checkpoint_job(str(both), role)
+    adapter_folder(tmp_path / "adapter")
+    with pytest.raises(UsageError, match=r"holds a checkpoint in .*/adapter and one in .*/model: give the one"):
+        checkpoint_job(str(tmp_path), "delta")
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("declared", [-1, [2, 28], [2, 1_000_000]])
+def test_an_end_that_is_no_token_is_refused(tmp_path, store, reference, file, declared):
+    folder = model_folder(tmp_path / "mine")
+    (folder / "generation_config.json").unlink()
+    content = json.loads((folder / file).read_text()) if file == "config.json" else {}
+    (folder / file).write_text(json.dumps(content | {"eos_token_id": declared}))
+    for job in (checkpoint_job(str(folder), "base"), checkpoint_job(str(folder), "delta", reference)):
+        with pytest.raises(UsageError, match=r"mine: its eos_token_id names token -?\d+, and its tokens are 0 to 27"):
+            store.run(job)
+
+
+@pytest.mark.parametrize("length", ["x", [], None, -1, 0])
+def test_a_length_that_is_none_is_refused(tmp_path, store, length):
+    folder = model_folder(tmp_path / "mine")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": length}))
+    if length is None:  # transformers' own default
+        store.run(checkpoint_job(str(folder), "base"))
+        return
+    with pytest.raises(UsageError, match=r"mine: model_max_length is .*: give a number of tokens"):
+        store.run(checkpoint_job(str(folder), "base"))
+
+
 def test_truncated_weights_and_missing_shards_are_refused(tmp_path, store):
     folder = model_folder(tmp_path / "mine")
     content = (folder / "model.safetensors").read_bytes()
@@ -143,6 +183,38 @@ def test_truncated_weights_and_missing_shards_are_refused(tmp_path, store):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UsageError, match=r"model-00002-of-00002\.safetensors is missing"):
         store.run(checkpoint_job(str(folder), "base"))
+
+
+FILES = ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("role", ["base", "delta", "scorer"])
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("content", [b'{"a": ', b"[]", b"null", b"", b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path, store, role, name, content):
+    folder = model_folder(tmp_path / "mine")
+    (folder / name).write_bytes(content)
+    job = (
+        scorer_job("reward", ScorerConfig(layout="sequence-classification", model=str(folder)), [])
+        if role == "scorer"
+        else checkpoint_job(str(folder), role)
+    )
+    with pytest.raises(
+        UsageError, match=rf"^{folder / name}: not (a JSON object|JSON \(.*\)): copy it again"
+    ) as raised:
+        store.run(job)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_wrong_with_our_copy_names_the_folder_that_was_given(tmp_path, store, reference):
+    folder = model_folder(tmp_path / "expert", _name_or_path="x")
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(UsageError, match=rf"^{folder}: its tokenizer cannot be loaded"):
+        store.run(checkpoint_job(str(folder), "delta", reference))
+    without_tokenizer(folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": "</s>"}')
+    with pytest.raises(UsageError, match=rf"^{folder}: .*eos_token_id"):
+        store.run(checkpoint_job(str(folder), "delta", reference))
 
 
 def test_a_folder_that_changes_after_planning_is_refused(tmp_path, store):

@@ -147,6 +147,25 @@ def test_quantised_weights_are_refused(whole, tmp_path):
         load_causal(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("shards", [False, True])
+def test_quantised_weights_are_refused_where_the_config_does_not_say_so(tmp_path, dtype, shards):
+    """Read as they are, without their scales, they would be other weights."""
+    size = {"max_shard_size": "20KB"} if shards else {}
+    llama().save_pretrained(tmp_path, **size)
+    file = sorted(tmp_path.glob("model*.safetensors"))[-1]
+    tensors = load_file(file)
+    name = next(name for name in sorted(tensors) if name.endswith("proj.weight") or name == "lm_head.weight")
+    save_file(tensors | {name: tensors[name].to(dtype)}, file, metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=rf"its weights are quantised \({name} is (I8|U8|F8_E\w+)\)"):
+        load_causal(tmp_path)
+
+
+def test_a_quantization_that_is_null_is_none(whole, tmp_path):
+    folder = edited(whole, tmp_path, dict, quantization_config=None)
+    assert torch.equal(load_causal(folder)(TOKENS).logits, load_causal(whole)(TOKENS).logits)
+
+
 def test_half_precision_that_overflowed_is_refused(whole, tmp_path):
     def halved(tensors):
         halves = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}

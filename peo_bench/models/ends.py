@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
-from peo_bench.models.loading import SAFE, load_config
+from peo_bench.models.loading import SAFE, load_config, read_object, unreadable
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -16,8 +16,13 @@ def generation_config(folder: Path) -> GenerationConfig:
     """Return a checkpoint's generation config; where it has none, what its config.json says, as transformers does."""
     from transformers import GenerationConfig
 
-    if (folder / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(folder, **SAFE)
+    file = folder / "generation_config.json"
+    if file.is_file():
+        read_object(file)
+        try:
+            return GenerationConfig.from_pretrained(folder, **SAFE)
+        except unreadable() as error:
+            raise UsageError(f"{file}: cannot be used ({error}): save it again, or delete it") from None
     return GenerationConfig.from_model_config(load_config(folder))
 
 
@@ -32,7 +37,7 @@ def declared_ends(folder: Path) -> tuple[int, ...]:
     if found is None or found == []:
         found = getattr(load_config(folder), "eos_token_id", None)
     ids = [] if found is None else found if isinstance(found, list | tuple) else [found]
-    if not all(isinstance(token, int) for token in ids):
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
         raise UsageError(f"{folder}: eos_token_id is {ids!r} in its generation_config.json: give whole numbers")
     return tuple(ids)
 
@@ -40,10 +45,20 @@ def declared_ends(folder: Path) -> tuple[int, ...]:
 def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> tuple[int, ...]:
     """Return the tokens that end an answer: the tokenizer's end token and all that the checkpoint declares.
 
-    `folder` is None for a tokenizer that is of no checkpoint. Raises `UsageError` if there is no end token at all.
+    `folder` is None for a tokenizer that is of no checkpoint. Raises `UsageError` if there is no end token at all, and
+    for one that is no token of the model.
     """
     own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    ids = tuple(dict.fromkeys((*own, *(() if folder is None else declared_ends(folder)))))
+    declared = () if folder is None else declared_ends(folder)
+    if folder is not None and declared:
+        size = load_config(folder).get_text_config().vocab_size
+        outside = [token for token in declared if not 0 <= token < size]
+        if outside:
+            raise UsageError(
+                f"{folder}: its eos_token_id names token {outside[0]}, and its tokens are 0 to {size - 1}: "
+                "correct eos_token_id in its generation_config.json and config.json"
+            )
+    ids = tuple(dict.fromkeys((*own, *declared)))
     if not ids:
         raise UsageError(f"{folder}: the tokenizer has no end-of-sequence token, so answers could not end")
     return ids

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError
 from peo_bench.files.inside import inside
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ SAFE = {"local_files_only": True, "trust_remote_code": False}
 
 COMPUTED = re.compile(r"(rotary_emb\.inv_freq|position_ids|attn\.(masked_)?bias)$")
 """Buffers that older versions saved and models now compute."""
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Number formats of safetensors in which weights are the numbers that they are, without scales."""
 
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.", "base_model.model.")
 """Prefixes of tensor names that wrappers (data parallelism, torch.compile, FSDP, DeepSpeed, PEFT) leave behind."""
@@ -86,16 +90,30 @@ def read_model(
     return model, Fit.of(report)
 
 
+def read_object(path: Path) -> JsonObject:
+    """Return the JSON object in one of a checkpoint's files; `UsageError` naming the file where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not JSON ({_reason(error)}): copy it again, or save the checkpoint anew") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: not a JSON object: copy it again, or save the checkpoint anew")
+    return content
+
+
+def shard_names(index: Path) -> set[str]:
+    """Return the names of the files that an index of shards lists."""
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UsageError(f"{index}: its weight_map does not name a file by tensor: copy the whole checkpoint again")
+    return set(names.values())
+
+
 def _indexed(folder: Path) -> list[Path]:
     """Return the files that a checkpoint's index names and that are there, whatever they are called."""
     index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return []
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return [path for path in (inside(folder, name) for name in names) if path.is_file()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{index}: is no index of shards ({type(error).__name__}: {error})") from None
+    names = shard_names(index) if index.is_file() else set()
+    return [path for path in (inside(folder, name) for name in names) if path.is_file()]
 
 
 def _check_files(folder: Path) -> None:
@@ -110,7 +128,7 @@ def _check_files(folder: Path) -> None:
             f"{folder}: holds both {single.name} and {other.name}, which may be different models: delete one of them"
         )
     owners: dict[str, str] = {}
-    for path in sorted({*parts, *_indexed(folder)}):
+    for path in sorted({*parts, *_indexed(folder), *([single] if single.is_file() else [])}):
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118
                 if name in owners:
@@ -118,12 +136,21 @@ def _check_files(folder: Path) -> None:
                         f"{folder}: both {owners[name]} and {path.name} hold {name}: copy the whole checkpoint anew"
                     )
                 owners[name] = path.name
+                dtype = file.get_slice(name).get_dtype()
+                if name.endswith((".weight", ".bias")) and dtype not in FLOATS and not COMPUTED.search(name):
+                    raise _quantised(folder, f"{name} is {dtype}")
     config = folder / "config.json"
-    if config.is_file() and "quantization_config" in json.loads(config.read_text(encoding="utf-8")):
-        raise UsageError(
-            f"{folder}: its weights are quantised (quantization_config in config.json), of which no differences are "
-            "taken: give the model that was quantised, or save it dequantised"
-        )
+    keys = read_object(config) if config.is_file() else {}
+    declared = next((key for key in ("quantization_config", "compression_config") if keys.get(key) is not None), None)
+    if declared:
+        raise _quantised(folder, f"{declared} in config.json")
+
+
+def _quantised(folder: Path, sign: str) -> UsageError:
+    return UsageError(
+        f"{folder}: its weights are quantised ({sign}), of which no differences are taken: give the model that was "
+        "quantised, or save it dequantised"
+    )
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, folder: Path) -> None:
@@ -141,7 +168,7 @@ def unreadable() -> tuple[type[Exception], ...]:
     """Return the errors that transformers raises for a folder that holds no model that it knows."""
     from huggingface_hub.errors import StrictDataclassError
 
-    return OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, StrictDataclassError
+    return OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError, StrictDataclassError
 
 
 def load_model(
@@ -264,6 +291,11 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, **SAFE)
     except Exception as error:  # the tokenizers library raises bare exceptions for a damaged file
         raise UsageError(f"{path}: its tokenizer cannot be loaded ({_reason(error)}): save it again") from None
+    length = tokenizer.model_max_length
+    if not isinstance(length, int | float) or not length >= 1:
+        raise UsageError(
+            f"{path}: model_max_length is {length!r} in its tokenizer_config.json: give a number of tokens"
+        )
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = _default_template(tokenizer.chat_template, path)
     return tokenizer

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from peo_bench.core.method import Objective
-from peo_bench.data.given_checkpoint import checkpoint_identity, licence_of, take_over
+from peo_bench.data.given_checkpoint import checkpoint_identity, licence_of, naming, take_over
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_json
 from peo_bench.files.json_types import Json, JsonObject
@@ -74,7 +74,8 @@ def import_scorer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> di
     params = job.params
     source = take_over(params, work.dir / "model")
     work.progress(0.2, "loading")
-    scorer = open_scorer(work.dir, params["layout"], params["dtype"], params["template"])
+    with naming(source, work.dir / "model"):
+        scorer = open_scorer(work.dir, params["layout"], params["dtype"], params["template"])
     columns = {name: _label(name, label, scorer.n_labels) for name, label in params["columns"].items()}
     description = {name: params[name] for name in ("layout", "template", "dtype")} | {"columns": columns}
     write_json(work.dir / DESCRIPTION, description)
