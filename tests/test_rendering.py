@@ -1,6 +1,9 @@
 """Prompts and answers as tokens: answers end where generation ends, texts are texts, days do not matter."""
 
 import json
+import string
+import time
+from datetime import datetime
 from inspect import signature
 from pathlib import Path
 
@@ -333,6 +336,11 @@ def test_prompts_do_not_depend_on_the_day(template):
         ("{% set form = '%d/%m/%y' %}{{ strftime_now(form) }}", "26/07/24"),
         ("{{ strftime_now(format='%F') }}", "2024-07-26"),
         ("\n  {% if true %}{{ strftime_now('%H') }}{% endif %}", "\n00"),
+        ("{{ strftime_now('%R %C %V %f %u %G %D %e %y') }}", "00:00 20 30 000000 5 2024 07/26/24 26 24"),
+        ("{{ strftime_now('%s') }}", "1721952000"),
+        ("{{ strftime_now('100 %% on %#d %-m %_m %^b %Ey') }}", "100 % on 26 7  7 JUL 24"),
+        ("{{ strftime_now('%%d %%%Y') }}", "%d %2024"),
+        ("{% macro day(f) %}{{ strftime_now(f)|upper }}{% endmacro %}{{ day('%B') }}", "JULY"),
     ],
 )
 def test_dates_are_fixed_however_they_are_written(call, day):
@@ -340,6 +348,35 @@ def test_dates_are_fixed_however_they_are_written(call, day):
     assert render(tokenizer, "hi").partition("<|start|>")[0] == day
     assert rendering.writes_date(tokenizer)
     assert not rendering.writes_date(byte_level("{# no strftime_now #}" + CHATML))
+
+
+@pytest.mark.parametrize("flag", ["", *"-_0^#EO"])
+def test_every_directive_is_what_strftime_writes_on_that_day(flag):
+    day = datetime(2024, 7, 26)
+    forms = [f"%{flag}{letter}" for letter in string.ascii_letters if letter != "s"]
+    forms = [form for form in forms if "%" not in day.strftime(form)]
+    assert len(forms) > 10
+    tokenizer = byte_level("{{ strftime_now('" + "|".join(forms) + "') }}" + CHATML)
+    assert render(tokenizer, "hi").partition("<|start|>")[0] == "|".join(day.strftime(form) for form in forms)
+
+
+@pytest.mark.parametrize("form", ["%J", "%10d", "%:z", "%", "%é"])
+def test_a_date_format_that_is_not_known_is_refused(form):
+    with pytest.raises(UsageError, match=rf"its date format {form} is not known here"):
+        render(byte_level("{{ strftime_now('" + form + "') }}" + CHATML), "hi")
+
+
+def test_a_date_does_not_depend_on_the_time_zone(monkeypatch):
+    tokenizer = byte_level("{{ strftime_now('%s %z %Z %c %X') }}" + CHATML)
+    found = []
+    for zone in ("UTC", "Asia/Tokyo", "America/New_York"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        rendering._written.cache_clear()
+        found.append(render(tokenizer, "hi"))
+    monkeypatch.undo()
+    time.tzset()
+    assert len(set(found)) == 1
 
 
 @pytest.mark.parametrize(

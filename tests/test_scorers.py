@@ -281,6 +281,19 @@ def test_a_beaver_without_its_bias_is_refused_by_name(tmp_path: Path, beaver: Pa
     assert declared_so.score(PROMPTS, ANSWERS) == pytest.approx([score - bias for score in whole], abs=1e-4)
 
 
+@pytest.mark.parametrize(("file", "key", "value"), [("config.json", "pooler_hidden_act", "x"),
+                                                    ("tokenizer_config.json", "model_input_names", [])])  # fmt: skip
+def test_a_setting_that_shows_when_a_text_is_scored_is_one_line(
+    tmp_path: Path, deberta: Path, file: str, key: str, value: Any
+) -> None:
+    folder = changed(deberta, tmp_path / "odd")
+    known = json.loads((folder / "model" / file).read_text())
+    (folder / "model" / file).write_text(json.dumps(known | {key: value}))
+    with pytest.raises(UsageError, match=r"loads but cannot score a text \((Key|Index|Value)Error") as error:
+        batch_gap(open_scorer(folder, "sequence-classification"))
+    assert "\n" not in str(error.value)
+
+
 def test_a_layout_for_one_architecture_refuses_others(
     peo_bench: Any, tmp_path: Path, beaver: Path, gpt2: Path, deberta: Path
 ) -> None:

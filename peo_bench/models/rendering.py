@@ -8,8 +8,9 @@ special tokens.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,8 @@ PROMPT_DATE = "2024-07-26"
 """The day on which every prompt is rendered, for templates that write the date (the fall-back of Llama 3.2's): the same
 prompt is the same text tomorrow. Part of the identity of every reference policy."""
 
-_DIRECTIVES = "aAbBcdDeFHIjmMpSTUwWxXyYZ"
-"""Of strftime, those that templates may use."""
+_PERCENT = "\ue000"
+"""Stands for `%%` in a date's format."""
 
 _PROMPT, _ANSWER = "peobenchprompt", "peobenchanswer"
 """Stand for texts where what the template writes around them is wanted."""
@@ -66,14 +67,31 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str | Non
 
 
 def _at(moment: str, template: str) -> str:
-    """Return the template with a macro in place of `strftime_now`, however it calls that."""
+    """Return the template with a macro in place of `strftime_now`, however it calls that.
+
+    A format that holds what strftime does not know here (a width, say) is refused by the template itself.
+    """
     if "strftime_now" not in template:
         return template
-    now = datetime.fromisoformat(moment)
-    forms = [f"%{flag}{letter}" for letter in _DIRECTIVES for flag in ("", "-")]
-    replaced = "".join(f"|replace('{form}', {now.strftime(form)!r})" for form in forms)
+    macro = (
+        f"{{% macro strftime_now(format) %}}{{% set ns = namespace(text=format|replace('%%', {_PERCENT!r})) %}}"
+        f"{{% for form, text in {_written(moment)!r} %}}{{% set ns.text = ns.text|replace(form, text) %}}{{% endfor %}}"
+        "{% if '%' in ns.text %}{{ raise_exception('its date format ' ~ format ~ ' is not known here') }}{% endif %}"
+        f"{{{{ ns.text|replace({_PERCENT!r}, '%') }}}}{{% endmacro %}}"
+    )
     # The line break belongs to the tag before it, so the template begins a line as it did.
-    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{template}"
+    return f"{macro}\n{template}"
+
+
+@lru_cache(maxsize=4)
+def _written(moment: str) -> tuple[tuple[str, str], ...]:
+    """Return what strftime makes of every directive that it knows, with flags, at a moment."""
+    now = datetime.fromisoformat(moment)
+    letters = [letter for letter in string.ascii_letters if letter != "s"]
+    forms = [f"%{flag}{letter}" for letter in letters for flag in ("", *"-_0^#EO")]
+    known = {form: now.strftime(form) for form in forms}
+    seconds = str(int(now.replace(tzinfo=UTC).timestamp()))  # strftime's depend on the machine's time zone
+    return (*((form, text) for form, text in known.items() if "%" not in text), ("%s", seconds))
 
 
 def _unrenderable() -> tuple[type[Exception], ...]:
@@ -87,7 +105,7 @@ def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether the chat template writes the date into prompts."""
     if "strftime_now" not in (tokenizer.chat_template or ""):
         return False
-    return _rendered(tokenizer, _PROMPT, None) != _rendered(tokenizer, _PROMPT, None, "1999-12-31T15:59:58")
+    return _rendered(tokenizer, _PROMPT, None) != _rendered(tokenizer, _PROMPT, None, "1999-12-31T15:59:58.765432")
 
 
 def remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -46,6 +46,12 @@ def batch_gap(scorer: ModelScorer, more: Sequence[Anchor] = ()) -> float:
         raise UsageError(
             "scorer: its scores are not finite (nan or inf among its weights): copy or save it again"
         ) from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # settings that nothing read before
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"scorer: the checkpoint loads but cannot score a text ({type(error).__name__}: {reason}): check its "
+            "config.json and tokenizer_config.json, or save it again"
+        ) from None
     alone = [scorer.score_labels([p], [a]).labels[0] for p, a in texts]
     gaps = []
     for label in range(scorer.n_labels):
