@@ -13,7 +13,7 @@ from peo_bench.core.method import Objective
 from peo_bench.core.preference import Preference
 from peo_bench.results.judge_records import JudgeCard, JudgeMetrics
 from peo_bench.results.measure import Measure, identity_of
-from peo_bench.results.metrics import Beside, run_metrics
+from peo_bench.results.metrics import Beside, _fronts_of_others, run_metrics
 from peo_bench.results.metrics_records import CapabilityRow, SafetyRow, SafetyZero
 from peo_bench.results.operating_points import Row, Scores, point_row, point_table
 
@@ -290,9 +290,25 @@ def test_a_comparison_of_two_pairs_differences_subtracts() -> None:
 
 
 def test_many_pairs_are_resampled_often_enough_for_holms_correction() -> None:
-    table, points = several_methods([k / 10 for k in range(12)])
+    """Each is better than the last on both prompts, so that every draw says so: the least p-value of 40 x 66 draws."""
+    gaps = [k / 10 for k in range(12)]
+    table, points = several_methods(gaps)
+    table.loc[table["prompt_id"] == "p1", "reward"] += np.repeat(gaps, 2) * 3
     task = run_metrics(points, Scores.of(table, NAMES), measure_of_two("raw", (-1.0, 3.0)), UNITS)
-    assert task.resamples == 40 * 66 > pareto.RESAMPLES
+    assert task.resamples == pareto.RESAMPLES
+    assert {found.p for found in task.comparisons} == {2 / (40 * 66 + 1)}
+    assert max(found.p_holm for found in task.comparisons) < 0.05 < 66 * 2 / (pareto.RESAMPLES + 1)
+
+
+def test_a_method_is_measured_against_the_front_of_all_others() -> None:
+    """Also one whose points are duplicates of another's, and one that alone keeps others off the front."""
+    random = np.random.default_rng(0)
+    fronts = {f"m{i}": random.normal(size=(4, 2)) + i / 4 for i in range(6)}
+    fronts |= {"twin": fronts["m5"], "best": np.array([[5.0, -5.0]])}
+    for maximise in ([True, False], [True, True]):
+        for method, front in _fronts_of_others(fronts, maximise):
+            rest = np.concatenate([other for name, other in fronts.items() if name != method])
+            np.testing.assert_array_equal(front, rest[pareto.nondominated(rest, maximise)])
 
 
 def test_what_was_measured_beside_the_fronts_stands_beside_them() -> None:

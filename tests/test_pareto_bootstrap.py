@@ -33,7 +33,7 @@ def test_identical_methods_differ_by_exactly_zero() -> None:
     for estimates in (utilities(same), volumes(same, n_resamples=200)):
         gap = pareto.paired_difference(estimates["a"], estimates["b"])
         assert (gap.value, gap.ci_low, gap.ci_high, gap.bias) == (0.0, 0.0, 0.0, 0.0)
-        assert pareto.tail_probability(gap) == 1.0
+        assert pareto.tail_probability(gap.resamples) == 1.0
 
 
 def test_a_constant_advantage_has_an_interval_of_no_width() -> None:
@@ -43,7 +43,7 @@ def test_a_constant_advantage_has_an_interval_of_no_width() -> None:
     gap = pareto.paired_difference(estimates["a"], estimates["b"])
     assert gap.value == pytest.approx(0.25)
     assert gap.ci_high - gap.ci_low < 1e-12 < estimates["a"].ci_high - estimates["a"].ci_low
-    assert pareto.tail_probability(gap) == pytest.approx(2 / 2001)
+    assert pareto.tail_probability(gap.resamples) == pytest.approx(2 / 2001)
 
 
 @pytest.mark.parametrize("n_seeds", [1, 3])
@@ -219,3 +219,18 @@ def test_a_power_or_level_of_0_or_1_is_refused(wrong: dict[str, float]) -> None:
 def test_the_interval_of_an_estimate_leaves_a_fortieth_on_either_side() -> None:
     found = pareto.Estimate.of(500.0, np.arange(1001.0))
     assert (found.ci_low, found.ci_high, found.bias) == pytest.approx((25.0, 975.0, 0.0))
+
+
+def test_means_alone_are_those_of_the_whole_resamples():
+    """One matrix product instead of the means of all policies; columns that are equal stay equal to the last bit."""
+    random = np.random.default_rng(4)
+    scores = {name: random.normal(size=(3, 57, 2)) for name in "abc"} | {"d": np.zeros((3, 57, 2))}
+    scores["e"] = scores["a"]
+    weights = [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    whole = pareto.bootstrap_steered_utility(pareto.resample(scores, n_resamples=1500), weights, [True, False])
+    alone = pareto.resample_means(
+        np.column_stack([pareto.utility_by_prompt(value, weights, [True, False])[0] for value in scores.values()]),
+        n_resamples=1500,
+    )
+    np.testing.assert_allclose(alone, np.column_stack([found.resamples for found in whole.values()]), atol=1e-12)
+    np.testing.assert_array_equal(alone[:, 0], alone[:, 4])

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,10 +29,13 @@ from peo_bench.pareto.checks import (
     validate_reference,
     validate_weights,
 )
-from peo_bench.pareto.indicators import utility, volume
+from peo_bench.pareto.indicators import best_utility, utility, volume
 
 LEVEL = 0.95
 RESAMPLES = 2000
+CHUNK = 2000
+"""Resamples whose draws are held at once."""
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -81,17 +85,15 @@ class Resamples:
             for method, means in self.drawn.items()
         }
 
-    def estimate_jointly(
-        self, statistic: Callable[[Mapping[str, FloatArray]], Mapping[str, float]]
-    ) -> dict[str, Estimate]:
-        """Apply ``statistic``, from all methods' means to a value per method, to every resample.
+    def estimate_jointly(self, statistic: Callable[[Mapping[str, FloatArray]], Mapping[K, float]]) -> dict[K, Estimate]:
+        """Apply ``statistic``, from all methods' means to a value per method or other key, to every resample.
 
         For what measures a method against the others, such as the distance to the union of their fronts.
         """
         value = statistic(self.observed)
         size = len(next(iter(self.drawn.values())))
         rows = [statistic({method: means[i] for method, means in self.drawn.items()}) for i in range(size)]
-        return {method: Estimate.of(value[method], np.array([row[method] for row in rows])) for method in value}
+        return {key: Estimate.of(value[key], np.array([row[key] for row in rows])) for key in value}
 
 
 def resample(scores: Mapping[str, ArrayLike], *, n_resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
@@ -124,6 +126,27 @@ def resample(scores: Mapping[str, ArrayLike], *, n_resamples: int = RESAMPLES, s
         means = (prompts @ flat).reshape(n_resamples, n_seeds, array.shape[1], -1)
         drawn[method] = np.einsum("rs,rspk->rpk", seeds, means)
     return Resamples({method: array.mean(axis=(0, 2)) for method, array in arrays.items()}, drawn)
+
+
+def resample_means(values: ArrayLike, *, n_resamples: int, seed: int = 0) -> FloatArray:
+    """Return the means (n_resamples, n_methods) of ``values`` (n_prompts, n_methods) in resamples of the prompts.
+
+    For one number per prompt and one seed, such as `utility_by_prompt`, where `resample` would be slow: a matrix
+    product, with memory for a chunk of draws and the result. Equal columns have equal means.
+
+    >>> resample_means(np.ones((40, 2)), n_resamples=3).tolist()
+    [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
+    """
+    table = np.array(values, dtype=np.float64)
+    if table.ndim != 2 or 0 in table.shape or n_resamples < 1:
+        raise ValueError(f"values must be (n_prompts, n_methods), got {table.shape}, and n_resamples at least 1")
+    require_finite(table, "values")
+    distinct, column = np.unique(table, axis=1, return_inverse=True)
+    random, means = np.random.default_rng(seed), np.empty((n_resamples, distinct.shape[1]))
+    for start in range(0, n_resamples, CHUNK):
+        part = means[start : start + CHUNK]
+        part[:] = _draws(random, len(table), len(part)) @ distinct
+    return means[:, column]
 
 
 def bootstrap_hypervolume(resamples: Resamples, reference: ArrayLike, maximise: Directions) -> dict[str, Estimate]:
@@ -162,6 +185,20 @@ def bootstrap_steered_utility(resamples: Resamples, weights: ArrayLike, maximise
     return resamples.estimate(lambda sets: utility(sets, simplex, signs))
 
 
+def bootstrap_expected_utility(resamples: Resamples, weights: ArrayLike, maximise: Directions) -> dict[str, Estimate]:
+    """Estimate each method's expected utility over the rows of ``weights`` (n_preferences, n_objectives).
+
+    O(n_resamples n_policies n_preferences) per method.
+
+    >>> scores = np.array([[[1.0, 0.0]] * 30, [[0.0, 1.0]] * 30])
+    >>> bootstrap_expected_utility(resample({"a": scores}), [[1, 0], [0, 1]], True)["a"].value
+    1.0
+    """
+    simplex = validate_weights(weights, next(iter(resamples.observed.values())).shape[1])
+    signs = directions(maximise, simplex.shape[1])
+    return resamples.estimate(lambda sets: best_utility(sets, simplex, signs))
+
+
 def paired_difference(a: Estimate, b: Estimate) -> Estimate:
     """Return the estimate of a - b; both must come from the same `Resamples`.
 
@@ -176,16 +213,16 @@ def paired_difference(a: Estimate, b: Estimate) -> Estimate:
     return Estimate.of(a.value - b.value, a.resamples - b.resamples)
 
 
-def tail_probability(difference: Estimate) -> float:
+def tail_probability(draws: FloatArray) -> float:
     """Return 2 min(tail), the two-sided bootstrap p-value of "no difference", in [2 / (n_resamples + 1), 1].
 
-    The tails are the shares of resamples at or below 0 and at or above 0, the observed sample counted among them, so
-    that no p-value is 0. The share of resamples in which A exceeds B is no p-value by itself. O(n_resamples).
+    ``draws`` (n_resamples,) are those of a difference. The tails are the shares at or below 0 and at or above 0, the
+    observed sample counted among them, so that no p-value is 0. The share of resamples in which A exceeds B is no
+    p-value by itself. O(n_resamples).
 
-    >>> tail_probability(Estimate.of(0.1, np.array([-0.1] + 78 * [0.1])))
+    >>> tail_probability(np.array([-0.1] + 78 * [0.1]))
     0.05
     """
-    draws = difference.resamples
     tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
     return float(min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
 

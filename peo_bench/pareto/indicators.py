@@ -205,7 +205,7 @@ def expected_utility(points: ArrayLike, weights: ArrayLike, maximise: Directions
     if not len(array):
         raise ValueError("the expected utility needs at least one point")
     simplex = validate_weights(weights, array.shape[1])
-    return float((simplex * directions(maximise, array.shape[1]) @ array.T).max(axis=1).mean())
+    return float(best_utility(array, simplex, directions(maximise, array.shape[1])))
 
 
 def steered_utility(means: ArrayLike, weights: ArrayLike, maximise: Directions) -> float:
@@ -232,6 +232,11 @@ mean_inner_product = steered_utility
 def utility(means: FloatArray, simplex: FloatArray, signs: FloatArray) -> FloatArray:
     """Return `steered_utility` of stacked means (..., n_preferences, n_objectives), without its checks."""
     return np.asarray(np.mean(np.sum(simplex * signs * means, axis=-1), axis=-1))
+
+
+def best_utility(means: FloatArray, simplex: FloatArray, signs: FloatArray) -> FloatArray:
+    """Return `expected_utility` of stacked means (..., n_points, n_objectives), without its checks."""
+    return np.asarray((simplex * signs @ np.swapaxes(means, -1, -2)).max(axis=-1).mean(axis=-1))
 
 
 def r2(points: ArrayLike, ideal: ArrayLike, weights: ArrayLike, maximise: Directions) -> float:

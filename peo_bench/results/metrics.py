@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 
@@ -33,6 +33,8 @@ KL_BUDGETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """Nats per answer; those that some policies of a run keep and others do not are reported."""
 SHIFTS = (0.5, 0.75, 1.0, 1.25, 1.5)
 """Reference points tried: the distance of the task's own from the reference policy, times these."""
+PER_PAIR = 40
+"""Resamples per pair of methods: so many that the least p-value survives Holm's correction."""
 JOINT_RESAMPLES = 500
 """Resamples for indicators that measure a method against all others, which cannot be vectorised."""
 Indicator = Callable[[FloatArray, FloatArray, Sequence[bool]], float]
@@ -61,7 +63,6 @@ class _Sampled:
     scores: Mapping[str, FloatArray]
     drawn: pareto.Resamples
     for_volume: pareto.Resamples
-    n: int
 
 
 def run_metrics(
@@ -108,7 +109,7 @@ def run_metrics(
             for method in complete
         },
         comparisons=_comparisons(sampled.scores, estimates, measure),
-        resamples=sampled.n,
+        resamples=pareto.RESAMPLES,
         kl_budgets=budgets,
         reference_sensitivity=_sensitivity(sampled, measure, mean_units),
     )
@@ -122,14 +123,12 @@ def _mean_unit(units: Sequence[Sequence[float]]) -> tuple[float, float]:
 def _sampled(scores: Scores, complete: Sequence[str], measure: Measure, scale: Units) -> _Sampled:
     """Resample the mean scores of the `complete` methods, all with the same draws."""
     seeds = sorted(scale)
-    n_pairs = len(complete) * (len(complete) - 1) // 2
-    n = max(pareto.RESAMPLES, 40 * n_pairs)  # so that the least p-value survives Holm's correction
     scaled = {method: scores.array(method, seeds, measure.columns, scale) for method in complete}
-    drawn = pareto.resample(scaled, n_resamples=n)
+    drawn = pareto.resample(scaled)
     if measure.units == "reference":
-        return _Sampled(scaled, drawn, drawn, n)
+        return _Sampled(scaled, drawn, drawn)
     raw = {method: scores.array(method, seeds, measure.columns) for method in complete}
-    return _Sampled(scaled, drawn, pareto.resample(raw, n_resamples=n), n)
+    return _Sampled(scaled, drawn, pareto.resample(raw))
 
 
 def _estimates(sampled: _Sampled, measure: Measure) -> dict[str, dict[str, pareto.Estimate]]:
@@ -138,9 +137,7 @@ def _estimates(sampled: _Sampled, measure: Measure) -> dict[str, dict[str, paret
     return {
         "hypervolume": pareto.bootstrap_hypervolume(sampled.for_volume, measure.bound, maximise),
         "steered_utility": pareto.bootstrap_steered_utility(sampled.drawn, weights, maximise),
-        "expected_utility": sampled.drawn.estimate(
-            lambda sets: np.array([pareto.expected_utility(means, weights, maximise) for means in sets])
-        ),
+        "expected_utility": pareto.bootstrap_expected_utility(sampled.drawn, weights, maximise),
         **_against_the_others(sampled.drawn, maximise),
     }
 
@@ -191,33 +188,48 @@ def _comparisons(
     """Return every pair's difference a - b in steered utility: the quantity on which verdicts rest.
 
     With one seed by the bootstrap over prompts, with several by `pareto.crossed_interval`. `p_holm` is corrected for
-    all pairs; `detectable`, with one seed, is the true difference that these prompts reveal with probability 0.8 at the
-    level of Holm's first step; `hypervolume_share` is the share of resamples in which a has the larger hypervolume
-    (equal ones count half), which is no p-value.
+    all pairs, `p` with one seed resampled as finely as that needs; `detectable`, with one seed, is the true difference
+    that these prompts reveal with probability 0.8 at the level of Holm's first step; `hypervolume_share` is the share
+    of resamples in which a has the larger hypervolume (equal ones count half), which is no p-value.
     """
     utilities, volumes = estimates["steered_utility"], estimates["hypervolume"]
     by_prompt = {
         method: pareto.utility_by_prompt(array, measure.weights, measure.maximise) for method, array in scaled.items()
     }
-    level = 0.05 / max(1, len(scaled) * (len(scaled) - 1) // 2)
+    n_pairs = max(1, len(scaled) * (len(scaled) - 1) // 2)
+    fine = _fine_means(by_prompt, PER_PAIR * n_pairs)
     found: list[dict[str, object]] = []
     p_values: list[float] = []
     for a, b in combinations(scaled, 2):
         gap = by_prompt[a] - by_prompt[b]
         alone = len(gap) == 1
-        estimate = pareto.paired_difference(utilities[a], utilities[b]) if alone else pareto.crossed_interval(gap)
-        p_values.append(pareto.tail_probability(estimate) if isinstance(estimate, pareto.Estimate) else estimate.p)
+        estimate: pareto.Estimate | pareto.CrossedInterval
+        if alone:
+            estimate = paired = pareto.paired_difference(utilities[a], utilities[b])
+            p_values.append(pareto.tail_probability(fine[a] - fine[b] if fine else paired.resamples))
+        else:
+            estimate = crossed = pareto.crossed_interval(gap)
+            p_values.append(crossed.p)
         volume = float((np.sign(volumes[a].resamples - volumes[b].resamples).mean() + 1) / 2)
         found.append(
             {
                 **{"a": a, "b": b, "difference": float(gap.mean())},
                 **{"ci_low": estimate.ci_low, "ci_high": estimate.ci_high, "p": p_values[-1]},
                 "covers": "prompts" if alone else "prompts and training seeds",
-                "detectable": pareto.detectable_difference(gap[0], level=level) if alone else None,
+                "detectable": pareto.detectable_difference(gap[0], level=0.05 / n_pairs) if alone else None,
                 "hypervolume_share": volume,
             }
         )
     return [Comparison(**row, p_holm=p) for row, p in zip(found, pareto.holm(p_values), strict=True)]
+
+
+def _fine_means(by_prompt: Mapping[str, FloatArray], n: int) -> dict[str, FloatArray]:
+    """Return `n` resampled means of steered utility by method; none where the usual number is as many, or for seeds."""
+    several = len(next(iter(by_prompt.values()))) > 1
+    if n <= pareto.RESAMPLES or several:
+        return {}
+    means = pareto.resample_means(np.column_stack([values[0] for values in by_prompt.values()]), n_resamples=n)
+    return dict(zip(by_prompt, np.ascontiguousarray(means.T), strict=True))
 
 
 def _against_the_others(drawn: pareto.Resamples, maximise: Sequence[bool]) -> dict[str, dict[str, pareto.Estimate]]:
@@ -226,20 +238,30 @@ def _against_the_others(drawn: pareto.Resamples, maximise: Sequence[bool]) -> di
         return {}
     fewer = pareto.Resamples(drawn.observed, {m: means[:JOINT_RESAMPLES] for m, means in drawn.drawn.items()})
 
-    def measured(indicator: Indicator) -> Callable[[Mapping[str, FloatArray]], dict[str, float]]:
-        def against(fronts: Mapping[str, FloatArray]) -> dict[str, float]:
-            found = {}
-            for method, means in fronts.items():
-                rest = np.concatenate([other for name, other in fronts.items() if name != method])
-                found[method] = indicator(means, rest[pareto.nondominated(rest, maximise)], maximise)
-            return found
+    indicators: dict[str, Indicator] = {"igd_plus": pareto.igd_plus, "additive_epsilon": pareto.additive_epsilon}
 
-        return against
+    def against(fronts: Mapping[str, FloatArray]) -> dict[tuple[str, str], float]:
+        return {
+            (name, method): indicator(fronts[method], others, maximise)
+            for method, others in _fronts_of_others(fronts, maximise)
+            for name, indicator in indicators.items()
+        }
 
-    return {
-        "igd_plus": fewer.estimate_jointly(measured(pareto.igd_plus)),
-        "additive_epsilon": fewer.estimate_jointly(measured(pareto.additive_epsilon)),
-    }
+    found = fewer.estimate_jointly(against)
+    return {name: {method: found[name, method] for method in drawn.drawn} for name in indicators}
+
+
+def _fronts_of_others(fronts: Mapping[str, FloatArray], maximise: Sequence[bool]) -> Iterator[tuple[str, FloatArray]]:
+    """Yield every method with the front of all others: that of all, unless the method has a point on it."""
+    points = np.concatenate(list(fronts.values()))
+    owner = np.repeat(np.arange(len(fronts)), [len(front) for front in fronts.values()])
+    on = pareto.nondominated(points, maximise)
+    for i, method in enumerate(fronts):
+        if i in owner[on]:
+            rest = points[owner != i]
+            yield method, rest[pareto.nondominated(rest, maximise)]
+        else:
+            yield method, points[on]
 
 
 def _references(measure: Measure, units: Mapping[str, tuple[float, float]]) -> list[list[float]]:

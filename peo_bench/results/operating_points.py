@@ -137,7 +137,10 @@ class Scores:
         for seed in seeds:
             tables = self.tables[method, seed]
             rising = sorted(tables, key=lambda preference: preference.weights)
-            scores = np.stack([tables[preference][columns].to_numpy(dtype=float) for preference in rising])
+            scores = np.stack(
+                [np.column_stack([tables[preference][column] for column in columns]) for preference in rising],
+                dtype=float,
+            )
             if units is not None:
                 shift, scale = (np.array([units[seed][column][k] for column in columns]) for k in (0, 1))
                 scores = (scores - shift) / scale
