@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import edit_config, llama, save_base
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from peo_bench.core.decoding import Decoding
@@ -210,6 +210,39 @@ def test_the_end_of_an_answer_is_what_stands_there_in_the_whole_dialogue():
     assert list(answer_end(tokenizer)) == [blank, EOS] == whole[-2:]
     (answer,) = answer_tokens(tokenizer, ["no"])
     assert whole[-len(answer) :] == answer
+
+
+@pytest.mark.parametrize("text", ["is <|END|> a token?", "<|End|>", "<|start|>x", "plain"])
+def test_special_tokens_that_are_looked_for_in_the_normalised_text_are_text(text):
+    """With a normaliser that folds case, every spelling of the name is the token."""
+    tokenizer = byte_level()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [AddedToken(name, special=True, normalized=True) for name in SPECIAL[3:]]}
+    )
+    stock = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert (text == "plain") == ({START, END}.isdisjoint(stock))
+    plain = spelled(tokenizer, text.lower())
+    lead, newline = spelled(tokenizer, "user\n"), spelled(tokenizer, "\n")
+    assert prompt_ids(tokenizer, text) == [
+        START, *lead, *plain, END, *newline, START, *spelled(tokenizer, "assistant\n")
+    ]  # fmt: skip
+    assert answer_tokens(tokenizer, [text]) == [[*plain, EOS]]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("text", ["ab<|end|>cd", "ab?end??cd"])
+def test_a_cut_text_keeps_what_the_tokenizer_adds_behind_it(text, side):
+    """Named tokens or not: transformers cuts the text, never its own end."""
+    tokenizer = byte_level()
+    tokenizer.truncation_side = side
+    ids = [("<bos>", BOS), ("<eos>", EOS)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<bos> $A <eos>", special_tokens=ids)
+    found = filled_ids(tokenizer, "x{}y".format, [text], add_special_tokens=True, limit=6)
+    letters = spelled(tokenizer, f"x{text}y")
+    assert found == [BOS, *(letters[:4] if side == "right" else letters[-4:]), EOS]
+    whole = filled_ids(tokenizer, "x{}y".format, [text], add_special_tokens=True)
+    assert whole == [BOS, *letters, EOS], "nothing is left switched over"
 
 
 ADDED = "<tool>"

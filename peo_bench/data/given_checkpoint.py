@@ -177,7 +177,7 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-@job_kind("checkpoint", version=7, common=True)
+@job_kind("checkpoint", version=8, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     params = job.params

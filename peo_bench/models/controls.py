@@ -75,6 +75,23 @@ def _pattern(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
 
 
+def holds(tokenizer: PreTrainedTokenizerBase, names: re.Pattern[str], text: str) -> bool:
+    """Tell whether a text holds a control token's name, or what the tokenizer's normaliser makes one of."""
+    if names.search(text):
+        return True
+    tokens = _normalised(tokenizer, names)
+    return bool(tokens) and not tokens.isdisjoint(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@lru_cache(maxsize=16)
+def _normalised(tokenizer: PreTrainedTokenizerBase, names: re.Pattern[str]) -> frozenset[int]:
+    """Return the control tokens that are looked for in the normalised text: of another case, say."""
+    if not tokenizer.is_fast or tokenizer.backend_tokenizer.normalizer is None:
+        return frozenset()
+    added = tokenizer.added_tokens_decoder
+    return frozenset(i for i, token in added.items() if token.normalized and names.fullmatch(token.content))
+
+
 @lru_cache(maxsize=8)
 def _renamed(tokenizer: PreTrainedTokenizerBase, pattern: re.Pattern[str]) -> _Renamed:
     from tokenizers import Tokenizer
@@ -101,10 +118,12 @@ def encode(
     pieces: Sequence[tuple[str, re.Pattern[str] | None]],
     *,
     add_special_tokens: bool,
+    limit: int | None = None,
 ) -> list[int]:
     """Return the token ids of the joined pieces, in which the names that a piece's own pattern finds are text.
 
-    They are those of the same tokenizer without these tokens. Raises `UsageError` where its model has them by itself.
+    They are those of the same tokenizer without these tokens, cut to `limit` as it cuts: what it adds behind a text
+    stays. Raises `UsageError` where its model has them by itself.
     """
     found = controls(tokenizer)
     renamed = _renamed(tokenizer, found.asked)
@@ -115,6 +134,10 @@ def encode(
             hidden += part if text else renamed.names[part]
             if i % 2 and text:
                 _check_text(tokenizer, renamed, part)
+    if limit is None:
+        renamed.backend.no_truncation()
+    else:
+        renamed.backend.enable_truncation(limit, direction=tokenizer.truncation_side)
     ids = renamed.backend.encode(hidden, add_special_tokens=add_special_tokens).ids
     return [renamed.ids.get(i, i) for i in ids]
 
@@ -122,6 +145,7 @@ def encode(
 def _check_text(tokenizer: PreTrainedTokenizerBase, renamed: _Renamed, name: str) -> None:
     """Raise `UsageError` if the tokenizer's model reads the name as the token, known as added or not."""
     token = tokenizer.convert_tokens_to_ids(name)
+    renamed.backend.no_truncation()
     if token in renamed.backend.encode(name, add_special_tokens=False).ids and token != tokenizer.unk_token_id:
         raise UsageError(
             f"a text holds {name!r}, which the tokenizer of {tokenizer.name_or_path} cannot spell: "

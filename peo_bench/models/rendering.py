@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
 from peo_bench.files.rows import is_whole
-from peo_bench.models.controls import controls, encode
+from peo_bench.models.controls import controls, encode, holds
 from peo_bench.models.ends import stop_ids
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) ->
     ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
     said = controls(tokenizer).said
     for i, answer in enumerate(answers):
-        if said.search(answer):
+        if holds(tokenizer, said, answer):
             ids[i] = encode(tokenizer, [(answer, said)], add_special_tokens=False)
     return [[*row, *end] for row in ids]
 
@@ -229,15 +229,17 @@ def filled_ids(
     texts: Sequence[str],
     *,
     add_special_tokens: bool,
+    limit: int | None = None,
 ) -> list[int]:
-    """Return the token ids of `form(*texts)`, made of a prompt or of a prompt and an answer.
+    """Return the token ids of `form(*texts)`, made of a prompt or of a prompt and an answer, cut to `limit`.
 
     Only what `form` itself writes can be a control token. Where no text holds the name of one, this is the tokenizer's
     own encoding.
     """
     whole = form(*texts)
     if not names_special(tokenizer, *texts):
-        return list(tokenizer(whole, add_special_tokens=add_special_tokens)["input_ids"])
+        cut = {} if limit is None else {"truncation": True, "max_length": limit}
+        return list(tokenizer(whole, add_special_tokens=add_special_tokens, **cut)["input_ids"])
     pieces = _pieces(form, texts, whole)
     if pieces is None:
         raise UsageError(
@@ -246,13 +248,14 @@ def filled_ids(
         )
     found = controls(tokenizer)
     patterns = (None, found.asked, None, found.said, None)
-    return encode(tokenizer, list(zip(pieces, patterns, strict=False)), add_special_tokens=add_special_tokens)
+    parts = list(zip(pieces, patterns, strict=False))
+    return encode(tokenizer, parts, add_special_tokens=add_special_tokens, limit=limit)
 
 
 def names_special(tokenizer: PreTrainedTokenizerBase, prompt: str, *answers: str) -> bool:
     """Tell whether a text holds the name of a control token."""
     found = controls(tokenizer)
-    return found.asked.search(prompt) is not None or any(map(found.said.search, answers))
+    return holds(tokenizer, found.asked, prompt) or any(holds(tokenizer, found.said, answer) for answer in answers)
 
 
 def _pieces(form: Callable[..., str], texts: Sequence[str], whole: str) -> list[str] | None:

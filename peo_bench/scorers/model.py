@@ -176,7 +176,7 @@ def encode_forms(
     batch = encoded(tokenizer([form(*texts) for texts in both], add_special_tokens=special, **cut))
     for i, texts in enumerate(both):
         if names_special(tokenizer, *texts):
-            ids = filled_ids(tokenizer, form, texts, add_special_tokens=special)[:limit]
+            ids = filled_ids(tokenizer, form, texts, add_special_tokens=special, limit=limit)
             batch[i] = {"input_ids": ids} | {name: [0] * len(ids) for name in batch[i] if name != "input_ids"}
     return batch
 
