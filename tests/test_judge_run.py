@@ -190,6 +190,9 @@ def test_missing_verdicts_are_named_and_asked_again(finished, copy, serve):  # n
     assert counts["ok"] + counts["missing"] == counts["expected"]
     assert sum(record["counts"]["by_reason"].values()) == counts["missing"], "verdicts are counted by reason, too"
     assert missing["prompt_id"].nunique() == 1
+    page = (copy / "out/report.html").read_text()
+    for banner in (f"{counts['missing']} verdicts missing", "incomplete", "named in judgements-missing.csv: HTTP 500"):
+        assert banner in page
     before = len(server.calls)
     server.answer = by_length
     run(copy, server, "--set", "judge.attempts=2")

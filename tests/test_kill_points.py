@@ -63,7 +63,8 @@ def finished(cache: Path) -> dict[Path, int]:
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get(ALL), reason=f"some twenty minutes: set {ALL}=1; test_resume.py has four points")
 @pytest.mark.parametrize("point", KILL_POINTS)
-def test_killed_and_typed_again_equals_undisturbed(undisturbed, tmp_path: Path, point: str) -> None:
+def test_killed_and_typed_again_equals_undisturbed(undisturbed, tmp_path: Path, record_property, point: str) -> None:
+    """What is recorded is in benchmarks/results/kill_points.json."""
     whole, server = undisturbed
     kind, left = POINTS[point]
     cache = tmp_path / "cache" / "peo-bench"
@@ -78,13 +79,12 @@ def test_killed_and_typed_again_equals_undisturbed(undisturbed, tmp_path: Path, 
         assert (tmp_path / "out" / name).read_bytes() == (whole / "out" / name).read_bytes(), name
     assert numbers(tmp_path / "out") == numbers(whole / "out")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["reused_artefacts"] == len(kept)
-    again = [count for count in server.questions.values() if count > 1]
-    if point == "judging":
-        replies = len(list((whole / "cache" / "peo-bench" / "judge-replies").glob("*/*.json")))
-        in_flight = 8
-        assert replies <= len(server.calls) - asked <= replies + in_flight, "a reply that was kept is not paid again"
-    else:
-        assert len(server.calls) == asked, f"no judge is asked again: {len(again)}"
+    replies = len(list((whole / "cache" / "peo-bench" / "judge-replies").glob("*/*.json"))) if point == "judging" else 0
+    again = len(server.calls) - asked - replies
+    record_property("artefacts_kept", len(kept))
+    record_property("replies_asked_again", again)
+    in_flight = 8 if point == "judging" else 0
+    assert 0 <= again <= in_flight, "a reply that was kept is not paid again"
 
 
 def test_every_point_has_its_test() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
+from tiny_run import start as start_process
 
 from peo_bench.kill_points import VARIABLE
 
@@ -58,6 +62,39 @@ def test_resumed_equals_uninterrupted(uninterrupted, tmp_path, point):
     counts = [{m: v["validation_evaluations"] for m, v in cost["methods"].items()} for cost in costs]
     assert counts[0] == counts[1], "what was spent before the kill is counted too"
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "finished work is not done again"
+
+
+def any_left(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("sent", "said", "code"), [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)]
+)
+def test_a_run_that_is_asked_to_end_says_how_to_go_on(tmp_path, sent, said, code):
+    """While two workers are busy; none is left, and the folder is nobody's."""
+    args = [*RUN, "--workers", "2"]
+    with start_process(tmp_path, *args) as process:
+        deadline = time.monotonic() + 400
+        while not list((tmp_path / "cache").glob("peo-bench/partial/*-*/*")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(sent) if sent == signal.SIGTERM else os.killpg(process.pid, sent)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    line = f"{said}; finished work is kept: type `peo-bench {shlex.join(args)}` again to continue"
+    assert err.splitlines()[-1] == line, err
+    assert "Traceback" not in err
+    deadline = time.monotonic() + 60
+    while any_left(process.pid):  # what ended beside its parent stays until somebody has taken note of it
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not (tmp_path / "out" / ".owner").exists()
 
 
 def test_a_killed_search_keeps_its_evaluations(uninterrupted, tmp_path):

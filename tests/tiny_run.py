@@ -16,8 +16,8 @@ TINY = [
 ]
 
 
-def peo_bench(folder: Path, *args: str, before: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a child process in `folder`, after executing the Python text `before`."""
+def start(folder: Path, *args: str, before: str = "") -> subprocess.Popen[str]:
+    """Start the command line in a child process in `folder`, a group of its own, after the Python text `before`."""
     program = f"import sys; sys.argv[0] = 'peo-bench'\n{before}\nfrom peo_bench.cli import main; main()"
     environment = os.environ | {
         "XDG_CACHE_HOME": str(folder / "cache"),
@@ -26,9 +26,18 @@ def peo_bench(folder: Path, *args: str, before: str = "", check: bool = True) ->
         "COLUMNS": "200",
         "OMP_NUM_THREADS": "1",  # sums of another number of threads differ in their last bits
     }
-    done = subprocess.run(
-        [sys.executable, "-c", program, *args], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *args],
+        cwd=folder, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def peo_bench(folder: Path, *args: str, before: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a child process in `folder`, after executing the Python text `before`."""
+    with start(folder, *args, before=before) as process:
+        out, err = process.communicate()
+    done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done

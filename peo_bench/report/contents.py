@@ -129,6 +129,9 @@ def badges(run: RunRecord, views: Sequence[TaskView]) -> tuple[Badge, ...]:
     found.append(Badge(f"{run.counts.ok} of {run.counts.expected} results", "plain"))
     if run.counts.missing:
         found.append(Badge(f"{run.counts.missing} missing", "warn"))
+    unjudged = sum(entry.n for entry in run.missing if entry.stage == "judge")
+    if unjudged:
+        found.append(Badge(f"{unjudged} verdicts missing", "warn"))
     if run.limited:
         found.append(Badge(f"limited to {run.limited}", "warn"))
     seeds = len(run.seeds)
