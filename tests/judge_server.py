@@ -42,13 +42,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server sends; `hang` seconds first, and as long again after every byte if it is to `drip`."""
+    """What the server sends; `hang` seconds first, and as long again after every byte if it is to `drip`.
+
+    A `raw` body is everything, from the first word of HTTP.
+    """
 
     body: bytes
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     hang: float = 0.0
     drip: bool = False
+    raw: bool = False
 
 
 def says(text: str | None, *, finish: str = "stop", usage: Any = TOKENS) -> Answer:
@@ -110,11 +114,12 @@ class JudgeServer:
                 )
                 owner.released.wait(answer.hang)
                 with contextlib.suppress(OSError):  # a client that has given up waiting
-                    self.send_response(answer.status)
-                    for name, value in (("Content-Type", "application/json"), *answer.headers):
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(answer.body)))
-                    self.end_headers()
+                    if not answer.raw:
+                        self.send_response(answer.status)
+                        for name, value in (("Content-Type", "application/json"), *answer.headers):
+                            self.send_header(name, value)
+                        self.send_header("Content-Length", str(len(answer.body)))
+                        self.end_headers()
                     for part in [bytes([byte]) for byte in answer.body] if answer.drip else [answer.body]:
                         self.wfile.write(part)
                         owner.released.wait(answer.hang if answer.drip else 0.0)

@@ -69,6 +69,10 @@ FAULTS = {
     "content of the wrong type": Answer(b'{"choices": [{"message": {"content": {"a": 1}}}]}'),
     "a byte now and then": Answer(b" " * 400, hang=0.1, drip=True),
     "a byte now and then, with an error": Answer(b" " * 400, 500, hang=0.1, drip=True),
+    "headers now and then": Answer(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 80, hang=0.1, drip=True, raw=True),
+    "to be continued": Answer(b"HTTP/1.1 100 Continue\r\n\r\n" * 20, hang=0.1, drip=True, raw=True),
+    "5,000 digits": Answer(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n{}", raw=True),
+    "no HTTP": Answer(b"\x15\x03\x01\x00\x02\x02", raw=True),
     "a body without end": Answer(b" " * (5 * 2**20)),
     "an error without end": Answer(b"x" * (5 * 2**20), 400),
     "compressed without being asked": Answer(gzip.compress(b"{}"), headers=(("Content-Encoding", "gzip"),)),
@@ -200,6 +204,7 @@ BILLS = {
     "400": (Answer(b"{}", 400), FREE),
     "empty, too few tokens": (says("", usage={"prompt_tokens": 1, "completion_tokens": 1}), Tokens(None, 1)),
     "gateway's timeout": (Answer(b"{}", 504), UNCOUNTED),
+    "no known status": (Answer(b"{}", 999), UNCOUNTED),
 }
 
 

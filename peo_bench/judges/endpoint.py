@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 RETRIED = {408, 409, 425, 429}
 FATAL = {401, 402, 403, 404}
-POSSIBLY_BILLED = {408, *range(500, 600)} - {503}
-"""Errors of an endpoint, or of something before it, that may have answered and did not deliver."""
+REFUSED = {*range(400, 500), 503} - {408}
+"""Errors of an endpoint that has not answered; others may come from something before it, which did not deliver."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second attempt and at most, with exponential growth and jitter between."""
 MOST_TOKENS = 10_000_000
@@ -142,7 +142,7 @@ class Endpoint:
             base_url=base_url,
             max_retries=0,
             timeout=settings.timeout_s,
-            http_client=bounded_client(settings.timeout_s),
+            http_client=bounded_client(),
         )
 
     def ask(self, messages: Sequence[dict[str, str]], meter: Meter) -> Reply:
@@ -181,18 +181,19 @@ class Endpoint:
     def _attempt(self, messages: Sequence[dict[str, str]]) -> Reply:
         import openai
 
-        from peo_bench.judges.transport import was_sent
+        from peo_bench.judges.transport import deadline, was_sent
 
         request: Any = {"model": self.model, "messages": list(messages), "stream": False}
         request |= self.settings.model_dump(include={"temperature", "max_tokens", "seed"})
         try:
-            raw = self._client.chat.completions.with_raw_response.create(**request)
-            body = raw.content.decode("utf-8", "replace")
+            with deadline(self.settings.timeout_s) as end:
+                raw = self._client.chat.completions.with_raw_response.create(**request)
+                body = raw.content.decode("utf-8", "replace")
         except openai.APIStatusError as error:
             raise self._refused(error) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            late = isinstance(error, openai.APITimeoutError)
+            late = end.passed or isinstance(error, openai.APITimeoutError)
             said = str(cause) or type(cause).__name__
             reason = f"no answer within {self.settings.timeout_s:g} s" if late else f"connection failed: {said}"
             raise _Transient(reason, tokens=UNCOUNTED if was_sent(cause) else FREE) from None
@@ -212,7 +213,7 @@ class Endpoint:
         pause = retry_after(error.response.headers)
         if pause is not None and pause > LONGEST_RETRY_AFTER:
             return NoAnswer(f"{reason}: the endpoint asks to wait {pause:.0f} s", fatal=True)
-        return _Transient(reason, pause, UNCOUNTED if status in POSSIBLY_BILLED else FREE)
+        return _Transient(reason, pause, FREE if status in REFUSED else UNCOUNTED)
 
     def _clean(self, text: str) -> str:
         masked = text.replace(self._key, "***") if self._key else text  # before the cut, which could leave half a key

@@ -1,24 +1,65 @@
 """HTTP whose answers are bounded in time and in size, whatever the other side sends.
 
-The timeout of httpx starts anew with every byte, so that an endpoint that sends one now and then is never given up, and
-its bodies have no end. Here both end: a body must be complete within the timeout of the whole call, and has a largest
-size. Compressed bodies are refused, because their real size shows when it is too late. (Headers have the limits of
-httpx: its timeout for every read, and 100 KiB.)
+The timeout of httpx starts anew with every byte, so that an endpoint that sends one now and then, in its headers or in
+its body, is never given up, and its bodies have no end. Here both end: a connection is cut when the time of the whole
+attempt is over, and a body has a largest size. Compressed bodies are refused, because their real size shows when it is
+too late. Every attempt has a connection of its own, which it alone can cut. (Headers have the limit of httpx: 100 KiB.)
 """
 
 from __future__ import annotations
 
 import importlib
-import time
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 LARGEST_BODY = 4 * 2**20
 """Bytes. A verdict with its reasons has some thousand."""
+OPENED = ("connect_tcp.complete", "start_tls.complete")
+"""Ends of the names of what httpx tells of a connection when it is there, bare and encrypted."""
 
-DEADLINE = "peo_bench_deadline"
+
+class Deadline:
+    """The time of one attempt; `passed` once its connection was cut."""
+
+    def __init__(self) -> None:
+        """Know no connection yet."""
+        self.passed = False
+        self._socket: socket.socket | None = None
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take note of a connection; called by httpx with what happens to a request."""
+        if event.endswith(OPENED):
+            self._socket = info["return_value"].get_extra_info("socket")
+
+    def cut(self) -> None:
+        """End whatever waits for the other side."""
+        self.passed = True
+        if self._socket is not None:
+            with suppress(OSError):  # it has ended by itself
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # below encryption, which somebody else reads
+
+
+_DEADLINE: ContextVar[Deadline] = ContextVar("deadline")
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[Deadline]:
+    """Cut the connections that a bounded client opens inside, in this thread, after `seconds`."""
+    current = Deadline()
+    token, timer = _DEADLINE.set(current), threading.Timer(seconds, current.cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield current
+    finally:
+        timer.cancel()
+        _DEADLINE.reset(token)
 
 
 @cache
@@ -36,10 +77,10 @@ def was_sent(error: BaseException) -> bool:
     return not isinstance(error, http.ConnectError | http.ConnectTimeout | http.PoolTimeout)
 
 
-def bounded_client(seconds: float) -> Any:
-    """Return an HTTP client whose answers end after `seconds` and `LARGEST_BODY` bytes.
+def bounded_client() -> Any:
+    """Return an HTTP client, to be used inside `deadline`, whose answers end there and after `LARGEST_BODY` bytes.
 
-    A body that does not raises the library's `ReadTimeout`, or its `ReadError` with a sentence.
+    A longer body raises the library's `ReadError` with a sentence.
     """
     import openai
 
@@ -48,8 +89,8 @@ def bounded_client(seconds: float) -> Any:
     class Bounded(http.SyncByteStream):  # type: ignore[misc,name-defined]
         """A body that ends."""
 
-        def __init__(self, stream: Any, deadline: float) -> None:
-            self.stream, self.deadline = stream, deadline
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
 
         def __iter__(self) -> Iterator[bytes]:
             size = 0
@@ -57,8 +98,6 @@ def bounded_client(seconds: float) -> Any:
                 size += len(part)
                 if size > LARGEST_BODY:
                     raise http.ReadError(f"the body is longer than {LARGEST_BODY // 2**20} MiB")
-                if time.monotonic() > self.deadline:
-                    raise http.ReadTimeout("the body did not end in time")
                 yield part
 
         def close(self) -> None:
@@ -66,11 +105,12 @@ def bounded_client(seconds: float) -> Any:
 
     def begin(request: Any) -> None:
         request.headers["Accept-Encoding"] = "identity"
-        request.extensions.setdefault(DEADLINE, time.monotonic() + seconds)  # once, redirections included
+        request.extensions["trace"] = _DEADLINE.get().trace
 
     def bound(response: Any) -> None:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise http.ReadError("the body is compressed, which was not asked for")
-        response.stream = Bounded(response.stream, response.request.extensions[DEADLINE])
+        response.stream = Bounded(response.stream)
 
-    return openai.DefaultHttpxClient(event_hooks={"request": [begin], "response": [bound]})
+    limits = http.Limits(max_keepalive_connections=0)
+    return openai.DefaultHttpxClient(event_hooks={"request": [begin], "response": [bound]}, limits=limits)
