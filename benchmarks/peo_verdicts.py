@@ -63,17 +63,27 @@ def steered(answers: pd.DataFrame, units: dict[str, dict[str, list[float]]]) -> 
     return asked.groupby(["method", "seed"])["utility"].mean().unstack("seed")
 
 
-def beyond_budget(points: pd.DataFrame, search: pd.DataFrame) -> dict[str, float]:
-    """Return by method the share of policies more than two standard errors beyond the seed's KL budget on test."""
-    budget = search.groupby("seed")["max_kl"].first()
-    own = points[(points["split"] == "test") & (points["grid"] == "asked") & points["kl"].notna()]
-    over = own["kl"] - 2 * own["kl_se"] > own["seed"].map(budget)
-    return {str(method): round(float(share), 4) for method, share in over.groupby(own["method"]).mean().items()}
+def budgets(methods: dict[str, Any]) -> dict[str, dict[int, float]]:
+    """Return the KL budget by seed, in nats, of every method that has one."""
+    found = {
+        name: {int(seed): said.get("max_kl") for seed, said in row["chosen"].items()} for name, row in methods.items()
+    }
+    return {name: by_seed for name, by_seed in found.items() if by_seed and None not in by_seed.values()}
+
+
+def beyond_budget(points: pd.DataFrame, budgets: dict[str, dict[int, float]]) -> dict[str, float]:
+    """Return by method the share of policies more than two standard errors beyond its budget on test prompts."""
+    shares = {}
+    for method, budget in budgets.items():
+        own = points[(points["split"] == "test") & (points["grid"] == "asked") & (points["method"] == method)]
+        over = own["kl"] - 2 * own["kl_se"] > own["seed"].map(budget)
+        shares[method] = round(float(over.mean()), 4)
+    return shares
 
 
 def read(folder: Path) -> dict[str, Any]:
     task, asked, by_seed = read_answers(folder)
-    points, search = pd.read_csv(folder / "points.csv"), pd.read_csv(folder / "search.csv")
+    points, own = pd.read_csv(folder / "points.csv"), budgets(task["methods"])
     kl = asked.groupby("method")["kl"].mean()
     rows = {}
     for method, values in task["methods"].items():
@@ -82,7 +92,6 @@ def read(folder: Path) -> dict[str, Any]:
             "by_seed": by_seed.loc[method].round(4).tolist(),
             "hypervolume": round(values["hypervolume"]["value"], 3),
             "kl": round(float(kl[method]), 3),
-            "chosen": values["chosen"],
         }
     versus = {}
     for found in task["comparisons"]:
@@ -95,9 +104,17 @@ def read(folder: Path) -> dict[str, Any]:
         "methods": rows,
         "peo_minus": versus,
         "peo_minus_by_seed": (by_seed.loc["peo"] - by_seed.drop("peo")).round(4).T.to_dict("list"),
-        "max_kl": search.groupby("seed")["max_kl"].first().round(3).tolist(),
-        "share_beyond_budget": beyond_budget(points, search),
+        "max_kl": {name: [round(by_seed[seed], 3) for seed in sorted(by_seed)] for name, by_seed in own.items()},
+        "share_beyond_budget": beyond_budget(points, own),
     }
+
+
+def _budgets(by_method: dict[str, list[float]]) -> str:
+    """Say each budget once, with the methods that have it."""
+    methods: dict[str, list[str]] = {}
+    for method, values in by_method.items():
+        methods.setdefault(", ".join(f"{value:.2f}" for value in values), []).append(f"`{method}`")
+    return "; ".join(f"{values} ({', '.join(names)})" for values, names in methods.items())
 
 
 def tables(found: dict[str, Any]) -> str:
@@ -106,7 +123,7 @@ def tables(found: dict[str, Any]) -> str:
     for suite, result in found.items():
         lines += [
             "",
-            f"**`{suite}`**, KL budgets {', '.join(f'{value:.2f}' for value in result['max_kl'])} nats",
+            f"**`{suite}`**, KL budgets in nats by seed: {_budgets(result['max_kl'])}",
             "",
             "| method | steered utility | `peo` minus it [95 %, seeds and prompts] | by seed | hypervolume | KL |",
             "|---|--:|---|---|--:|--:|",

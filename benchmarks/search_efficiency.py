@@ -30,11 +30,13 @@ from peo_bench.training.interpolation import simplex_grid
 from peo_bench.training.search import STRATEGIES, drive
 from peo_bench.training.steering_map import Evaluated, cautious_map, evaluated_line
 
-CELLS = [f"{suite}:{seed}" for suite in ("sandbox", "sandbox-v2") for seed in (5, 6, 7)]
+SUITES = ("sandbox", "sandbox-v2")
+CELLS = [f"{suite}:{seed}" for suite in SUITES for seed in (5, 6, 7)]
 DENSE = (17, 9)
 BUDGET, GRID = 27, 9
 SHARES = (0.90, 0.95, 0.99)
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ABSENT = "–"
 DOCS = Path(__file__).parents[1] / "docs" / "peo.md"
 RESULT = Path(__file__).parent / "results" / "search_efficiency.json"
 
@@ -166,6 +168,18 @@ def table(of_suites: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def until_table(cells: dict[str, dict[str, Any]]) -> str:
+    """Return docs/peo.md's table of evaluations until 90, 95 and 99 %, and of what a gold search gained."""
+    lines = [
+        f"| cell | {' | '.join(f'`{name}`' for name in STRATEGIES)} | gold search over soup |",
+        f"|---|{'---|' * len(STRATEGIES)}--:|",
+    ]
+    for cell, row in cells.items():
+        reached = [", ".join(str(n or ABSENT) for n in row[name]["evaluations_until"].values()) for name in STRATEGIES]
+        lines.append(f"| `{cell}` | {' | '.join(reached)} | {row['gold']['gold_over_soup']:+.3f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     cells = json.loads(RESULT.read_text(encoding="utf-8"))["cells"] if RESULT.exists() else {}
     for cell in sys.argv[1:] or CELLS:
@@ -173,12 +187,17 @@ def main() -> None:
         with sandbox_world(suite, int(seed)) as (runner, world):
             cells[cell] = measure(Cell(Plane(runner, world)), int(seed))
         print(cell, cells[cell], flush=True)
+        record(cells)
+
+
+def record(cells: dict[str, dict[str, Any]]) -> None:
+    """Write the result and docs/peo.md's tables."""
     suites = dict.fromkeys(cell.split(":")[0] for cell in cells)
     of_suites = {s: summary({cell: row for cell, row in cells.items() if cell.startswith(f"{s}:")}) for s in suites}
     result = {"dense": DENSE, "budget": BUDGET, "cells": cells, "summary": of_suites}
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     put_tables(DOCS, "search", table(of_suites))
-    print(table(of_suites))
+    put_tables(DOCS, "until", until_table(cells))
 
 
 if __name__ == "__main__":
