@@ -214,7 +214,14 @@ def test_what_is_no_preference_is_left_out_and_counted(winrate, tmp_path):
 
 @pytest.mark.parametrize(
     ("preferences", "said"),
-    [([0, 1, 1, 0, 1], "preference is 0 in 2 rows, 1 in 3"), ([0, 1, 2], None), ([1, 1], None), ([0, 1.2], None)],
+    [
+        ([0, 1, 1, 0, 1], "preference is 0 in 2 rows, 1 in 3"),
+        ([1, 1], "preference is 1 in all 2 rows"),
+        ([0, 1, 2], None),
+        ([2, 2], None),
+        ([0, 1.2], None),
+        ([1, 1.5], None),
+    ],
 )
 def test_verdicts_of_0_and_1_alone_get_a_hint_at_their_codes(winrate_and_words, tmp_path, preferences, said):
     """The field case: five verdicts in which 1 stood for a win, 20 % by alpaca_eval's rule and 60 % as meant."""
@@ -222,7 +229,7 @@ def test_verdicts_of_0_and_1_alone_get_a_hint_at_their_codes(winrate_and_words, 
     assert 0 <= found["ci_low"] <= found["win_rate"] <= found["ci_high"] <= 100
     assert (found["warnings"] != []) == (said is not None)
     if said:
-        assert found["win_rate"] == 20
+        assert found["win_rate"] == (20 if 0 in preferences else 0)
         assert said in found["warnings"][0]
         assert f"warning: {said}" in screen
 

@@ -106,10 +106,11 @@ def _codes(preferences: FloatArray) -> list[str]:
     """Return a hint where all verdicts are 0 and 1, which somebody may have meant as lost and won."""
     given = preferences[np.isfinite(preferences)]
     draws, losses = int((given == 0).sum()), int((given == 1).sum())
-    if not draws or draws + losses < len(given):
+    if not len(given) or draws + losses < len(given):
         return []
+    found = f"0 in {draws} rows, 1 in {losses} and nothing else" if draws else f"1 in all {losses} rows"
     return [
-        f"preference is 0 in {draws} rows, 1 in {losses} and nothing else: by alpaca_eval's rule 0 is a draw and 1 a "
+        f"preference is {found}: by alpaca_eval's rule 0 is a draw and 1 a "
         "win of the baseline; if 1 stands for a win of the model here, write 2 for it and 1 for the baseline's"
     ]
 
