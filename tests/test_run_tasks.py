@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
+import scorer_checkpoints as made
 from tiny_run import peo_bench
 
 from peo_bench.data.schema import split_of
@@ -84,6 +85,26 @@ def test_two_caches_give_the_same_tables_for_a_checkpoint_of_ones_own(where, tmp
     assert not json.loads((tmp_path / "out" / "run.json").read_text())["reused_artefacts"]
     for name in ("points.csv", "metrics.json", "search.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (where / "out" / name).read_bytes(), name
+
+
+def test_two_caches_give_the_same_tables_for_given_experts_and_scorers(where, tmp_path):
+    """A full fine-tune, an adapter, and a model of two labels as reported scorer and proxy: nothing is trained."""
+    model = models.llama()
+    expert, adapter = models.save_full(tmp_path, "full", model, 0.1, 4), models.save_lora(tmp_path, "lora", model, 5)
+    scorer = made.save_deberta(tmp_path / "scorer")
+    both = {"layout": "sequence-classification", "model": str(scorer), "columns": {"reward": 0, "cost": 2}}
+    suite = yaml.safe_load((where / "own.yaml").read_text()) | {"own_scorers": False, "over_refusal_prompts": 0}
+    suite |= {"scorers": {"both": both}, "proxies": {"both": both}}
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump(suite))
+    given = ["--expert", f"helpful={expert.path}", "--expert", f"harmless={adapter.path}"]
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        args = ["--suite", str(tmp_path / "given.yaml"), "--data-dir", str(where / "data"), *given, "--out", "out"]
+        peo_bench(tmp_path / name, "run", *args, *METHODS)
+    one, other = tmp_path / "one" / "out", tmp_path / "other" / "out"
+    assert not {"aspect", "reward-model"} & json.loads((one / "costs.json").read_text())["kinds"].keys()
+    for name in ("points.csv", "metrics.json", "search.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
 def test_the_test_prompts_are_the_tasks_with_their_categories(where, answers):
