@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import edit_config, llama, save_base
+from models import edit_config, llama, save_base, save_full
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
@@ -114,6 +114,34 @@ def test_the_engine_stops_at_ends_that_config_json_lists(tmp_path):
     assert not found.truncated
     exported, _ = engine.materialised(request.spec.mix[0][1])
     assert exported.generation_config.eos_token_id == [EOS, third]
+
+
+@pytest.mark.parametrize("declares", ["config.json", "generation_config.json"])
+def test_stock_transformers_ends_where_ours_ends_on_an_expert_and_an_export(tmp_path, declares):
+    """The expert's own folder and the model that is exported, greedily: token for token the engine's answers."""
+    base = save_base(tmp_path, "base", llama(vocabulary=261), byte_level())
+    expert = save_full(tmp_path, "expert", llama(vocabulary=261), 0.1, seed=4)
+    byte_level().save_pretrained(expert.path / "model")
+    handles, decoding = {"base": base, "expert": expert}, Decoding(max_new_tokens=8, temperature=0.0, top_p=1.0)
+    half, whole = (policy("base", [("expert", share)]) for share in (0.5, 1.0))
+    requests = [Request(spec, text, text) for text in ("hi", "no <|end|>", "what now ?") for spec in (half, whole)]
+    free = Engine(handles.__getitem__, device="cpu").generate(requests, decoding)
+    end = free[0].tokens[2]
+    for folder in (base.path / "model", expert.path / "model"):
+        if declares == "config.json":
+            (folder / "generation_config.json").unlink()
+        known = json.loads((folder / declares).read_text())
+        (folder / declares).write_text(json.dumps(known | {"eos_token_id": [EOS, end]}))
+    engine = Engine(handles.__getitem__, device="cpu")
+    engine.models.exportable(half.mix[0][1]).save_pretrained(tmp_path / "exported")
+    found = engine.generate(requests, decoding)
+    assert {answer.tokens[-1] == end for answer in found} >= {True}
+    for request, answer in zip(requests, found, strict=True):
+        folder = tmp_path / "exported" if request.spec == half else expert.path / "model"
+        asked = torch.tensor([prompt_ids(engine.models.tokenizer("base"), request.prompt)])
+        stock = AutoModelForCausalLM.from_pretrained(folder).generate(asked, max_new_tokens=8, do_sample=False)
+        assert list(answer.tokens) == stock[0, asked.shape[1] :].tolist()
+        assert answer.truncated == (answer.tokens[-1] not in (EOS, end))
 
 
 def test_reward_models_read_what_generation_writes(tmp_path):
