@@ -1,16 +1,16 @@
 """What docs/checkpoints.md says of SmolLM2: it is asked, trained and scored with the tokens of stock transformers."""
 
-import gzip
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
 
 from peo_bench.data.given_checkpoint import SMOLLM2, gguf_file
+from peo_bench.data.sources import LOCATIONS, read_source, source_identity
 from peo_bench.models import rendering
 from peo_bench.models.ends import stop_ids
 from peo_bench.models.gguf import gguf_tokenizer
+from peo_bench.suites.suite import load_suite
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 pytestmark = pytest.mark.skipif(
@@ -19,21 +19,17 @@ pytestmark = pytest.mark.skipif(
 
 
 def rows():
-    """All pairs of the suite smollm2: prompt and two answers."""
-    for path in sorted((SHARED / "helpful_pairs").glob("*.jsonl.gz")):
-        for line in gzip.decompress(path.read_bytes()).decode().splitlines():
-            row = json.loads(line)
-            yield row["prompt"], row["chosen"], row["rejected"]
-    for path in sorted((SHARED / "pku_saferlhf").glob("pairs_*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            yield row["prompt"], row["safer_response"], row["other_response"]
+    """Prompt and answers of all pairs that the suite smollm2 reads."""
+    for source in load_suite("smollm2").data.sources:
+        for pair in read_source(source_identity(source, SHARED)).items:
+            yield pair.prompt, pair.chosen, pair.rejected
 
 
 @pytest.mark.slow
-def test_no_real_pair_of_smollm2_is_read_otherwise_than_by_stock_transformers():
+def test_no_real_pair_of_smollm2_is_read_otherwise_than_by_stock_transformers(monkeypatch):
     from gguf import GGUFReader
 
+    monkeypatch.setenv(LOCATIONS, "{}")
     path = gguf_file(SMOLLM2)
     fields = GGUFReader(path).fields
     tokenizer = gguf_tokenizer(path, str(fields["tokenizer.ggml.pre"].contents()))
@@ -42,7 +38,7 @@ def test_no_real_pair_of_smollm2_is_read_otherwise_than_by_stock_transformers():
     assert rendering.remarks(tokenizer) == []
     pairs = list(rows())
     named = [texts for texts in pairs if rendering.names_special(tokenizer, *texts)]
-    assert (len(pairs), len(named)) == (5942, 0)
+    assert (len(pairs), named) == (6600, [])
     prompts = sorted({prompt for prompt, _, _ in pairs})
     stock = tokenizer.apply_chat_template(
         [[{"role": "user", "content": prompt}] for prompt in prompts], add_generation_prompt=True, return_dict=False
