@@ -18,7 +18,7 @@ class SavedJob(Record):
     kind: str
     """The job kind."""
     params: dict[str, JsonValue]
-    """Its parameters, defaults left out."""
+    """Its parameters."""
     needs: Mapping[str, str]
     """By role the id of the job whose artefact it takes."""
 
