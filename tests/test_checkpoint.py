@@ -4,8 +4,10 @@ import importlib.util
 import json
 import shutil
 
+import numpy as np
 import pytest
 from models import edit_config, llama, tokenizer
+from safetensors.numpy import save_file
 
 from peo_bench.data import given_checkpoint as checkpoint
 from peo_bench.data.given_checkpoint import checkpoint_job, smollm2_job
@@ -34,9 +36,6 @@ def model_folder(path, hidden=8, **extra):
 
 
 def adapter_folder(path, hidden=8, base="owner/base", layer=LAYER):
-    import numpy as np
-    from safetensors.numpy import save_file
-
     path.mkdir(parents=True)
     (path / "adapter_config.json").write_text(
         json.dumps({"peft_type": "LORA", "r": 2, "base_model_name_or_path": base})
@@ -68,6 +67,15 @@ def test_a_model_folder_becomes_a_reference(tmp_path, store):
         "tokenizer_config.json",
     ]  # fmt: skip
     assert (handle.path / "model" / "model.safetensors").samefile(folder / "model.safetensors")
+
+
+def test_what_lies_beside_the_weights_is_no_part_of_the_model(tmp_path, store):
+    """As Mistral's consolidated.safetensors: the same weights under other names."""
+    folder = model_folder(tmp_path / "mine")
+    plain = store.run(checkpoint_job(str(folder), "base")).result
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    save_file({"layers.0.wq": np.zeros((8, 8), dtype=np.float32)}, folder / "other.safetensors")
+    assert store.run(checkpoint_job(str(folder), "base")).result == plain
 
 
 def test_experts_are_full_models_or_adapters(tmp_path, store):

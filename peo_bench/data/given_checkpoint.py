@@ -26,7 +26,7 @@ from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.convert import PICKLES, safe_name
-from peo_bench.models.loading import TEMPLATES, has_tokenizer, read_object, shard_names
+from peo_bench.models.loading import TEMPLATES, has_tokenizer, read_object, shard_names, weight_files
 from peo_bench.resources import require
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-@job_kind("checkpoint", version=8, common=True)
+@job_kind("checkpoint", version=9, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     params = job.params
@@ -276,7 +276,7 @@ def tensor_shapes(folder: Path, where: Path) -> dict[str, tuple[int, ...]]:
         absent = sorted(shard_names(index) - {path.name for path in folder.iterdir()})
         if absent:
             raise UsageError(f"{where}: {absent[0]} is missing, which {index.name} lists: copy the whole checkpoint")
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         try:
             with safe_open(path, framework="numpy") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -109,11 +109,19 @@ def shard_names(index: Path) -> set[str]:
     return set(names.values())
 
 
-def _indexed(folder: Path) -> list[Path]:
-    """Return the files that a checkpoint's index names and that are there, whatever they are called."""
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files whose tensors are the model's or the adapter's: what else lies there is not read.
+
+    They are those of the usual names and those that the index names, whatever they are called.
+    """
     index = folder / "model.safetensors.index.json"
     names = shard_names(index) if index.is_file() else set()
-    return [path for path in (inside(folder, name) for name in names) if path.is_file()]
+    usual = [
+        folder / "model.safetensors",
+        folder / "adapter_model.safetensors",
+        *folder.glob("model-*-of-*.safetensors"),
+    ]
+    return sorted(path for path in {*usual, *(inside(folder, name) for name in names)} if path.is_file())
 
 
 def _check_files(folder: Path) -> None:
@@ -128,7 +136,7 @@ def _check_files(folder: Path) -> None:
             f"{folder}: holds both {single.name} and {other.name}, which may be different models: delete one of them"
         )
     owners: dict[str, str] = {}
-    for path in sorted({*parts, *_indexed(folder), *([single] if single.is_file() else [])}):
+    for path in weight_files(folder):
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118
                 if name in owners:
