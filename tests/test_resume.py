@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_run import TINY, peo_bench
+from tiny_run import HEEDING, TINY, peo_bench
 from tiny_run import start as start_process
 
 from peo_bench.kill_points import VARIABLE
@@ -78,7 +78,7 @@ def any_left(group: int) -> bool:
 def test_a_run_that_is_asked_to_end_says_how_to_go_on(tmp_path, sent, said, code):
     """While two workers are busy; none is left, and the folder is nobody's."""
     args = [*RUN, "--workers", "2"]
-    with start_process(tmp_path, *args) as process:
+    with start_process(tmp_path, *args, before=HEEDING) as process:
         deadline = time.monotonic() + 400
         while not list((tmp_path / "cache").glob("peo-bench/partial/*-*/*")):
             assert process.poll() is None, process.communicate()

@@ -18,7 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from run_folder_fixture import write_run_folder
 from test_tracker import logged
-from tiny_run import ROOT, TINY, peo_bench
+from tiny_run import HEEDING, ROOT, TINY, peo_bench
 
 from peo_bench.results import progress
 from peo_bench.results.progress import OWNER, PROGRESS, JobCounts, State, is_running, progress_file
@@ -34,9 +34,7 @@ class Followed(NamedTuple):
 
 def child(folder: Path, *args: str) -> subprocess.Popen[str]:
     """Start the command line in a child process."""
-    # What a shell has put into the background ignores Ctrl-C, and so do its children.
-    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    program = f"{heeding}\nimport sys; sys.argv[0] = 'peo-bench'\nfrom peo_bench.cli import main; main()"
+    program = f"{HEEDING}\nimport sys; sys.argv[0] = 'peo-bench'\nfrom peo_bench.cli import main; main()"
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", program, *args],

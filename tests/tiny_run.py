@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+HEEDING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""What a shell has put into the background ignores Ctrl-C, and so do its children: a child that must not says this."""
 TINY = [
     *("--limit", "36", "--preferences", "3", "--workers", "1"),
     *("--set", "sft.steps=30", "--set", "data.corpus=512", "--set", "data.oracle_samples=16"),
