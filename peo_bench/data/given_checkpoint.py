@@ -25,6 +25,7 @@ from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.models.adapters import ADAPTER_CONFIG, adapter_problem, unsupported
 from peo_bench.models.convert import PICKLES, safe_name
 from peo_bench.models.loading import TEMPLATES, has_tokenizer, read_object, shard_names, weight_files
 from peo_bench.resources import require
@@ -42,9 +43,6 @@ KEPT = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 IGNORED = {"trainer_state.json"}
 OBJECTS = re.compile(r"(generation_|tokenizer_|adapter_)?config\.json|tokenizer\.json|.*\.index\.json")
 """Files that hold a JSON object, or are damaged."""
-
-ADAPTER = "adapter_config.json"
-"""Makes a folder that of an adapter."""
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
@@ -108,17 +106,21 @@ def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) ->
 
 def _foresee_misfit(folder: Path, reference: Job | None) -> None:
     """Raise `UsageError` for an adapter that the engine cannot run, as far as the files that are here tell."""
-    from peo_bench.models.adapters import unsupported
     from peo_bench.models.loading import skeleton
 
-    why = unsupported(read_object(folder / ADAPTER))
-    if why:
-        raise UsageError(f"{folder}: {why}")
+    _check_supported(folder, folder)
     if reference is not None and reference.kind == "checkpoint" and "sha256" in reference.params:
         tensor_shapes(folder, folder)  # a damaged file has a line of its own
         problem = _adapter_problem(folder, skeleton(located(reference.params["sha256"], "the reference policy")))
         if problem:
             raise _misfit(folder, problem)
+
+
+def _check_supported(folder: Path, where: Path) -> None:
+    """Raise `UsageError` naming `where` for an adapter that no base makes one that the engine runs."""
+    why = unsupported(read_object(folder / ADAPTER_CONFIG))
+    if why:
+        raise UsageError(f"{where}: {why}")
 
 
 def _misfit(where: Path, problem: str) -> UsageError:
@@ -146,13 +148,13 @@ def checkpoint_identity(path_or_id: str, role: Role) -> JsonObject:
 
 def detect_form(names: Collection[str], role: Role, where: str) -> str:
     """Return "base", "full" or "lora" for a checkpoint with these files; raise `UsageError` if it is not usable."""
-    adapter = ADAPTER in names
+    adapter = ADAPTER_CONFIG in names
     if adapter and any(name.startswith("model") and name.endswith(".safetensors") for name in names):
         raise UsageError(
-            f"{where}: holds both a model and an adapter ({ADAPTER}): give a folder with the one that is meant"
+            f"{where}: holds both a model and an adapter ({ADAPTER_CONFIG}): give a folder with the one that is meant"
         )
     if not adapter and "config.json" not in names:
-        raise UsageError(f"{where}: neither config.json nor {ADAPTER} there: give a model or adapter folder")
+        raise UsageError(f"{where}: neither config.json nor {ADAPTER_CONFIG} there: give a model or adapter folder")
     if adapter and role != "delta":
         what = "the reference policy" if role == "base" else "a scorer"
         raise UsageError(f"{where}: an adapter cannot be {what}: merge it into its base (merge_and_unload)")
@@ -185,7 +187,7 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
     target = work.dir / ("adapter" if form == "lora" else "model")
     source = take_over(params, target)
     with naming(source, target):
-        config = read_object(target / (ADAPTER if form == "lora" else "config.json"))
+        config = read_object(target / (ADAPTER_CONFIG if form == "lora" else "config.json"))
         shapes = tensor_shapes(target, source)
         remarks = _check_loading(form, target)
         warnings = _compare(form, shapes, target, inputs["reference"], source) if "reference" in inputs else []
@@ -248,7 +250,7 @@ def _inside(path: Path) -> Path | None:
     if (path / "config.json").exists():
         return path
     folders = [path / "adapter", path / "model", path]
-    held = [folder for folder in folders if any((folder / name).is_file() for name in ("config.json", ADAPTER))]
+    held = [folder for folder in folders if any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG))]
     if len(held) > 1:
         raise UsageError(f"{path}: holds a checkpoint in {held[0]} and one in {held[1]}: give the one that is meant")
     return next((folder for folder in folders if folder.is_dir()), None)
@@ -289,16 +291,13 @@ def _compare(
     form: str, shapes: Mapping[str, tuple[int, ...]], target: Path, reference: Handle, where: Path
 ) -> list[str]:
     """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
-    from peo_bench.models.adapters import unsupported
     from peo_bench.models.kinship import Kinship, compare, compare_tokenizers
     from peo_bench.models.loading import load_causal
     from peo_bench.models.quiet import quiet
 
     base = reference.path / "model"
     if form == "lora":
-        why = unsupported(read_object(target / ADAPTER))
-        if why:
-            raise UsageError(f"{where}: {why}")
+        _check_supported(target, where)
         with quiet():
             kin = Kinship(_adapter_problem(target, load_causal(base)))
     else:
@@ -309,7 +308,7 @@ def _compare(
         raise _misfit(where, kin.problem)
     if form != "lora":
         return kin.warnings
-    config = read_object(target / ADAPTER)
+    config = read_object(target / ADAPTER_CONFIG)
     stated, name = str(config.get("base_model_name_or_path") or ""), str(reference.result.get("name") or "")
     if stated and name and Path(stated).name != Path(name).name:
         return [*kin.warnings, f"the adapter was trained on {stated!r} and is used on {name!r}"]
@@ -328,8 +327,6 @@ def _model_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tu
 def _adapter_problem(folder: Path, base: PreTrainedModel) -> str | None:
     """Say why the adapter in `folder` is none that the engine can run on `base`."""
     from safetensors.torch import load_file
-
-    from peo_bench.models.adapters import adapter_problem
 
     file = folder / "adapter_model.safetensors"
     if not file.is_file():

@@ -98,6 +98,14 @@ def sealed(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {**meta, CHECKSUM: digest(dict(meta))}
 
 
+def unsealed(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a `sealed` record without its checksum; raise `Damaged` calling it `name` if it was changed."""
+    content = {key: value for key, value in record.items() if key != CHECKSUM}
+    if record.get(CHECKSUM) != _digest(content):
+        raise Damaged(f"{name} is not as it was written")
+    return content
+
+
 def read_artefact(path: Path, but: Collection[str] = ()) -> Handle:
     """Return the handle of the artefact at `path`, every file checked; raise `Damaged` if anything differs.
 
@@ -131,9 +139,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 
 def _check_meta(meta: Mapping[str, Any], name: str) -> None:
-    seal = {key: value for key, value in meta.items() if key != CHECKSUM}
-    if meta.get(CHECKSUM) != _digest(seal):
-        raise Damaged(f"{META} is not as it was written")
+    unsealed(meta, META)
     if _job_of(meta) != name:
         raise Damaged(f"{META} belongs to another job")
     shape = {"result": dict, "cost": dict, "files": dict, "versions": dict, "seconds": int | float}

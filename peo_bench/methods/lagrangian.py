@@ -41,8 +41,8 @@ class Lagrangian(OnlineMethod):
     def options(self, preference: Preference) -> JsonObject:
         """Return the threshold as a quantile of the reference's answers, and the dual ascent's settings."""
         other = 1 - preference.objectives.index(self.settings.objective)
-        limits: JsonObject = {"rate": self.settings.rate, "most": self.settings.most}
-        return {"quantile": preference.weights[other], "constrained": other, **limits}
+        rate, most = self.settings.rate, self.settings.most
+        return {"quantile": preference.weights[other], "constrained": other, "rate": rate, "most": most}
 
     def job(self, world: World, preference: Preference) -> Job:
         """Return the training at the threshold of `preference`."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import Tensor, nn
 
-CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 FACTOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 """Matches the name of a factor of a linear layer: the layer, then its side."""
@@ -101,7 +101,7 @@ def unsupported(config: Mapping[str, Json]) -> str | None:
     elif used:
         why = f"it uses {used[0]}"
     elif unknown:
-        why = f"its {CONFIG} sets {min(unknown)}, which is not known here"
+        why = f"its {ADAPTER_CONFIG} sets {min(unknown)}, which is not known here"
     elif config.get("bias", "none") != "none":
         why = f"it has trained biases (bias={config['bias']!r})"
     elif start.lower() not in STARTS:
@@ -131,7 +131,7 @@ def adapter_problem(folder: Path, tensors: Mapping[str, Tensor], layers: Mapping
     from torch import nn
 
     def problems() -> Iterator[str | None]:
-        yield unsupported(read_object(folder / CONFIG))
+        yield unsupported(read_object(folder / ADAPTER_CONFIG))
         yield from (_alien(key, tensor, layers) for key, tensor in sorted(tensors.items()))
         config, sides = lora_config(folder), factors(tensors)
         yield None if sides else "it holds no LoRA factors"
@@ -173,7 +173,7 @@ def lora_config(folder: Path) -> LoraConfig:
         return config
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, re.error) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{folder / CONFIG}: cannot be used ({reason}): save the adapter again") from None
+        raise UsageError(f"{folder / ADAPTER_CONFIG}: cannot be used ({reason}): save the adapter again") from None
 
 
 def _by_pattern(patterns: Mapping[str, float] | None, layer: str, default: float) -> float:

@@ -197,7 +197,7 @@ def _comparisons(
         method: pareto.utility_by_prompt(array, measure.weights, measure.maximise) for method, array in scaled.items()
     }
     n_pairs = max(1, len(scaled) * (len(scaled) - 1) // 2)
-    fine = _fine_means(by_prompt, PER_PAIR * n_pairs)
+    draws = _draws(by_prompt, utilities, PER_PAIR * n_pairs)
     found: list[dict[str, object]] = []
     p_values: list[float] = []
     for a, b in combinations(scaled, 2):
@@ -205,11 +205,11 @@ def _comparisons(
         alone = len(gap) == 1
         estimate: pareto.Estimate | pareto.CrossedInterval
         if alone:
-            estimate = paired = pareto.paired_difference(utilities[a], utilities[b])
-            p_values.append(pareto.tail_probability(fine[a] - fine[b] if fine else paired.resamples))
+            estimate = pareto.paired_difference(utilities[a], utilities[b])
+            p_values.append(pareto.tail_probability(draws[a] - draws[b]))
         else:
-            estimate = crossed = pareto.crossed_interval(gap)
-            p_values.append(crossed.p)
+            estimate = pareto.crossed_interval(gap)
+            p_values.append(estimate.p)
         volume = float((np.sign(volumes[a].resamples - volumes[b].resamples).mean() + 1) / 2)
         found.append(
             {
@@ -223,11 +223,12 @@ def _comparisons(
     return [Comparison(**row, p_holm=p) for row, p in zip(found, pareto.holm(p_values), strict=True)]
 
 
-def _fine_means(by_prompt: Mapping[str, FloatArray], n: int) -> dict[str, FloatArray]:
-    """Return `n` resampled means of steered utility by method; none where the usual number is as many, or for seeds."""
-    several = len(next(iter(by_prompt.values()))) > 1
-    if n <= pareto.RESAMPLES or several:
-        return {}
+def _draws(
+    by_prompt: Mapping[str, FloatArray], utilities: Mapping[str, pareto.Estimate], n: int
+) -> dict[str, FloatArray]:
+    """Return at least `n` resampled steered utilities by method of one seed: the estimates' own where they suffice."""
+    if n <= pareto.RESAMPLES or any(len(values) > 1 for values in by_prompt.values()):
+        return {method: estimate.resamples for method, estimate in utilities.items()}
     means = pareto.resample_means(np.column_stack([values[0] for values in by_prompt.values()]), n_resamples=n)
     return dict(zip(by_prompt, np.ascontiguousarray(means.T), strict=True))
 

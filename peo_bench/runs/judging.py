@@ -16,7 +16,7 @@ from peo_bench.files.atomic import finite, replacing, write_json, write_text
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.spreadsheet import inert
-from peo_bench.jobs.artefact import CHECKSUM, Damaged, require_plain, sealed
+from peo_bench.jobs.artefact import Damaged, require_plain, sealed, unsealed
 from peo_bench.judges.judge import Desk, Judge, Judged
 from peo_bench.judges.matchups import ORDERS, n_matches, pair_table
 from peo_bench.judges.rubrics import RUBRICS
@@ -145,9 +145,8 @@ def calibration(cache: Path, judge: Judge) -> JsonObject | None:
         return None
     try:
         require_plain(path)
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        told: JsonObject = {key: value for key, value in kept.items() if key != CHECKSUM}
-        if kept == sealed(told) and told["measured_with"] == judge.identity():
+        told = unsealed(json.loads(path.read_text(encoding="utf-8")), path.name)
+        if told["measured_with"] == judge.identity():
             return told
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Damaged):
         pass
