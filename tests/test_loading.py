@@ -291,8 +291,24 @@ def test_named_chat_templates_need_a_default(tmp_path):
     assert read_tokenizer(folder).chat_template == "{{ messages[0]['content'] }}"
 
 
+READERS = {"from_pretrained", "from_file", "safe_open", "load_file", "load_safetensors", "deserialize"}
+"""What reads a model, a tokenizer or a file of weights, but for `torch.load`."""
+
+
 def calls(tree, name):
     return [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == name]
+
+
+def reads_weights(tree):
+    """Does a module call what opens weights, or import it, under whatever name?"""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and READERS & {alias.name for alias in node.names}:
+            return True
+        if isinstance(node, ast.Import) and any(alias.name.startswith("safetensors") for alias in node.names):
+            return True
+        if isinstance(node, ast.Attribute) and (node.attr in READERS or ast.unparse(node) == "torch.load"):
+            return True
+    return False
 
 
 def imports(tree):
@@ -306,7 +322,7 @@ def imports(tree):
 def test_models_and_tokenizers_are_loaded_in_one_room_and_trl_is_used_in_one():
     root = Path(peo_bench.__file__).parent
     trees = {path.relative_to(root): ast.parse(path.read_text(encoding="utf-8")) for path in root.rglob("*.py")}
-    assert {path.parts[0] for path, tree in trees.items() if calls(tree, "from_pretrained")} == {"models"}
+    assert {path.parts[0] for path, tree in trees.items() if reads_weights(tree)} == {"models"}
     users = {path for path, tree in trees.items() if any(name.split(".")[0] == "trl" for name in imports(tree))}
     users -= {Path("jobs/runner.py")}  # a worker imports it early, to save its first job the wait
     assert {path.parts[0] for path in users} == {"training"}
@@ -314,3 +330,26 @@ def test_models_and_tokenizers_are_loaded_in_one_room_and_trl_is_used_in_one():
         for call in calls(tree, "from_pretrained"):
             keywords = {keyword.arg for keyword in call.keywords}
             assert None in keywords or "local_files_only" in keywords, f"{path}:{call.lineno}"  # None: **SAFE
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.unlink(), r"adapter: there is no adapter_model\.safetensors: save the adapter with"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), r"adapter_model\.safetensors: damaged \("),
+    ],
+)
+def test_an_adapter_without_its_weights_is_one_line_wherever_it_is_read(whole, tmp_path, monkeypatch, damage, said):
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    artefact = save_lora(tmp_path, "lora", llama(), seed=1)
+    folder, reference = artefact.path / "adapter", checkpoint_job(str(whole), "base")
+    damage(folder / "adapter_model.safetensors")
+    (folder / "other.safetensors").write_bytes(b"")
+    for read in (
+        lambda: load_adapter("mine", folder, load_causal(whole)),
+        lambda: load_policy(whole, artefact),
+        lambda: checkpoint_job(str(folder), "delta", reference),
+    ):
+        with pytest.raises(UsageError, match=said) as raised:
+            read()
+        assert "\n" not in str(raised.value)

@@ -27,7 +27,8 @@ from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.adapters import ADAPTER_CONFIG, adapter_problem, unsupported
 from peo_bench.models.convert import PICKLES, safe_name
-from peo_bench.models.loading import TEMPLATES, has_tokenizer, read_object, shard_names, weight_files
+from peo_bench.models.files import adapter_tensors, read_object, tensor_shapes
+from peo_bench.models.loading import TEMPLATES, has_tokenizer
 from peo_bench.resources import require
 
 if TYPE_CHECKING:
@@ -110,7 +111,6 @@ def _foresee_misfit(folder: Path, reference: Job | None) -> None:
 
     _check_supported(folder, folder)
     if reference is not None and reference.kind == "checkpoint" and "sha256" in reference.params:
-        tensor_shapes(folder, folder)  # a damaged file has a line of its own
         problem = _adapter_problem(folder, skeleton(located(reference.params["sha256"], "the reference policy")))
         if problem:
             raise _misfit(folder, problem)
@@ -188,7 +188,7 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
     source = take_over(params, target)
     with naming(source, target):
         config = read_object(target / (ADAPTER_CONFIG if form == "lora" else "config.json"))
-        shapes = tensor_shapes(target, source)
+        shapes = tensor_shapes(target)
         remarks = _check_loading(form, target)
         warnings = _compare(form, shapes, target, inputs["reference"], source) if "reference" in inputs else []
     name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
@@ -269,24 +269,6 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def tensor_shapes(folder: Path, where: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor, read from the headers; missing or damaged shards are a `UsageError`."""
-    from safetensors import SafetensorError, safe_open
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    for index in folder.glob("*.safetensors.index.json"):
-        absent = sorted(shard_names(index) - {path.name for path in folder.iterdir()})
-        if absent:
-            raise UsageError(f"{where}: {absent[0]} is missing, which {index.name} lists: copy the whole checkpoint")
-    for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="numpy") as file:
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise UsageError(f"{where / path.name}: damaged ({error}): copy or save it again") from None
-    return shapes
-
-
 def _compare(
     form: str, shapes: Mapping[str, tuple[int, ...]], target: Path, reference: Handle, where: Path
 ) -> list[str]:
@@ -301,7 +283,7 @@ def _compare(
         with quiet():
             kin = Kinship(_adapter_problem(target, load_causal(base)))
     else:
-        kin = Kinship(_model_problem(shapes, tensor_shapes(base, reference.path)))
+        kin = Kinship(_model_problem(shapes, tensor_shapes(base)))
     if not kin.problem:
         kin = (compare_tokenizers if form == "lora" else compare)(target, base)
     if kin.problem:
@@ -326,12 +308,7 @@ def _model_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tu
 
 def _adapter_problem(folder: Path, base: PreTrainedModel) -> str | None:
     """Say why the adapter in `folder` is none that the engine can run on `base`."""
-    from safetensors.torch import load_file
-
-    file = folder / "adapter_model.safetensors"
-    if not file.is_file():
-        return f"there is no {file.name}"
-    return adapter_problem(folder, load_file(file), dict(base.named_modules()))
+    return adapter_problem(folder, adapter_tensors(folder), dict(base.named_modules()))
 
 
 def licence_of(folder: Path) -> str:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from peo_bench.core.spec import Weights
 from peo_bench.errors import UsageError
 from peo_bench.models.adapters import adapter_problem, factors, lora_config, scaling
+from peo_bench.models.files import adapter_tensors
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ class Adapter:
 
 def load_adapter(name: str, folder: Path, model: nn.Module) -> Adapter:
     """Read a PEFT folder; raise `UsageError` naming it if it is not plain LoRA on linear layers of `model`."""
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UsageError(f"adapter {name}: there is no adapter_model.safetensors in {folder}")
-    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors = adapter_tensors(folder)
     layers = {key: _linear(layer) for key, layer in model.named_modules() if not key.endswith(".inner")}
     problem = adapter_problem(folder, tensors, layers)
     if problem:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import Json
-from peo_bench.models.loading import read_object
+from peo_bench.models.files import read_object
 
 if TYPE_CHECKING:
     from peft import LoraConfig

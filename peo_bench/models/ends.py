@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
-from peo_bench.models.loading import SAFE, load_config, read_object, unreadable
+from peo_bench.models.files import read_object
+from peo_bench.models.loading import SAFE, load_config, unreadable
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase

@@ -6,7 +6,6 @@ both are errors, in every role: the numbers of a model that is not the one in th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError
-from peo_bench.files.inside import inside
-from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle
+from peo_bench.models.files import adapter_file, read_object, reason, weight_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -88,40 +86,6 @@ def read_model(
     )
     _check_values(model, folder)
     return model, Fit.of(report)
-
-
-def read_object(path: Path) -> JsonObject:
-    """Return the JSON object in one of a checkpoint's files; `UsageError` naming the file where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not JSON ({_reason(error)}): copy it again, or save the checkpoint anew") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: not a JSON object: copy it again, or save the checkpoint anew")
-    return content
-
-
-def shard_names(index: Path) -> set[str]:
-    """Return the names of the files that an index of shards lists."""
-    names = read_object(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise UsageError(f"{index}: its weight_map does not name a file by tensor: copy the whole checkpoint again")
-    return set(names.values())
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files whose tensors are the model's or the adapter's: what else lies there is not read.
-
-    They are those of the usual names and those that the index names, whatever they are called.
-    """
-    index = folder / "model.safetensors.index.json"
-    names = shard_names(index) if index.is_file() else set()
-    usual = [
-        folder / "model.safetensors",
-        folder / "adapter_model.safetensors",
-        *folder.glob("model-*-of-*.safetensors"),
-    ]
-    return sorted(path for path in {*usual, *(inside(folder, name) for name in names)} if path.is_file())
 
 
 def _check_files(folder: Path) -> None:
@@ -196,17 +160,13 @@ def load_model(
         model, fit = read_model(kind, folder, precision, **settings)
     except unreadable() as error:
         raise UsageError(
-            f"{folder}: cannot be loaded as a model ({_reason(error)}): save it with save_pretrained()"
+            f"{folder}: cannot be loaded as a model ({reason(error)}): save it with save_pretrained()"
         ) from None
     missing = [name for name in fit.missing if name not in new]
     alien = [name for name in fit.alien if name not in unused]
     if missing or alien:
         raise UsageError(f"{folder}: {_misfit(missing, alien)}")
     return model
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _misfit(missing: list[str], alien: list[str]) -> str:
@@ -252,7 +212,7 @@ def load_config(folder: Path) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, **SAFE)
     except unreadable() as error:
-        raise UsageError(f"{folder}: its config.json cannot be used ({_reason(error)})") from None
+        raise UsageError(f"{folder}: its config.json cannot be used ({reason(error)})") from None
 
 
 def skeleton(folder: Path) -> PreTrainedModel:
@@ -265,7 +225,7 @@ def skeleton(folder: Path) -> PreTrainedModel:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except unreadable() as error:
-        raise UsageError(f"{folder}: its config.json describes no language model ({_reason(error)})") from None
+        raise UsageError(f"{folder}: its config.json describes no language model ({reason(error)})") from None
 
 
 def load_causal(path: Path, precision: str = "float32") -> PreTrainedModel:
@@ -298,7 +258,7 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **SAFE)
     except Exception as error:  # the tokenizers library raises bare exceptions for a damaged file
-        raise UsageError(f"{path}: its tokenizer cannot be loaded ({_reason(error)}): save it again") from None
+        raise UsageError(f"{path}: its tokenizer cannot be loaded ({reason(error)}): save it again") from None
     length = tokenizer.model_max_length
     if not isinstance(length, int | float) or not length >= 1:
         raise UsageError(
@@ -339,8 +299,7 @@ def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
     from peo_bench.models.adapters import lora_config
 
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UsageError(f"{folder}: there is no adapter_model.safetensors: save the adapter with save_pretrained()")
+    adapter_file(folder)
     config = lora_config(folder)
     config.inference_mode = True
     adapted = PeftModel(model, config)

@@ -13,6 +13,7 @@ from peo_bench.core.spec import PolicySpec
 from peo_bench.jobs.job import Cost, Handle
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Runner
+from peo_bench.models.files import shapes_in
 from peo_bench.results.costs_records import Costs, KindCost, MethodCost
 from peo_bench.runs.label_budget import labels_seen, trains_on
 
@@ -80,15 +81,9 @@ def stored_parameters(specs: Iterable[PolicySpec], handles: Mapping[str, Handle]
 
 def _parameters(artefact: Path) -> int | None:
     """Count the numbers in an artefact's safetensors files from their headers."""
-    from safetensors import safe_open
-
     if any(path.suffix in OTHER_WEIGHTS for path in artefact.rglob("*")):
         return None
-    total = 0
-    for path in sorted(artefact.rglob("*.safetensors")):
-        with safe_open(path, framework="np") as tensors:
-            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - no dict
-    return total
+    return sum(prod(shape) for path in artefact.rglob("*.safetensors") for shape in shapes_in(path).values())
 
 
 def _add(before: MethodCost, entry: MethodCost) -> MethodCost:

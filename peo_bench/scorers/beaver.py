@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peo_bench.data.given_checkpoint import tensor_shapes
 from peo_bench.errors import UsageError
+from peo_bench.models.files import tensor_shapes
 from peo_bench.models.loading import Fit, load_config, read_model
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, last_attended
 
@@ -35,7 +35,7 @@ class Beaver(ModelScorer):
 
     def load(self, folder: Path, precision: str) -> tuple[PreTrainedModel, Fit]:
         """Return the model and how the file's tensors fit it; the head's size is that of the file."""
-        shapes = tensor_shapes(folder, folder)
+        shapes = tensor_shapes(folder)
         config = load_config(folder)
         if config.model_type != "llama":
             raise UsageError(f"layout beaver is a Llama with a score head, and this is {config.model_type}")
