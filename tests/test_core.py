@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -164,6 +165,9 @@ def test_job_ids_are_content_addresses():
     assert [job.params["value"] for job in closure([value(1, a=value(2)), value(2)])] == [2, 1]
 
 
+WORLD = SimpleNamespace(reference=value(0), proxies={}, evaluation={}, preferences=[asked((0, 1)), asked((1, 0))])
+
+
 class Adder(Method):
     """A method whose second round depends on the first one's result."""
 
@@ -181,10 +185,10 @@ class Adder(Method):
 def test_rounds_share_jobs_and_replay(tmp_path):
     RUNS.clear()
     with Runner(tmp_path) as runner:
-        built = build_families(runner, {"a": Adder(), "b": Adder()}, None, []).families
+        built = build_families(runner, {"a": Adder(), "b": Adder()}, WORLD, []).families
     assert len(RUNS) == 2, "equal jobs of two methods run once"
     with Runner(tmp_path) as again:
-        replayed = build_families(again, {"a": Adder()}, None, []).families
+        replayed = build_families(again, {"a": Adder()}, WORLD, []).families
     assert len(RUNS) == 2, "a replay runs nothing"
     assert replayed["a"].family.resolve(asked((1, 0))).key == built["b"].family.resolve(asked((1, 0))).key
     assert again.outcome.reused == set(runner.outcome.handles)
@@ -192,13 +196,13 @@ def test_rounds_share_jobs_and_replay(tmp_path):
 
 def test_plan_sees_past_rounds_that_cannot_be_named_yet(tmp_path):
     """Before anything ran: one job and the declared bound of the rest; afterwards: both jobs and nothing more."""
-    jobs, later = see_ahead(Adder(), None, Store(tmp_path))
-    assert (len(jobs), later) == (1, Cost(pairs_trained=100))
+    ahead = see_ahead("a", Adder(), WORLD, Store(tmp_path))
+    assert (len(ahead.jobs), ahead.later, ahead.lost) == (1, Cost(pairs_trained=100), None)
     with Runner(tmp_path) as runner:
-        built = build_families(runner, {"a": Adder()}, None, []).families
-    jobs, later = see_ahead(Adder(), None, Store(tmp_path))
-    assert set(jobs) == set(built["a"].jobs)
-    assert later == Cost()
+        built = build_families(runner, {"a": Adder()}, WORLD, []).families
+    ahead = see_ahead("a", Adder(), WORLD, Store(tmp_path))
+    assert set(ahead.jobs) == set(built["a"].jobs)
+    assert (ahead.later, ahead.lost) == (Cost(), None)
     assert sum(handle.cost.pairs_trained for handle in runner.outcome.handles.values()) <= 102
 
 
@@ -215,18 +219,18 @@ class Failing(Method):
 
 def test_a_failing_method_does_not_stop_the_others(tmp_path):
     with Runner(tmp_path) as runner:
-        built = build_families(runner, {"bad": Failing(), "good": Adder()}, None, []).families
+        built = build_families(runner, {"bad": Failing(), "good": Adder()}, WORLD, []).families
     assert set(built) == {"good"}
     assert any("negative on purpose" in reason for reason in runner.outcome.failed.values())
 
 
 def test_a_lost_method_does_not_hold_up_the_later_rounds_of_those_after_it(tmp_path):
     with Runner(tmp_path) as runner:
-        built = build_families(runner, {"bad": Failing(), "good": Adder(), "broken": Breaking()}, None, [])
+        built = build_families(runner, {"bad": Failing(), "good": Adder(), "broken": Breaking()}, WORLD, [])
     assert set(built.lost) == {"bad", "broken"}
     good = built.families["good"]
     assert len(good.named) == len(good.jobs) == 2, "what every round named"
-    again = replay(Adder(), None, Store(tmp_path))
+    again = replay(Adder(), WORLD, Store(tmp_path))
     assert again.resolve(asked((1, 0))) == good.family.resolve(asked((1, 0)))
 
 
@@ -245,11 +249,51 @@ def test_every_lost_method_has_its_own_reason(tmp_path):
 
     methods = {"bad": Failing(), "worse": Other(), "broken": Breaking(), "good": Adder()}
     with Runner(tmp_path) as runner:
-        built = build_families(runner, methods, None, [])
+        built = build_families(runner, methods, WORLD, [])
     assert set(built.families) == {"good"}
     assert "negative on purpose" in built.lost["bad"]
     assert built.lost["worse"] == "ZeroDivisionError: a bug in one job"
     assert built.lost["broken"] == "KeyError: 'no such thing'"
+
+
+def broken_families():
+    """Families that show only after training that they offer nothing, with what is said of them."""
+    space = Space("simplex")
+
+    def missing(preference):
+        raise KeyError("no weights for it")
+
+    return [
+        ("KeyError: 'no weights for it'", PolicyFamily(space, missing)),
+        ("KeyError: 'no weights for it'", PolicyFamily(space, lambda w: policy(value(2).id), coefficients=missing)),
+        ("is made of nowhere, which no round named", PolicyFamily(space, lambda w: policy("nowhere"))),
+        ("TypeError: build returned None, no PolicyFamily", None),
+    ]
+
+
+@pytest.mark.parametrize(("said", "family"), broken_families())
+def test_a_family_that_offers_no_policy_loses_its_method_only(tmp_path, said, family):
+    class Offering(Adder):
+        def build(self, world):
+            yield Round([value(2)])
+            return family
+
+    assert see_ahead("offering", Offering(), WORLD, Store(tmp_path)).lost is None, "not known yet"
+    with Runner(tmp_path) as runner:
+        built = build_families(runner, {"offering": Offering(), "good": Adder()}, WORLD, [])
+    assert set(built.families) == {"good"}
+    assert said in built.lost["offering"]
+    assert see_ahead("offering", Offering(), WORLD, Store(tmp_path)).lost == built.lost["offering"]
+
+
+def test_a_build_that_breaks_at_once_is_foreseen(tmp_path):
+    class AtOnce(Adder):
+        def build(self, world):
+            raise KeyError("no such setting")
+            yield
+
+    ahead = see_ahead("once", AtOnce(), WORLD, Store(tmp_path))
+    assert (ahead.jobs, ahead.lost) == ({}, "KeyError: 'no such setting'")
 
 
 def test_a_damaged_artefact_is_built_again(tmp_path, caplog):

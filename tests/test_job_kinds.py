@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from preferences import asked
@@ -112,14 +113,15 @@ def test_a_method_with_kinds_of_its_own_is_steered_from_what_is_kept(register, t
     register(kind("test-data", keeps="nothing"))
     register(kind("test-weights-of-own"))
     register(kind("test-found", keeps="result"))
+    world = SimpleNamespace(reference=SimpleNamespace(id="base"), proxies={}, evaluation={}, preferences=[])
     with Runner(tmp_path / "cache") as runner:
-        built = build_families(runner, {"own": Own()}, None, []).families["own"]
+        built = build_families(runner, {"own": Own()}, world, []).families["own"]
     runner.store.copy_to(tmp_path / "kept", built.kept)
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["test-found", "test-weights-of-own"]
-    again = replay(Own(), None, Store(tmp_path / "kept"))
+    again = replay(Own(), world, Store(tmp_path / "kept"))
     assert again.resolve(asked((1.0, 0.0))) == built.family.resolve(asked((1.0, 0.0)))
     with pytest.raises(UsageError, match="is missing: repeat the run"):
-        replay(Own(), None, Store(tmp_path / "empty"))
+        replay(Own(), world, Store(tmp_path / "empty"))
 
 
 # ---- labels and batches ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from test_closed_form import world
 
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
 from peo_bench.core.preference import Preference
-from peo_bench.core.rounds import replay, see_ahead
+from peo_bench.core.rounds import Ahead, replay, see_ahead
 from peo_bench.core.space import Space
 from peo_bench.core.spec import Utility, policy
 from peo_bench.errors import UsageError
@@ -83,11 +83,14 @@ class Seeded(Method):
         return PolicyFamily(Space("simplex"), lambda preference: policy(job.id))
 
 
+NOTHING = {"reference": Job("test-world", {"seed": 0}), "proxies": {}, "evaluation": {}, "preferences": []}
+
+
 def test_every_driver_of_a_build_gives_it_the_world(tmp_path: Path) -> None:
-    store, seeded, job = Store(tmp_path), SimpleNamespace(seed=3), Job("test-world", {"seed": 3})
-    assert see_ahead(Seeded(), seeded, store) == ({job.id: job}, Cost(pairs_trained=3))
+    store, seeded, job = Store(tmp_path), SimpleNamespace(seed=3, **NOTHING), Job("test-world", {"seed": 3})
+    assert see_ahead("seeded", Seeded(), seeded, store) == Ahead({job.id: job}, Cost(pairs_trained=3))
     with pytest.raises(UsageError, match=f"{job.id} is missing"):
         replay(Seeded(), seeded, store)
     store.run(job)
-    assert see_ahead(Seeded(), seeded, store) == ({job.id: job}, Cost())
+    assert see_ahead("seeded", Seeded(), seeded, store) == Ahead({job.id: job})
     assert replay(Seeded(), seeded, store).resolve(asked((1, 0))) == policy(job.id)

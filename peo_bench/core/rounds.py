@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
 from peo_bench.errors import PeoBenchError, UsageError
@@ -41,6 +41,19 @@ class Building:
         """What the method returned."""
         assert self._family is not None, "the build has not ended"
         return self._family
+
+    def check(self, world: World) -> None:
+        """Raise what a run would stumble over later: for every preference there is a policy, made of known jobs."""
+        if not isinstance(self._family, PolicyFamily):
+            raise TypeError(f"build returned {self._family!r:.80}, no PolicyFamily")
+        others = (world.reference, *world.proxies.values(), *world.evaluation.values())
+        known = {*self.jobs, *(job.id for job in others)}
+        for asked in world.preferences:
+            if self.family.coefficients:
+                self.family.coefficients(self.family.space.project(asked))
+            unnamed = set(self.family.resolve(asked).ids) - known
+            if unnamed:
+                raise ValueError(f"the policy for {asked.to_json()} is made of {min(unnamed)}, which no round named")
 
     def send(self, handles: Mapping[str, Handle]) -> None:
         """Give the method the handles of all jobs so far; it names the next round or returns its family."""
@@ -100,9 +113,12 @@ def build_families(runner: Runner, methods: Mapping[str, Method], world: World, 
                 continue
             with _losing(name, lost):
                 builds[name].send(handles)
-    done = {
-        name: BuiltFamily(build.family, build.jobs, build.named) for name, build in builds.items() if name not in lost
-    }
+    done = {}
+    for name, build in builds.items():
+        if name not in lost:
+            with _losing(name, lost):
+                build.check(world)
+                done[name] = BuiltFamily(build.family, build.jobs, build.named)
     return Built(done, lost)
 
 
@@ -118,15 +134,33 @@ def _losing(name: str, lost: dict[str, str]) -> Iterator[None]:
         lost[name] = f"{type(error).__name__}: {error}"
 
 
-def see_ahead(method: Method, world: World, store: Store) -> tuple[dict[str, Job], Cost]:
-    """Return the jobs of a method that can be named from what is in the store, and the bound of the rest."""
-    build = Building(method, world)
-    while build.round:
-        handles = _found(build.jobs, store)
-        if len(handles) < len(build.jobs):
-            return build.jobs, build.round.later
-        build.send(handles)
-    return build.jobs, Cost()
+@dataclass(frozen=True)
+class Ahead:
+    """What is known of a build before it is done.
+
+    `jobs` are those that can be named from what is in the store, by id, `later` bounds the rest, `lost` says why the
+    method will be lost, if that shows already.
+    """
+
+    jobs: Mapping[str, Job]
+    later: Cost = field(default_factory=Cost)
+    lost: str | None = None
+
+
+def see_ahead(name: str, method: Method, world: World, store: Store) -> Ahead:
+    """Return what can be said of a method's build from what is in the store; no job is done."""
+    lost: dict[str, str] = {}
+    jobs: Mapping[str, Job] = {}
+    with _losing(name, lost):
+        build = Building(method, world)
+        jobs = build.jobs
+        while build.round:
+            handles = _found(build.jobs, store)
+            if len(handles) < len(build.jobs):
+                return Ahead(jobs, build.round.later)
+            build.send(handles)
+        build.check(world)
+    return Ahead(jobs, lost=lost.get(name))
 
 
 def replay(method: Method, world: World, store: Store) -> PolicyFamily:

@@ -34,10 +34,12 @@ def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
         methods, beside = make_methods(config, world), companions(config, task, world)
         jobs |= {job.id: job for job in closure([*world.proxies.values(), *beside.jobs])}
         for name, method in methods.items():
-            named, bound = see_ahead(method, world, store)
-            jobs |= named
-            if bound != Cost():
-                later.append({"stage": f"later rounds of {name}", "jobs": None, "cached": 0, "cost": bound.to_json()})
+            ahead = see_ahead(name, method, world, store)
+            jobs |= ahead.jobs
+            notes = {"notes": [f"{name} will be missing: {ahead.lost}"]} if ahead.lost else {}
+            if ahead.later != Cost() or notes:
+                stage = {"stage": f"later rounds of {name}", "jobs": None, "cached": 0, "cost": ahead.later.to_json()}
+                later.append(stage | notes)
         splits = {"test": config.suite.test_prompts, "benign": config.suite.over_refusal_prompts}
         sizes = {split: scaled(n, config.limit) for split, n in splits.items() if n}
         reference, singles = policy(world.reference.id), len(beside.externals) + 1
