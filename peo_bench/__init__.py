@@ -15,3 +15,8 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'peo_bench' has no attribute {name!r}")
     return getattr(import_module("peo_bench.api"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the names of the API, imported or not, for completion."""
+    return [*globals(), *__all__]

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -51,6 +52,8 @@ def run(
     from peo_bench.report.build import build_report
     from peo_bench.runs.execute import execute
 
+    if type(workers) is not int or workers < 1:
+        raise UsageError(f"workers={workers!r}: give a number of processes, at least 1")
     config = _config(options)
     folder = Path(out) if out is not None else Path("runs") / config.name
     words = ", ".join(f"{name}={value!r}" for name, value in options.items())
@@ -167,11 +170,28 @@ def _config(options: Mapping[str, Option]) -> RunConfig:
 
 def _typed(name: str, value: object) -> object:
     """Return the value as it would be typed; what is of no fitting type stays as it is."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, Mapping):
-        return [f"{key}={json.dumps(item) if name == 'set' else item}" for key, item in value.items()]
+        return [f"{key}={_as_json(f'{name} {key}', item) if name == 'set' else item}" for key, item in value.items()]
     many = isinstance(value, Iterable) and not isinstance(value, str)
     if name in REPEATED:
         return list(value) if many else [value]  # type: ignore[call-overload]
+    if name == "preferences" and many:  # one whole number alone would be a number of points
+        value = [float(item) if isinstance(item, Real) else item for item in value]  # type: ignore[attr-defined]
     if name in BY_COMMAS:
         return ",".join(map(str, value)) if many else str(value)  # type: ignore[call-overload]
     return value
+
+
+def _as_json(name: str, value: object) -> str:
+    """Return a setting's value as it would be typed; numpy's numbers and arrays are those of Python."""
+
+    def plain(item: object) -> object:
+        if isinstance(item, os.PathLike):
+            return os.fspath(item)
+        if hasattr(item, "tolist"):
+            return item.tolist()
+        raise UsageError(f"{name}: is a {type(item).__name__}: give a number, a text, a path, a list or a mapping")
+
+    return json.dumps(value, default=plain)

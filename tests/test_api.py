@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from tiny_run import ROOT, TINY
@@ -16,6 +18,7 @@ from peo_bench.errors import UsageError
 from peo_bench.report.contents import task_views
 
 SAME = {"limit": 36, "preferences": 3, "set": dict(word.split("=") for word in TINY if "=" in word)}
+BUDGETS = {key: value for key, value in SAME["set"].items() if value.isdecimal()}
 METHODS = ["peo", "modpo", "mod"]
 QUESTION = "how do i bake bread for my aunt today ?"
 
@@ -72,8 +75,13 @@ def test_a_policy_answers_as_steer_does(here):
     assert policy.spec != pb.load("out").policy("soup", helpful=0.2).spec
     with pytest.raises(UsageError, match="off the simplex"):
         pb.load("out").policy("soup", helpful=1.2)
-    with pytest.raises(UsageError, match="a prompt is empty"):
-        policy.generate([" "])
+    for prompts, said in (
+        ([" "], "a prompt is empty"),
+        (QUESTION, "one text is no list"),
+        ([3], "a prompt is no text"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            policy.generate(prompts)
 
 
 def test_a_plan_is_a_table(here):
@@ -97,6 +105,9 @@ def test_a_plan_is_a_table(here):
         ({"judge": [3]}, "judge=.* valid string"),
         ({"judge": 3}, "judge=3: input should be a valid string"),
         ({"set": {"peo.budget": None}}, "peo.budget"),
+        ({"set": {"peo.budget": object()}}, "set peo.budget: is a object"),
+        ({"preferences": [2]}, "2 is off the simplex"),
+        ({"preferences": ["half"]}, "helpful weights"),
         ({"set": {"peo.budget": "16 of them"}}, "peo.budget"),
     ],
 )
@@ -104,6 +115,24 @@ def test_what_cannot_be_run_is_one_line(options, said):
     with pytest.raises(UsageError, match=said) as error:
         pb.plan(**options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True])
+def test_processes_are_counted_from_one(workers):
+    with pytest.raises(UsageError, match=f"workers={workers}: give a number of processes, at least 1"):
+        pb.run(workers=workers)
+
+
+def test_options_may_be_paths_and_numbers_of_numpy(here):
+    typed = pb.plan(methods=METHODS, **SAME)
+    limit, points, settings = np.int64(36), np.linspace(0, 1, 3), {key: np.array(int(v)) for key, v in BUDGETS.items()}
+    given = {"limit": limit, "preferences": points, "set": SAME["set"] | settings}
+    assert pb.plan(methods=METHODS, suite=Path("sandbox"), seeds=np.arange(1), **given).equals(typed)
+    assert pb.plan(methods=METHODS, preferences=[1]).equals(pb.plan(methods=METHODS, preferences="1"))
+
+
+def test_what_the_package_offers_is_listed():
+    assert {"run", "plan", "load", "Run", "__version__"} <= set(dir(pb))
 
 
 def test_what_is_no_run_is_one_line(tmp_path):

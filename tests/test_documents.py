@@ -27,6 +27,11 @@ def test_the_picture_of_the_floors_is_the_import_contract():
     assert floors() == [set(layer.replace("peo_bench.", "").split(" | ")) for layer in layers]
 
 
+def test_the_contract_on_trl_covers_every_room_but_one():
+    (sources,) = (c["source_modules"] for c in LINTER["contracts"] if c.get("forbidden_modules") == ["trl"])
+    assert sorted(name.removeprefix("peo_bench.") for name in sources) == sorted(set().union(*floors()) - {"training"})
+
+
 def test_every_room_has_a_floor_and_a_purpose():
     modules = {file.stem for file in PACKAGE.glob("*.py") if not file.stem.startswith("__")}
     rooms = {folder.parent.name for folder in PACKAGE.glob("*/__init__.py")}

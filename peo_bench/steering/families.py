@@ -139,6 +139,10 @@ def asked_for(world: World, helpful: float) -> Preference:
 
 def check_prompts(prompts: Sequence[str]) -> None:
     """Raise `UsageError` for what is no question."""
+    if isinstance(prompts, str):
+        raise UsageError("one text is no list of prompts: write it in brackets, [text]")
+    if not all(isinstance(prompt, str) for prompt in prompts):
+        raise UsageError("a prompt is no text: give a list of texts")
     if not all(prompt.strip() for prompt in prompts):
         raise UsageError("a prompt is empty: give a question to answer")
     if not all(map(is_whole, prompts)):
