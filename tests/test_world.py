@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from preferences import asked
+from pydantic import create_model
 from test_closed_form import world
 
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
@@ -19,8 +20,11 @@ from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Cost, Job, job_kind
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.store import Store
+from peo_bench.methods import METHODS
+from peo_bench.training.settings import AnswersSettings, FrankWolfeSettings
 
 WORLD = world()
+ONLINE = replace(WORLD, training={**WORLD.training, "batch_size": 8, "micro_batch_size": 8})
 
 
 def test_phase_one_is_the_given_expert_else_dpo_on_the_objectives_pairs() -> None:
@@ -94,3 +98,27 @@ def test_every_driver_of_a_build_gives_it_the_world(tmp_path: Path) -> None:
     store.run(job)
     assert see_ahead("seeded", Seeded(), seeded, store) == Ahead({job.id: job})
     assert replay(Seeded(), seeded, store).resolve(asked((1, 0))) == policy(job.id)
+
+
+# ---- settings and ids --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_a_setting_that_a_method_gets_later_changes_no_id(name: str, tmp_path: Path) -> None:
+    """A method hands its jobs what they name, not all its settings: what is new concerns the jobs that take it."""
+    method = METHODS.get(name)
+    later = create_model("Later", __base__=method.Settings, later=(int, 3))
+    inner = METHODS.get("soup")() if method.wraps else None
+    before, after = (
+        see_ahead(name, method(settings, inner), ONLINE, Store(tmp_path)) for settings in (method.Settings(), later())
+    )
+    assert before.lost is None
+    assert before.jobs
+    assert list(after.jobs) == list(before.jobs)
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("online", AnswersSettings), ("frank-wolfe", FrankWolfeSettings)])
+def test_what_a_kind_shares_with_a_methods_settings_is_left_out_of_ids_at_its_defaults(kind: str, settings) -> None:
+    assert Job(kind, settings().model_dump()).id == Job(kind).id
+    changed = {key: value + 1 for key, value in settings().model_dump().items()}
+    assert all(Job(kind, {key: value}).id != Job(kind).id for key, value in changed.items())

@@ -42,4 +42,4 @@ class AMoPO(PointMethod):
 
     def job(self, world: World, preference: Preference) -> Job:
         """Return the run at `preference`."""
-        return combined_job(world, preference, "weighted", **self.settings.model_dump())
+        return combined_job(world, preference, "weighted", beta=self.settings.beta, gamma=self.settings.gamma)

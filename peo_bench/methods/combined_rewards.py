@@ -13,24 +13,22 @@ from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Job
 from peo_bench.methods.per_preference import PointMethod
 from peo_bench.training.online import online_job
+from peo_bench.training.settings import AnswersSettings
 
 
-class OnlineSettings(MethodSettings):
-    """Settings of an online method.
+class OnlineSettings(MethodSettings, AnswersSettings):
+    """Settings of an online method, how many answers it trains on among them.
 
-    `beta` is the KL penalty per nat, rewards being in standard deviations of the reference policy; `answers` the
-    answers per prompt; `units` how long it trains: 1 is as many answers, in as many optimiser steps, as an expert sees;
-    `learning_rate` that of the suite's training if none is given.
+    `beta` is the KL penalty per nat, rewards being in standard deviations of the reference policy; `learning_rate` that
+    of the suite's training if none is given.
     """
 
     beta: float = Field(0.2, gt=0)
-    answers: int = Field(4, gt=1)
-    units: float = Field(1.0, gt=0)
     learning_rate: float | None = Field(None, gt=0)
 
     def training(self) -> JsonObject:
         """Return what replaces or adds to the training settings of the suite."""
-        given = self.model_dump(include=set(OnlineSettings.model_fields))
+        given = self.model_dump(include={"beta", "learning_rate", *AnswersSettings.model_fields})
         return {name: value for name, value in given.items() if value is not None}
 
 

@@ -14,21 +14,17 @@ inner merge of all experts, not from the reference policy.
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from peo_bench.core import roles
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.jobs.job import Job
+from peo_bench.training.settings import FrankWolfeSettings
 
 
-class FWMergeSettings(MethodSettings):
-    """`iterations` gradient steps on `pairs` training pairs of every objective."""
-
-    iterations: int = Field(10, ge=1)
-    pairs: int = Field(64, ge=1)
+class FWMergeSettings(MethodSettings, FrankWolfeSettings):
+    """Those of the search for the coefficients."""
 
 
 class FWMerge(Method):
@@ -48,7 +44,11 @@ class FWMerge(Method):
         names = [objective.name for objective in world.objectives]
         needs = {"reference": world.reference, "pairs": world.pairs[names[0]]}
         needs |= {roles.delta(i): job for i, job in enumerate(aspects)}
-        shared = {"objectives": names, **self.settings.model_dump(), **world.plain_training}
+        shared = {
+            "objectives": names,
+            **self.settings.model_dump(include=set(FrankWolfeSettings.model_fields)),
+            **world.plain_training,
+        }
         jobs = {w: Job("frank-wolfe", {**shared, "weights": list(w.weights)}, needs) for w in world.preferences}
         handles = yield Round(list(jobs.values()))
         found: dict[Preference, tuple[float, ...]] = {

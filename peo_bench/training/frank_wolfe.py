@@ -23,7 +23,7 @@ from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.loading import load_tokenizer
 from peo_bench.models.quiet import quiet
 from peo_bench.training.pair_rows import pairs_file, pairs_lengths, tokenised_pairs
-from peo_bench.training.settings import PLAIN, DPOSettings, dpo_settings
+from peo_bench.training.settings import PLAIN, DPOSettings, FrankWolfeSettings, dpo_settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,7 +50,14 @@ def _bound(job: Job) -> Cost:
     return Cost(pairs_trained=params["iterations"] * params["pairs"] * len(params["objectives"]))
 
 
-@job_kind("frank-wolfe", version=2, bound=_bound, defaults=PLAIN, keeps="result", label=("weights",))
+@job_kind(
+    "frank-wolfe",
+    version=2,
+    bound=_bound,
+    defaults=PLAIN | FrankWolfeSettings().model_dump(),
+    keeps="result",
+    label=("weights",),
+)
 def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Find the coefficients for `params["weights"]` with `params["iterations"]` gradients on `params["pairs"]` pairs.
 

@@ -38,7 +38,7 @@ from peo_bench.scorers.columns import count_scorers, score_texts, scorer_columns
 from peo_bench.training.lengths import Lengths
 from peo_bench.training.rewards import COMBINERS, Combiner, Transform
 from peo_bench.training.saving import save_trained
-from peo_bench.training.settings import PLAIN, dpo_settings
+from peo_bench.training.settings import PLAIN, AnswersSettings, dpo_settings
 from peo_bench.training.training_rows import training_order
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _cost(job: Job, answers: int, tokens: int) -> Cost:
     "online",
     version=3,
     bound=_bound,
-    defaults=PLAIN | sampling_params() | {"options": {}},
+    defaults=PLAIN | AnswersSettings().model_dump() | sampling_params() | {"options": {}},
     label=("combiner", "weights"),
 )
 def train_online(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:

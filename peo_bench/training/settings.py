@@ -64,6 +64,20 @@ PLAIN = DPOSettings().model_dump(mode="json", exclude={"learner", "learner_beta"
 """Defaults of the training settings that methods with a loss of their own share with phase 1."""
 
 
+class AnswersSettings(Frozen):
+    """Of an online training: `answers` per prompt, and `units` of it, 1 being as many answers as an expert sees."""
+
+    answers: int = Field(4, gt=1)
+    units: float = Field(1.0, gt=0)
+
+
+class FrankWolfeSettings(Frozen):
+    """`iterations` gradient steps on `pairs` training pairs of every objective."""
+
+    iterations: int = Field(10, ge=1)
+    pairs: int = Field(64, ge=1)
+
+
 class RewardModelSettings(Frozen):
     """Bradley-Terry reward model on the reference policy's trunk, trained with TRL's RewardTrainer."""
 
