@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -98,6 +100,21 @@ def test_a_lasting_fault_ends_after_the_allowed_attempts(ask, fault):
     assert len(calls) == FAST.attempts == 4
     assert len(waits) == 3
     assert "4 attempts" in str(error)
+
+
+def test_a_connection_that_is_made_when_the_time_is_over_is_cut(ask, monkeypatch):
+    """As where a name is looked up slowly: nothing else would end what drips then."""
+    connect = socket.create_connection
+
+    def late(*address, **options):
+        time.sleep(2 * HASTY.timeout_s)
+        return connect(*address, **options)
+
+    monkeypatch.setattr(socket, "create_connection", late)
+    started = time.monotonic()
+    error, _, _ = ask(*[FAULTS["headers now and then"]] * FAST.attempts)
+    assert "no answer within 0.5 s" in str(error)
+    assert time.monotonic() - started < 20, "one alone would drip for 48 s"
 
 
 def test_retry_after_is_honoured(ask):

@@ -33,13 +33,18 @@ class Deadline:
         self._socket: socket.socket | None = None
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take note of a connection; called by httpx with what happens to a request."""
+        """Take note of a connection, cut if it is late; called by httpx with what happens to a request."""
         if event.endswith(OPENED):
             self._socket = info["return_value"].get_extra_info("socket")
+            if self.passed:  # by another thread: it set this before it looked for a socket
+                self._shut()
 
     def cut(self) -> None:
         """End whatever waits for the other side."""
         self.passed = True
+        self._shut()
+
+    def _shut(self) -> None:
         if self._socket is not None:
             with suppress(OSError):  # it has ended by itself
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # below encryption, which somebody else reads
