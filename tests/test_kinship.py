@@ -10,6 +10,7 @@ from models import edit_config, gemma2, gpt2, llama, qwen2, save_base, tokenizer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from peo_bench.data import given_checkpoint
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
@@ -205,7 +206,10 @@ def test_a_run_refuses_an_expert_of_another_function_and_tells_what_is_harmless(
     told = store.run(checkpoint_job(str(expert), "delta", reference)).result["warnings"]
     assert told == ["eos_token_id is [2, 3] in its config.json, not 2: the base's is used"]
     edit_config(expert, rms_norm_eps=1e-3)
-    job = checkpoint_job(str(expert), "delta", reference)
-    with pytest.raises(UsageError, match=r"does not fit the reference policy \(rms_norm_eps is 0\.001 .*, not 1e-06\)"):
-        store.run(job)
+    said = r"does not fit the reference policy \(rms_norm_eps is 0\.001 .*, not 1e-06\)"
+    with pytest.raises(UsageError, match=said):
+        checkpoint_job(str(expert), "delta", reference)
+    monkeypatch.setattr(given_checkpoint, "_foresee_misfit", lambda identity, reference: None)
+    with pytest.raises(UsageError, match=said):
+        store.run(checkpoint_job(str(expert), "delta", reference))
     assert load_file(expert / "model.safetensors").keys() == load_file(plain / "model.safetensors").keys()

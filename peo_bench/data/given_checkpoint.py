@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peo_bench.data.sources import file_digest, located, remember
 from peo_bench.errors import UsageError
-from peo_bench.files.json_types import JsonObject
-from peo_bench.jobs.job import Handle, Job, job_kind
+from peo_bench.files.json_types import Json, JsonObject
+from peo_bench.jobs.job import Handle, Job, job_kind, outline_of, outlined
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.adapters import ADAPTER_CONFIG, adapter_problem, unsupported
 from peo_bench.models.convert import PICKLES, safe_name
@@ -65,6 +65,13 @@ def gguf_file(package: str) -> Path:
     return found[0]
 
 
+def _gguf_outline(job: Job) -> PreTrainedModel:
+    from peo_bench.models.gguf import gguf_outline
+
+    return gguf_outline(gguf_file(job.params["package"]))
+
+
+@outlined(_gguf_outline)
 @job_kind("gguf", version=2, common=True)
 def import_gguf(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Dequantise the package's model to fp32 and write `model/`: safetensors, tokenizer, chat template."""
@@ -93,27 +100,54 @@ def import_gguf(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
 def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) -> Job:
     """Return the job that takes over a Hugging Face model or PEFT adapter: a folder, or a hub id `owner/name@revision`.
 
-    The artefact of a finished job (with `model/` or `adapter/` inside) will do too. With `reference`, the checkpoint's
-    tensors are checked against the policy it is to be a change of. Raises `UsageError` if it cannot be used.
+    The artefact of a finished job (with `model/` or `adapter/` inside) will do too. With `reference`, the checkpoint is
+    compared with the policy it is to be a change of, now as far as the files that are here tell. Raises `UsageError`
+    if it cannot be used.
     """
     from peo_bench.models.rendering import PROMPT_DATE
 
     params = checkpoint_identity(path_or_id, role)
     params |= {"prompt_date": PROMPT_DATE} if role == "base" else {}
-    if params["form"] == "lora" and "sha256" in params:
-        _foresee_misfit(located(str(params["sha256"]), "the adapter"), reference)
+    if role == "delta":
+        _foresee_misfit(params, reference)
     return Job("checkpoint", params, {"reference": reference} if reference else {})
 
 
-def _foresee_misfit(folder: Path, reference: Job | None) -> None:
-    """Raise `UsageError` for an adapter that the engine cannot run, as far as the files that are here tell."""
-    from peo_bench.models.loading import skeleton
-
-    _check_supported(folder, folder)
-    if reference is not None and reference.kind == "checkpoint" and "sha256" in reference.params:
-        problem = _adapter_problem(folder, skeleton(located(reference.params["sha256"], "the reference policy")))
+def _foresee_misfit(identity: Mapping[str, Json], reference: Job | None) -> None:
+    """Raise `UsageError` for a checkpoint that is no change of the reference policy, as far as is known already."""
+    folder = _at_hand(identity)
+    if folder is None:
+        return
+    if identity["form"] == "lora":
+        _check_supported(folder, folder)
+    base = outline_of(reference) if reference else None
+    if base is not None:
+        problem = _adapter_problem(folder, base) if identity["form"] == "lora" else _full_problem(folder, base)
         if problem:
             raise _misfit(folder, problem)
+
+
+def _at_hand(identity: Mapping[str, Json]) -> Path | None:
+    """Return the folder of the checkpoint of this identity; None for one of the hub that is not wholly here."""
+    from huggingface_hub import snapshot_download
+
+    if "hub" not in identity:
+        return located(str(identity["sha256"]), "the checkpoint")
+    try:
+        commit = str(identity["revision"])
+        folder = Path(snapshot_download(str(identity["hub"]), revision=commit, local_files_only=True))
+        return folder if tensor_shapes(folder) else None
+    except (OSError, ValueError, UsageError):
+        return None
+
+
+def _full_problem(folder: Path, base: PreTrainedModel) -> str | None:
+    """Say why the model in `folder` is no change of `base` by its configuration, which says the shapes too."""
+    from peo_bench.models.kinship import compare_configs
+    from peo_bench.models.loading import load_config
+
+    tensor_shapes(folder)  # damaged and missing files have a line of their own
+    return compare_configs(load_config(folder), base.config).problem
 
 
 def _check_supported(folder: Path, where: Path) -> None:
@@ -179,6 +213,14 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
+def _checkpoint_outline(job: Job) -> PreTrainedModel | None:
+    from peo_bench.models.loading import skeleton
+
+    folder = _at_hand(job.params)
+    return None if folder is None or job.params["form"] != "base" else skeleton(folder)
+
+
+@outlined(_checkpoint_outline)
 @job_kind("checkpoint", version=9, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
@@ -190,7 +232,7 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
         config = read_object(target / (ADAPTER_CONFIG if form == "lora" else "config.json"))
         shapes = tensor_shapes(target)
         remarks = _check_loading(form, target)
-        warnings = _compare(form, shapes, target, inputs["reference"], source) if "reference" in inputs else []
+        warnings = _compare(form, target, inputs["reference"], source) if "reference" in inputs else []
     name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
     for warning in warnings:
         logger.warning("%s: %s", source, warning)
@@ -269,9 +311,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _compare(
-    form: str, shapes: Mapping[str, tuple[int, ...]], target: Path, reference: Handle, where: Path
-) -> list[str]:
+def _compare(form: str, target: Path, reference: Handle, where: Path) -> list[str]:
     """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
     from peo_bench.models.kinship import Kinship, compare, compare_tokenizers
     from peo_bench.models.loading import load_causal
@@ -282,10 +322,9 @@ def _compare(
         _check_supported(target, where)
         with quiet():
             kin = Kinship(_adapter_problem(target, load_causal(base)))
+        kin = kin if kin.problem else compare_tokenizers(target, base)
     else:
-        kin = Kinship(_model_problem(shapes, tensor_shapes(base)))
-    if not kin.problem:
-        kin = (compare_tokenizers if form == "lora" else compare)(target, base)
+        kin = compare(target, base)
     if kin.problem:
         raise _misfit(where, kin.problem)
     if form != "lora":
@@ -295,15 +334,6 @@ def _compare(
     if stated and name and Path(stated).name != Path(name).name:
         return [*kin.warnings, f"the adapter was trained on {stated!r} and is used on {name!r}"]
     return kin.warnings
-
-
-def _model_problem(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, tuple[int, ...]]) -> str | None:
-    shared = sorted(shapes.keys() & known.keys())
-    if not shared:
-        return "no tensor has the same name"
-    return next(
-        (f"{name} is {shapes[name]}, not {known[name]}" for name in shared if shapes[name] != known[name]), None
-    )
 
 
 def _adapter_problem(folder: Path, base: PreTrainedModel) -> str | None:

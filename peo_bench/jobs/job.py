@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -20,6 +20,8 @@ from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.kinds import JOB_KINDS
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from peo_bench.jobs.store import Store
     from peo_bench.jobs.workspace import Progress, Workspace
 
@@ -143,6 +145,9 @@ Keeps = Literal["weights", "result", "nothing"]
 Run: TypeAlias = "Callable[[Job, Mapping[str, Handle], Workspace], Mapping[str, Json]]"
 """Does a job: `run(job, inputs, work)` returns the result."""
 
+Outline: TypeAlias = "Callable[[Job], PreTrainedModel | None]"
+"""Tells the model that a job will give, without its weights (on the meta device); None where it is not known yet."""
+
 
 @dataclass(frozen=True)
 class JobKind:
@@ -156,6 +161,9 @@ class JobKind:
     them; "result", where a method asked for it in a round, as its family is built from it; or "nothing". Jobs of a
     `common` kind are what every method starts from; they are charged to none. `label` names the parameters that tell
     the jobs of one run apart.
+
+    `outline(job)` is the language model in such a job's artefact, without its weights: what is given as a change of it
+    is checked before anything is done.
 
     Kinds whose jobs gain from being done in one batch have `together(store, jobs, progress)`, which stores the
     artefacts of jobs with equal `batch(job)`.
@@ -171,6 +179,7 @@ class JobKind:
     label: tuple[str, ...] = ()
     together: Callable[[Store, list[Job], Progress], None] | None = None
     batch: Callable[[Job], str] = lambda job: job.kind
+    outline: Outline = lambda job: None
 
 
 def never_alone(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
@@ -193,6 +202,16 @@ def job_kind(
     The kind becomes known by an entry in `peo_bench.jobs.kinds` or by the entry-point group "peo_bench.job_kinds".
     """
     return lambda run: JobKind(name, version, run, bound, defaults or {}, keeps, common, label)
+
+
+def outlined(outline: Outline) -> Callable[[JobKind], JobKind]:
+    """Say which language model a kind's artefacts hold; stands above `job_kind`."""
+    return lambda kind: replace(kind, outline=outline)
+
+
+def outline_of(job: Job) -> PreTrainedModel | None:
+    """Return the language model that a job will give, without its weights; None where it is not known yet."""
+    return JOB_KINDS.get(job.kind).outline(job)
 
 
 def closure(jobs: list[Job]) -> list[Job]:

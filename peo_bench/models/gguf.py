@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peo_bench.models.loading import SAFE, load_model
+from peo_bench.models.loading import SAFE, load_model, unfilled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +18,14 @@ def load_gguf(path: Path) -> PreTrainedModel:
 
     quantised = GgufConfig(gguf_file=str(path), dequantize=True)
     return load_model(AutoModelForCausalLM, path.parent, gguf_file=path.name, quantization_config=quantised)
+
+
+@lru_cache(maxsize=1)
+def gguf_outline(path: Path) -> PreTrainedModel:
+    """Return the model of a GGUF file without its weights."""
+    from transformers import AutoConfig
+
+    return unfilled(AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **SAFE))
 
 
 def gguf_tokenizer(path: Path, scheme: str) -> PreTrainedTokenizerBase:

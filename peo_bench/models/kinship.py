@@ -7,6 +7,7 @@ is lost. So every key that is not known to leave the function alone must be the 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from peo_bench.models.ends import stop_ids
 from peo_bench.models.loading import TEMPLATES, has_tokenizer, load_config, read_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 HARMLESS = re.compile(
     r"_name_or_path|architectures|transformers_version|(torch_)?dtype|use_cache|initializer_range|auto_map"
@@ -49,8 +50,7 @@ class Kinship:
 
 def compare(folder: Path, base: Path) -> Kinship:
     """Compare the model folder of a full fine-tune with that of its base; a missing tokenizer is the base's."""
-    found = Kinship()
-    _compare_configs(found, load_config(folder).to_dict(), load_config(base).to_dict())
+    found = compare_configs(load_config(folder), load_config(base))
     if found.problem is None:
         texts = compare_tokenizers(folder, base)
         found = Kinship(texts.problem, found.warnings + texts.warnings + _other_ends(folder, base))
@@ -83,17 +83,28 @@ def _has_tokenizer(folder: Path) -> bool:
     return has_tokenizer(path.name for path in folder.iterdir())
 
 
-def _compare_configs(found: Kinship, own: Mapping[str, object], base: Mapping[str, object]) -> None:
-    """Note the keys that differ, defaults filled in on both sides."""
-    for key in sorted(own.keys() | base.keys()):
-        mine, theirs = own.get(key), base.get(key)
-        if mine == theirs or HARMLESS.fullmatch(key):
+def compare_configs(mine: PretrainedConfig, base: PretrainedConfig) -> Kinship:
+    """Compare the configurations of a full fine-tune and of its base, defaults filled in on both sides."""
+    found = Kinship()
+    own, known = mine.to_dict(), base.to_dict()
+    for key in sorted(own.keys() | known.keys(), key=lambda key: (key != "model_type", key)):
+        if _same(own.get(key), known.get(key)) or HARMLESS.fullmatch(key):
             continue
-        text = f"{key} is {mine} in its config.json, not {theirs}"
-        if key in TOLD or (key == "max_position_embeddings" and _plain_rope(own) and _plain_rope(base)):
+        text = f"{key} is {own.get(key)} in its config.json, not {known.get(key)}"
+        if key in TOLD or (key == "max_position_embeddings" and _plain_rope(own) and _plain_rope(known)):
             found.warnings.append(f"{text}: the base's is used")
         else:
             found.problem = found.problem or text
+    return found
+
+
+def _same(mine: object, theirs: object) -> bool:
+    """Tell whether two values of a key are one in single precision, in which a GGUF file keeps them and models run."""
+    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+        return mine.keys() == theirs.keys() and all(_same(mine[key], theirs[key]) for key in mine)
+    if isinstance(mine, float) and isinstance(theirs, float):
+        return struct.pack("f", mine) == struct.pack("f", theirs)
+    return mine == theirs
 
 
 def _plain_rope(config: Mapping[str, object]) -> bool:

@@ -217,15 +217,19 @@ def load_config(folder: Path) -> PretrainedConfig:
 
 def skeleton(folder: Path) -> PreTrainedModel:
     """Return the causal language model that a folder's configuration describes, without its weights."""
+    try:
+        return unfilled(load_config(folder))
+    except unreadable() as error:
+        raise UsageError(f"{folder}: its config.json describes no language model ({reason(error)})") from None
+
+
+def unfilled(config: PretrainedConfig) -> PreTrainedModel:
+    """Return the causal language model of a configuration on the meta device, where weights have shapes alone."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = load_config(folder)
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except unreadable() as error:
-        raise UsageError(f"{folder}: its config.json describes no language model ({reason(error)})") from None
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def load_causal(path: Path, precision: str = "float32") -> PreTrainedModel:

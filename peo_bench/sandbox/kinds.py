@@ -16,13 +16,13 @@ from peo_bench.core.spec import policy
 from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.jsonl import write_jsonl
-from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind, outlined
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.results.operating_points import Row
 from peo_bench.sandbox.gold import gold_cost, gold_reward
 from peo_bench.sandbox.oracle import oracle_front
-from peo_bench.sandbox.small_world import Prompt, build_model, build_tokenizer, corpus, prompt_split
+from peo_bench.sandbox.small_world import Prompt, build_model, build_tokenizer, corpus, prompt_split, unfilled_model
 
 Floats = npt.NDArray[np.float64]
 GOLD: dict[str, Callable[[Prompt | str, str], float]] = {
@@ -34,6 +34,7 @@ LABEL_SCALE = 2.0
 """Gold differences are multiplied by this before the logistic: labels are noisy, not arbitrary."""
 
 
+@outlined(lambda job: unfilled_model())
 @job_kind("sandbox-corpus", version=1, keeps="nothing", common=True)
 def draw_corpus(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `corpus.jsonl` for SFT and `init/`, the untrained model with its tokenizer."""

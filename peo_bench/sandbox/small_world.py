@@ -154,3 +154,11 @@ def build_model(seed: int) -> LlamaForCausalLM:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
+
+
+def unfilled_model() -> LlamaForCausalLM:
+    """Return the same Llama without weights, on the meta device."""
+    import torch
+
+    with torch.device("meta"):
+        return build_model(seed=0)
