@@ -1,8 +1,8 @@
 """Which answers are compared: methods against the reference policy and against each other at matched preferences.
 
-Everything here is a table with one row per comparison: objective, seed, preference (asked weight of helpful; NaN for
-single policies), method_a, method_b, spec_key_a, spec_key_b, prompt_id, prompt, answer_a, answer_b, score_a, score_b
-(the objective's score, turned so that higher is better).
+Everything here is a table with one row per comparison: objective, seed, preference (asked weight of the task's first
+objective; NaN for single policies), method_a, method_b, spec_key_a, spec_key_b, prompt_id, prompt, answer_a, answer_b,
+score_a, score_b (the objective's score, turned so that higher is better).
 """
 
 from __future__ import annotations

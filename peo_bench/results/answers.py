@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.json_types import JsonObject
 from peo_bench.results.record import read_record
@@ -28,12 +29,13 @@ def answers_of(folder: Path, method: str, helpful: float, *, seed: int | None = 
     if seed is not None and seed not in seeds:
         raise UsageError(f"--seed {seed}: this run has answers of the seeds {', '.join(map(str, seeds))}")
     own = own[own["seed"] == (seeds[0] if seed is None else seed)]
-    first = read_record(folder / "run.json", RunRecord).objectives[0].name
-    asked = own["preference"] if first == "helpful" else 1 - own["preference"]
-    if asked.notna().any():
-        own = own[(asked - helpful).abs() < 1e-9]
+    names = [objective.name for objective in read_record(folder / "run.json", RunRecord).objectives]
+    weights_of_first = own["preference"].dropna()
+    if len(weights_of_first):
+        own = own[(own["preference"] - Preference.of(names, helpful=helpful)[names[0]]).abs() < 1e-9]
     if own.empty:
-        weights = ", ".join(f"{weight:g}" for weight in sorted(asked.unique()))
+        asked = {Preference.of(names, **{names[0]: weight})["helpful"] for weight in weights_of_first}
+        weights = ", ".join(f"{weight:g}" for weight in sorted(asked))
         raise UsageError(f"--helpful {helpful:g}: {method} was asked for {weights}: take one of these")
     rows: list[JsonObject] = json.loads(own.sort_values("prompt_id").to_json(orient="records"))
     return rows

@@ -173,11 +173,11 @@ def _judges(view: TaskView, styles: Mapping[str, Style], folder: RunFolder | Non
 def _lengths(judge: str, folder: RunFolder | None) -> go.Figure | None:
     if folder is None or folder.judgements is None or folder.answers is None:
         return None
-    texts = folder.answers
-    if not {"spec_key", "prompt_id", "length"} <= set(texts):
+    answers = folder.answers
+    if not {"spec_key", "prompt_id", "length"} <= set(answers):
         return None
-    keys = zip(texts["spec_key"].astype(str), texts["prompt_id"], strict=True)
-    lengths = dict(zip(keys, texts["length"].astype(float), strict=True))
+    keys = zip(answers["spec_key"].astype(str), answers["prompt_id"], strict=True)
+    lengths = dict(zip(keys, answers["length"].astype(float), strict=True))
     return judged.length_figure(folder.judgements[folder.judgements["judge"] == judge], lengths)
 
 
