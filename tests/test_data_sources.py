@@ -207,6 +207,81 @@ def test_a_missing_column_says_how_to_map_it(tmp_path):
         load(tmp_path, "p.jsonl")
 
 
+def turns(*texts, system=""):
+    roles = ("user", "assistant") * len(texts)
+    said = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+    return ([{"role": "system", "content": system}] if system else []) + said
+
+
+def alone(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def chats(prompt, answer):
+    """The rows as messages: what `prompt` (None: there is none) and `answer` make of the texts."""
+    keys = ("chosen", "rejected")
+    first = ({"prompt": prompt(row["prompt"])} if prompt else {} for row in ROWS)
+    return [one | {key: answer(row["prompt"], row[key]) for key in keys} for one, row in zip(first, ROWS, strict=True)]
+
+
+CHATS = {
+    "prompt and answers": chats(turns, lambda prompt, text: alone(text)),
+    "implicit prompt": chats(None, turns),
+    "text and dialogues": chats(str, turns),  # HuggingFaceH4/ultrafeedback_binarized
+    "text and answers": chats(str, lambda prompt, text: alone(text)),
+}
+
+
+@pytest.mark.parametrize("form", CHATS)
+@pytest.mark.parametrize("name", ["p.jsonl", "p.parquet"])
+def test_messages_give_the_pairs_that_texts_give(tmp_path, form, name):
+    """TRL's conversational formats, and texts among them: each row is read by what it holds."""
+    if name == "p.parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(CHATS[form]), tmp_path / name)
+    else:
+        jsonl(tmp_path / name, CHATS[form])
+    jsonl(tmp_path / "texts.jsonl", ROWS)
+    found = load(tmp_path, name)
+    assert found.items == load(tmp_path, "texts.jsonl").items
+    assert not found.dropped
+
+
+def test_implicit_prompts_are_those_that_trl_finds(tmp_path):
+    from trl.data_utils import extract_prompt
+
+    jsonl(tmp_path / "p.jsonl", CHATS["implicit prompt"])
+    for pair, row in zip(load(tmp_path, "p.jsonl").items, CHATS["implicit prompt"], strict=True):
+        theirs = {key: [turn["content"] for turn in said] for key, said in extract_prompt(row).items()}
+        assert theirs == {"prompt": [pair.prompt], "chosen": [pair.chosen], "rejected": [pair.rejected]}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "b", "c", "e")}, "several turns"),
+        ({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "x", "c", "e")}, "several turns"),
+        ({"chosen": turns("a", "b", system="s"), "rejected": turns("a", "c", system="s")}, "system turn"),
+        ({"chosen": turns("a", "b"), "rejected": turns("z", "c")}, "no question"),
+        ({"chosen": turns("a", "b"), "rejected": turns("a", "b")}, "equal answers"),
+        ({"prompt": turns("a"), "chosen": turns("b"), "rejected": alone("c")}, "chosen is no assistant's turn"),
+        ({"prompt": "z", "chosen": turns("a", "b"), "rejected": turns("a", "c")}, "malformed"),
+        ({"prompt": "z", "chosen": [{"role": "assistant"}], "rejected": alone("c")}, "malformed"),
+        ({"prompt": "z", "chosen": [["assistant", "b"]], "rejected": alone("c")}, "malformed"),
+        ({"prompt": "z", "chosen": {"role": "assistant", "content": "b"}, "rejected": alone("c")}, "malformed"),
+        ({"prompt": "z", "chosen": alone("\ud83d"), "rejected": alone("c")}, "malformed"),
+        ({"prompt": "z", "chosen": [], "rejected": alone("c")}, "chosen is no assistant's turn"),
+    ],
+)
+def test_dialogues_that_are_no_pair_of_answers_to_one_question_are_counted(tmp_path, row, reason):
+    jsonl(tmp_path / "p.jsonl", [row, *ROWS])
+    found = load(tmp_path, "p.jsonl")
+    assert found.dropped == {reason: 1}
+    assert len(found.items) == len(ROWS)
+
+
 @pytest.mark.parametrize("name", ["p.jsonl.gz", "p.parquet", "p.json"])
 def test_damaged_files_are_usage_errors(tmp_path, name):
     (tmp_path / name).write_bytes(b"[not what the name says")

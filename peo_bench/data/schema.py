@@ -2,7 +2,10 @@ r"""The one internal form of a preference pair, and how rows of the known layout
 
 Three layouts are read:
 
-- `pairs`: one column each for prompt, preferred and other answer.
+- `pairs`: one column each for prompt, preferred and other answer; texts, or lists of messages as TRL takes them
+  (`{"role": ..., "content": ...}`), each row by what it holds. Lists may begin with the prompt, the turns that both
+  have in common, whether there is a `prompt` or not. Dialogues of several turns or with a system turn are left out,
+  and counted.
 - `hh`: two transcripts with `\n\nHuman:` and `\n\nAssistant:` turns (Bai et al. 2022, arXiv 2204.05862). The prompt
   is everything up to and including the last `\n\nAssistant:`, the answer is what follows.
 - `pku`: two answers and, per objective, the index of the preferred one (Ji et al. 2023, arXiv 2307.04657), so that one
@@ -15,7 +18,7 @@ import hashlib
 import re
 import unicodedata
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -36,7 +39,7 @@ SAFE_COLUMNS = ("is_response_0_safe", "is_response_1_safe")
 """Columns that a `pku` file may have: whether each answer is safe by itself."""
 
 FRACTIONS = {"policy": 0.5, "scorer": 0.25, "validation": 0.1, "test": 0.15}
-"""How prompts are shared out by default: training policies, training scorers, validation, test."""
+"""How prompts are shared out by default: training policies, training the proxies, validation, test."""
 
 FIELDS = {
     "pairs": ("prompt", "chosen", "rejected"),
@@ -46,6 +49,9 @@ FIELDS = {
     "transcripts": ("chosen",),
 }
 """What a row of each layout must have; `PairSource.columns` maps these names to a file's own."""
+
+IMPLICIT = {"pairs": "prompt"}
+"""What a row of a layout may do without, where the others hold it."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,11 @@ class DroppedError(ValueError):
 
 def to_pair(row: Row, source: PairSource) -> Pair:
     """Return the pair in `row`; raise `RowError` or `DroppedError`."""
-    fields = {field: _value(row, column) for field, column in source.required.items()}
+    fields = {
+        field: _value(row, column)
+        for field, column in source.required.items()
+        if row.get(column) is not None or field != IMPLICIT.get(source.layout)
+    }
     prompt, chosen, rejected, labels = _LAYOUTS[source.layout](fields, source)
     if not prompt.strip():
         raise RowError("the prompt is empty")
@@ -204,7 +214,59 @@ def _text(fields: Row, field: str) -> str:
 
 
 def _from_pairs(fields: Row, source: PairSource) -> Fields:
-    return _text(fields, "prompt").strip(), _text(fields, "chosen").strip(), _text(fields, "rejected").strip(), None
+    if not any(isinstance(value, list | tuple) for value in fields.values()):
+        if "prompt" not in fields:
+            raise RowError(f"column {source.required['prompt']!r} is missing or null")
+        return _text(fields, "prompt").strip(), _text(fields, "chosen").strip(), _text(fields, "rejected").strip(), None
+    turns, others = (_messages(fields, field) for field in ("chosen", "rejected"))
+    before = _messages(fields, "prompt") if "prompt" in fields else []
+    shared, turns, others = _without_shared(turns, others)
+    if shared and before and before != shared:
+        raise RowError("the prompt is not what both answers begin with")
+    before = before or shared
+    return _only_question(before), _only_answer(turns, "chosen"), _only_answer(others, "rejected"), None
+
+
+Turn = tuple[str, str]
+"""A message's role and its text."""
+
+
+def _messages(fields: Row, field: str) -> list[Turn]:
+    """Return the turns of a list of messages; a text in its place is one turn."""
+    value = fields[field]
+    if isinstance(value, str):
+        return [("user" if field == "prompt" else "assistant", whole_text(value, field))]
+    if not isinstance(value, list | tuple):
+        raise RowError(f"{field} is {type(value).__name__}, expected text or a list of messages")
+    turns = []
+    for message in value:
+        parts = [message.get(key) for key in ("role", "content")] if isinstance(message, Mapping) else [None]
+        if not all(isinstance(part, str) for part in parts):
+            raise RowError(f"a message in {field} has no text for 'role' and 'content'")
+        turns.append((str(parts[0]), whole_text(str(parts[1]), field)))
+    return turns
+
+
+def _without_shared(turns: list[Turn], others: list[Turn]) -> tuple[list[Turn], list[Turn], list[Turn]]:
+    """Return the turns that two dialogues begin with in common, and what is left of each."""
+    pairs = zip(turns[:-1], others[:-1], strict=False)
+    n = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(turns), len(others)) - 1)
+    return turns[:n], turns[n:], others[n:]
+
+
+def _only_question(turns: Sequence[Turn]) -> str:
+    """Return the text of the one user turn that comes before an answer."""
+    roles = [role for role, _ in turns]
+    if roles == ["user"]:
+        return turns[0][1].strip()
+    raise DroppedError("system turn" if "system" in roles else "several turns" if roles else "no question")
+
+
+def _only_answer(turns: Sequence[Turn], field: str) -> str:
+    """Return the text of the one assistant turn that is the answer."""
+    if [role for role, _ in turns] != ["assistant"]:
+        raise DroppedError("several turns" if len(turns) > 1 else f"{field} is no assistant's turn")
+    return turns[0][1].strip()
 
 
 def _from_hh(fields: Row, source: PairSource) -> Fields:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from peo_bench.data.schema import DataSource, DroppedError, PairSource
+from peo_bench.data.schema import IMPLICIT, DataSource, DroppedError, PairSource
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.rows import READERS, Row, RowError, file_format, file_rows
@@ -146,7 +146,7 @@ def _converted(rows: Iterable[Row], source: DataSource, where: str) -> Loaded[An
                 loaded.malformed.append(f"{place}: {problem}; expected {', '.join(source.required.values())}")
         except DroppedError as reason:
             loaded.dropped[str(reason)] += 1
-    _check_columns(columns, source, where, total)
+    _check_columns(columns, source, where, total, found=bool(loaded.items))
     if loaded.malformed:
         count = loaded.dropped["malformed"]
         logger.warning("%s: %d of %d rows are malformed, the first at %s", where, count, total, loaded.malformed[0])
@@ -155,10 +155,12 @@ def _converted(rows: Iterable[Row], source: DataSource, where: str) -> Loaded[An
     return loaded
 
 
-def _check_columns(columns: set[str], source: DataSource, where: str, total: int) -> None:
+def _check_columns(columns: set[str], source: DataSource, where: str, total: int, *, found: bool) -> None:
     if not total:
         raise UsageError(f"{where}: no rows; expected rows with {', '.join(source.required.values())}")
     absent = {name: column for name, column in source.required.items() if column not in columns}
+    if found:
+        absent.pop(IMPLICIT.get(source.layout, ""), None)
     if columns and absent:
         name, column = next(iter(absent.items()))
         raise UsageError(
