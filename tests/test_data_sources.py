@@ -35,8 +35,15 @@ def jsonl(path, rows):
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
 
 
-def as_csv(path):
-    with path.open("w", newline="") as file:
+def as_zstd(path):
+    import pyarrow
+
+    with pyarrow.CompressedOutputStream(pyarrow.OSFile(str(path), "wb"), "zstd") as file:
+        file.write("".join(json.dumps(row) + "\r\n" for row in ROWS).encode("utf-8-sig"))
+
+
+def as_csv(path, bom=False):
+    with path.open("w", newline="", encoding="utf-8-sig" if bom else "utf-8") as file:
         writer = csv.DictWriter(file, ["prompt", "chosen", "rejected"])
         writer.writeheader()
         writer.writerows(ROWS)
@@ -52,6 +59,8 @@ def as_parquet(path):
 WRITERS = {
     "pairs.jsonl": lambda path: jsonl(path, ROWS),
     "pairs.jsonl.gz": lambda path: jsonl(path, ROWS),
+    "pairs.jsonl.zst": lambda path: as_zstd(path),
+    "crlf.csv": lambda path: as_csv(path, bom=True),
     "pairs.json": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
     "lines.json": lambda path: jsonl(path, ROWS),
     "pairs.csv": as_csv,
@@ -282,7 +291,7 @@ def test_dialogues_that_are_no_pair_of_answers_to_one_question_are_counted(tmp_p
     assert len(found.items) == len(ROWS)
 
 
-@pytest.mark.parametrize("name", ["p.jsonl.gz", "p.parquet", "p.json"])
+@pytest.mark.parametrize("name", ["p.jsonl.gz", "p.jsonl.zst", "p.parquet", "p.json"])
 def test_damaged_files_are_usage_errors(tmp_path, name):
     (tmp_path / name).write_bytes(b"[not what the name says")
     with pytest.raises(UsageError, match="cannot be read as"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import pyarrow
 import pytest
 import yaml
 from run_folder_fixture import write_run_folder
@@ -103,12 +105,14 @@ def test_nested_rows_are_one_line(tmp_path: Path, ending: str) -> None:
         assert str(row) == "not JSON (nested too deeply)"
 
 
-def test_a_small_file_that_unpacks_to_very_much_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packing", ["gz", "zst"])
+def test_a_small_file_that_unpacks_to_very_much_is_refused(tmp_path: Path, packing: str) -> None:
     """A megabyte is always allowed, a hundred times the file's size too; zeros pack to a thousandth."""
-    path = tmp_path / "rows.jsonl.gz"
-    path.write_bytes(gzip.compress(b"\n" * UNPACKED_LEAST))
+    path = tmp_path / f"rows.jsonl.{packing}"
+    pack = gzip.compress if packing == "gz" else functools.partial(pyarrow.compress, codec="zstd", asbytes=True)
+    path.write_bytes(pack(b"\n" * UNPACKED_LEAST))
     assert list(file_rows(path, "rows")) == []
-    path.write_bytes(gzip.compress(b"\n" * 30 * UNPACKED_LEAST))
+    path.write_bytes(pack(b"\n" * 30 * UNPACKED_LEAST))
     with pytest.raises(UsageError, match=r"unpacks to more than [\d,]+ bytes, 100 times its size"):
         list(file_rows(path, "rows"))
 

@@ -79,9 +79,10 @@ class Pair:
 class DataSource(Frozen):
     """Where rows come from: a hub data set, or files under `--data-dir`.
 
-    `path` is a file, a folder or a glob (jsonl, json, csv or parquet, the first three also gzipped). `hub` is a data
-    set's id, with its `name` (configuration), `data_dir`, `split` and `revision` (a commit pins the run's data); `file`
-    reads one JSON file of the repository, for data sets with a loading script, which `datasets` refuses.
+    `path` is a file, a folder or a glob (jsonl, json, csv or parquet, the first three also packed as .gz or .zst).
+    `hub` is a data set's id, with its `name` (configuration), `data_dir`, `split` and `revision` (a commit pins the
+    run's data); `file` reads one JSON file of the repository, for data sets with a loading script, which `datasets`
+    refuses.
     `columns` maps a layout's fields to column names where they differ. `category` names a column with the kind of harm.
     `single_turn` (layout `hh`) keeps dialogues of one question only and takes the bare question as the prompt.
     """

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from peo_bench.data.schema import IMPLICIT, DataSource, DroppedError, PairSource
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
-from peo_bench.files.rows import READERS, Row, RowError, file_format, file_rows
+from peo_bench.files.rows import PACKED_TOO, READERS, Row, RowError, file_format, file_rows
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def find_files(pattern: str, data_dir: Path | None = None) -> list[tuple[str, Pa
         found = [whole] if whole.is_file() else sorted(path for path in base.glob(pattern) if path.is_file())
     if not found:
         raise UsageError(
-            f"no data at {whole}: expected files ending in {', '.join(sorted(READERS))} (or .gz); "
+            f"no data at {whole}: expected files ending in {', '.join(sorted(READERS))} ({PACKED_TOO}); "
             "type `--data-dir DIR`, the folder it is relative to"
         )
     return [(path.name, path) for path in found]

@@ -1,4 +1,4 @@
-"""Rows of a file in the usual formats: JSON list, JSON lines, CSV, Parquet; gzip where usual."""
+"""Rows of a file in the usual formats: JSON list, JSON lines, CSV, Parquet; gzip and zstd where usual."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from peo_bench.errors import UsageError
 
@@ -42,10 +43,10 @@ def whole_text(text: str, name: str) -> str:
 
 
 def file_rows(path: Path, name: str) -> Iterator[Row]:
-    """Yield the rows of one file (JSON list, JSON lines, CSV or Parquet; gzip where usual), `name` in their places."""
+    """Yield the rows of one file (JSON list, JSON lines, CSV, Parquet; packed where usual), `name` in their places."""
     reader = READERS.get(file_format(path))
     if reader is None:
-        raise UsageError(f"{path}: unknown format: give a file ending in {', '.join(sorted(READERS))} (or .gz)")
+        raise UsageError(f"{path}: unknown format: give a file ending in {', '.join(sorted(READERS))} ({PACKED_TOO})")
     try:
         yield from reader(path, name)
     except (OSError, EOFError, ValueError, csv.Error, zlib.error, RecursionError) as error:
@@ -59,17 +60,29 @@ def _instead(error: Exception) -> str:
 
 
 def file_format(path: Path) -> str:
-    """Return the ending that says how a file is read, `.gz` left out."""
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    """Return the ending that says how a file is read, that of its packing left out."""
+    name = path.with_suffix("") if path.suffix in PACKED else path
+    return name.suffix.lower()
+
+
+def _zstd(path: Path) -> Any:
+    import pyarrow  # type: ignore[import-untyped]
+
+    return pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")
+
+
+PACKED: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".zst": _zstd}
+"""How files are opened that are packed."""
+PACKED_TOO = f"or {' or '.join(PACKED)}"
 
 
 def _bytes(path: Path) -> bytes:
     """Return the content, unpacked; raise `ValueError` for a file that unpacks to far more than text does."""
-    if path.suffix != ".gz":
+    if path.suffix not in PACKED:
         return path.read_bytes().removeprefix(codecs.BOM_UTF8)
     most = path.stat().st_size * UNPACKED_TIMES + UNPACKED_LEAST
-    with gzip.open(path) as file:
-        content = file.read(most + 1)
+    with PACKED[path.suffix](path) as file:
+        content: bytes = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it unpacks to more than {most:,} bytes, {UNPACKED_TIMES} times its size")
     return content.removeprefix(codecs.BOM_UTF8)
