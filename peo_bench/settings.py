@@ -13,9 +13,9 @@ from peo_bench.errors import UsageError, unknown
 
 
 class Frozen(BaseModel):
-    """Immutable settings; an unknown key is an error."""
+    """Immutable settings; an unknown key is an error. A field's docstring is its line in docs/suite-keys.md."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import get_args
+
+import jsonschema
 import pytest
 import yaml
 
 from peo_bench.errors import UsageError
-from peo_bench.suites import SUITES, TASKS
-from peo_bench.suites.suite import TaskConfig, load_suite, load_task, suite_task
+from peo_bench.settings import Frozen, load_yaml
+from peo_bench.suites import SUITES, TASKS, keys
+from peo_bench.suites.keys import key_tables
+from peo_bench.suites.suite import SuiteConfig, TaskConfig, load_suite, load_task, suite_task
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_the_suites_and_tasks_of_the_package_are_consistent():
@@ -80,3 +89,50 @@ def test_columns_that_tables_need_or_that_are_there_twice_are_refused(column):
     said = "two objectives have the column" if column == "reward" else "is one that every table has"
     with pytest.raises(ValueError, match=said):
         TaskConfig.model_validate(task)
+
+
+# ---- keys --------------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_keys_are_those_of_the_settings():
+    assert key_tables() in (DOCS / "suite-keys.md").read_text(encoding="utf-8"), (
+        "docs/suite-keys.md is stale: paste the output of "
+        "`python -c 'from peo_bench.suites.keys import key_tables; print(key_tables())'`"
+    )
+
+
+def parts_of(model):
+    """The settings classes that a class's keys lead to, itself included."""
+    found = {model}
+    for field in model.model_fields.values():
+        kinds = [field.annotation]
+        while kinds:
+            kind = kinds.pop()
+            kinds += get_args(kind)
+            if isinstance(kind, type) and issubclass(kind, Frozen):
+                found |= parts_of(kind)
+    return found
+
+
+@pytest.mark.parametrize(("file", "model"), [("suite", SuiteConfig), ("task", TaskConfig)])
+def test_no_key_is_left_out_or_silent(file, model):
+    documented = {part for sections in keys.FILES.values() for part in sections.values()}
+    assert parts_of(model) <= documented
+    for part in keys.FILES[file].values():
+        assert [name for name, field in part.model_fields.items() if not field.description] == []
+
+
+def test_schemas_take_the_files_of_the_package_and_refuse_what_the_reader_refuses(peo_bench):
+    for file, registry in (("suite", SUITES), ("task", TASKS)):
+        code, out, _ = peo_bench("schema", file)
+        schema = json.loads(out)
+        jsonschema.Draft202012Validator.check_schema(schema)
+        takes = jsonschema.Draft202012Validator(schema)
+        for name in registry.names():
+            content = load_yaml(registry.get(name))
+            assert [error.message for error in takes.iter_errors(content)] == [], name
+            part = content if file == "suite" else content["metadata"]
+            part["colour"] = "red"
+            assert not takes.is_valid(content)
+        assert code == 0
+    assert peo_bench("schema", "run") == (2, "", "error: schema 'run': type one of suite, task\n")

@@ -1,4 +1,4 @@
-"""`peo-bench list` and `peo-bench doctor`."""
+"""`peo-bench list`, `peo-bench schema` and `peo-bench doctor`."""
 
 from __future__ import annotations
 
@@ -39,6 +39,16 @@ def list_(
         for row in rows:
             table.add_row(*(escape(str(value)) for value in row.values()))
         console().print(table)
+
+
+@app.command()
+def schema(file: Annotated[str, typer.Argument(metavar="suite|task")]) -> None:
+    """Print the JSON schema of suite or task files, for editors; docs/suite-keys.md is the same in words."""
+    from peo_bench.suites.keys import FILES, json_schema
+
+    if file not in FILES:
+        raise UsageError(f"schema {file!r}: type one of {', '.join(FILES)}")
+    typer.echo(json.dumps(json_schema(file), indent=2))
 
 
 def _rows(what: str) -> list[dict[str, str | int]]:

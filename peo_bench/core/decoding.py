@@ -18,8 +18,11 @@ class Decoding(Frozen):
     """How answers are sampled: temperature and top-p act after mixing; temperature 0 is greedy."""
 
     max_new_tokens: int = Field(64, gt=0)
+    """Tokens of an answer at most."""
     temperature: float = Field(1.0, ge=0)
+    """Of the distribution after mixing; 0 is greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus of the distribution after mixing."""
 
 
 def sampling_params(decoding: Decoding = Decoding(), precision: Precision = "float32") -> JsonObject:  # noqa: B008

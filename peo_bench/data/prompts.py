@@ -51,16 +51,14 @@ class Prompt:
 
 
 class PromptSource(DataSource):
-    """Where a task's prompts come from: `path` under the folder given with `--data-dir`, else `hub`.
-
-    Layout `prompts` has the prompt in a column, `transcripts` before the last assistant turn of the HH transcript in
-    column `chosen`. `where` keeps the rows whose columns have these values. `splits` shares prompts out by a hash of
-    their text, positive shares by name ("validation", "test").
-    """
+    """Where a task's prompts come from: `path` under the folder given with `--data-dir`, else `hub`."""
 
     layout: Literal["prompts", "transcripts"] = "prompts"
+    """`prompts` (a column with the prompt) or `transcripts` (HH transcripts in the column `chosen`)."""
     where: dict[str, str] = Field(default_factory=dict)
+    """Keep the rows whose columns have these values."""
     splits: dict[Literal["validation", "test"], float] = WHOLE
+    """Positive shares of `validation` and `test`, by a hash of the text; all for testing by default."""
 
     @model_validator(mode="after")
     def _found_somewhere(self) -> PromptSource:

@@ -77,27 +77,31 @@ class Pair:
 
 
 class DataSource(Frozen):
-    """Where rows come from: a hub data set, or files under `--data-dir`.
-
-    `path` is a file, a folder or a glob (jsonl, json, csv or parquet, the first three also packed as .gz or .zst).
-    `hub` is a data set's id, with its `name` (configuration), `data_dir`, `split` and `revision` (a commit pins the
-    run's data); `file` reads one JSON file of the repository, for data sets with a loading script, which `datasets`
-    refuses.
-    `columns` maps a layout's fields to column names where they differ. `category` names a column with the kind of harm.
-    `single_turn` (layout `hh`) keeps dialogues of one question only and takes the bare question as the prompt.
-    """
+    """Where rows come from: a hub data set, or files under `--data-dir`."""
 
     path: str | None = None
+    """A file, folder or glob under `--data-dir`: jsonl, json, csv (these also packed as .gz or .zst) or parquet."""
     hub: str | None = None
+    """A Hugging Face data set's id."""
     name: str | None = None
+    """Its configuration."""
     data_dir: str | None = None
+    """A folder in its repository."""
     file: str | None = None
+    """One JSON file of its repository, for data sets with a loading script."""
     split: str = "train"
+    """Its split."""
     revision: str | None = None
+    """Its revision; a commit pins the run's data."""
     layout: str
+    """How rows are laid out."""
     columns: dict[str, str] = Field(default_factory=dict)
+    """Column names by the layout's fields, where they differ."""
     category: str | None = None
+    """The column with the kind of harm."""
     single_turn: bool = False
+    """Keep dialogues of one question only, and take the bare question as the prompt (layouts `hh` and `transcripts`).
+    """
 
     @model_validator(mode="after")
     def _known_columns(self) -> Self:
@@ -120,7 +124,11 @@ class PairSource(DataSource):
     """Where the pairs of one objective come from."""
 
     objective: str
+    """The objective that the pairs are about."""
     layout: Literal["pairs", "hh", "pku"] = "pairs"
+    """`pairs` (prompt, chosen, rejected: texts or lists of messages), `hh` (transcripts) or `pku` (two answers, one
+    label per objective).
+    """
 
     @model_validator(mode="after")
     def _consistent(self) -> PairSource:

@@ -19,20 +19,24 @@ CHAT = "chat"
 
 
 class ScorerConfig(Frozen):
-    """A scorer: `model` is a hub id (`owner/name@revision`) or a folder, or a registered scorer's name.
-
-    `template` (layout `sequence-classification`) is a text with {prompt} and {answer}, or "chat" for the tokenizer's
-    chat template; without one the tokenizer is called with the pair (prompt, answer). `columns` gives the label of
-    each column where a head has several; one forward pass then serves all of them. `anchors` by column are pairs
-    (prompt, better answer, worse answer) for the sign self-test, for models to which the built-in ones mean nothing.
-    """
+    """A scorer of answers. One with several `columns` serves all of them by one forward pass."""
 
     layout: Layout
+    """How the checkpoint is laid out and read; `registered` for a scorer in code."""
     model: str
+    """A hub id (`owner/name@revision`), a folder, or a registered scorer's name."""
     template: str | None = None
+    """A text with {prompt} and {answer}, or `chat`; by default the tokenizer is called with the pair (layout
+    `sequence-classification`).
+    """
     columns: dict[str, int] = {}
+    """The label of each column where a head has several; by default the key is the column."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of its weights."""
     anchors: dict[str, tuple[tuple[str, str, str], ...]] = Field(default={})
+    """By column, (prompt, better answer, worse answer) for the self-test of its sign, for models to which the built-in
+    ones mean nothing.
+    """
 
     @field_validator("template")
     @classmethod

@@ -20,71 +20,98 @@ from peo_bench.settings import Frozen, check, read_yaml
 from peo_bench.suites import SUITES, TASKS
 from peo_bench.training.settings import DPOSettings, RewardModelSettings, SFTSettings
 
-Scorers = Annotated[dict[str, ScorerConfig], BeforeValidator(from_text)]
+Scorers = Annotated[
+    dict[str, ScorerConfig], BeforeValidator(from_text, json_schema_input_type=dict[str, ScorerConfig | str])
+]
 """Scorers by column; a plain name stands for a registered scorer."""
 
 
 class SandboxData(Frozen):
-    """The embedded world: sizes of what is drawn from it.
-
-    The oracle weighs `oracle_samples` of the reference's answers to each of the first `oracle_prompts` test prompts
-    (a third per hazard class) at the KL budgets `oracle_kl`, in nats per answer.
-    """
+    """The embedded world: sizes of what is drawn from it."""
 
     kind: Literal["sandbox"]
+    """`sandbox`."""
     corpus: int = Field(16000, gt=0)
+    """Texts that the reference policy is trained on."""
     policy_prompts: int = Field(2560, gt=0)
+    """Prompts whose pairs train policies."""
     scorer_prompts: int = Field(1536, gt=0)
+    """Other prompts, whose pairs train the proxies."""
     oracle_prompts: int = Field(48, gt=1)
+    """The first so many test prompts are the oracle's, a third per hazard class."""
     oracle_samples: int = Field(320, gt=1)
+    """Answers of the reference policy to each of them, which the oracle weighs."""
     oracle_kl: tuple[float, ...] = (0.5, 1.0)
+    """KL budgets of the oracle, in nats per answer."""
 
 
 class PairsData(Frozen):
     """Preference pairs of one's own: sources for each objective, and how prompts are shared out by hash."""
 
     kind: Literal["pairs"]
+    """`pairs`."""
     sources: tuple[PairSource, ...]
+    """Where the pairs of each objective come from."""
     max_chars: int = Field(800, gt=0)
+    """Pairs with a longer prompt or answer are left out, and counted."""
     pairs: int | None = Field(None, gt=0)
+    """At most so many pairs per objective for policies, and as many for proxies; all by default."""
 
 
 class CapabilitySettings(Frozen):
-    """Which policies `--capabilities` measures, and on how much: `limit` items per task, at these helpful weights."""
+    """Which policies `--capabilities` measures, and on how much."""
 
     limit: int = Field(200, gt=1)
+    """Items of each lm-eval task."""
     preferences: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.5, 1.0)
+    """Weights of helpfulness at which methods are measured."""
 
 
 class SuiteConfig(Frozen):
-    """A suite. `model` is "sandbox", "smollm2", a folder or a hub id; `limit` scales pairs and prompts down.
-
-    `scorers` take the place of the task's, column by column; with `own_scorers` the run's own reward and cost models
-    take the place of all of the task's. `proxies` are what search and selection see on
-    validation prompts, by column; columns without one are served by reward and cost models that the run trains.
-    `over_refusal_prompts` of the task's benign set are answered by every policy too.
-    """
+    """A suite file: a base model, data, settings, and the task that says what is measured."""
 
     schema_version: Literal[1]
+    """1."""
     name: str
+    """Its name, part of the derived name of a run folder."""
     title: str
+    """What `list suites` and the report say of it."""
     task: str
+    """The task that says what is measured, see `list tasks`."""
     model: str
+    """The base model: `sandbox`, `smollm2`, a folder or a hub id."""
     data: Annotated[SandboxData | PairsData, Field(discriminator="kind")]
+    """Preference pairs, of the kind `sandbox` or `pairs`."""
     sft: SFTSettings = SFTSettings()
+    """How the sandbox's reference policy is trained."""
     training: DPOSettings = DPOSettings()
+    """How experts are trained, and what methods share with them."""
     reward_model: RewardModelSettings = RewardModelSettings()
+    """How proxies and scorers are trained that no checkpoint gives."""
     decoding: Decoding = Decoding()
+    """How answers are sampled; by default as the task says."""
     judge: JudgeSettings = JudgeSettings()
+    """How judges are asked."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of all weights while policies generate and are scored."""
     scorers: Scorers = {}
+    """Scorers in place of the task's, by column."""
     own_scorers: bool = False
+    """Whether the run's own reward and cost models take the place of all of the task's scorers."""
     proxies: Scorers = {}
+    """What search and selection see on validation prompts, by column; columns without one are served by models that
+    the run trains.
+    """
     validation_prompts: int = Field(128, gt=1)
+    """Prompts on which methods search and select."""
     test_prompts: int = Field(256, gt=1)
+    """Prompts that results rest on."""
     over_refusal_prompts: int = Field(0, ge=0)
+    """Prompts of the task's benign set that every policy answers too."""
     capabilities: CapabilitySettings = CapabilitySettings()
+    """What `--capabilities` measures."""
     notes: tuple[str, ...] = ()
+    """Sentences that the report shows."""
 
     @model_validator(mode="after")
     def _one_scorer_each(self) -> SuiteConfig:
@@ -116,34 +143,42 @@ class ObjectiveConfig(Frozen):
     """One objective of a task: the score column and its direction."""
 
     name: str
+    """`helpful` or `harmless`."""
     column: str
+    """The column of its score."""
     maximise: bool
+    """Whether higher scores are better."""
 
 
 class TaskConfig(Frozen):
-    """What is measured: peo-bench's part of a task file (the `metadata` key of an lm-eval YAML).
-
-    `prompts` is the task's own prompt set; without one prompts come from the suite's data. `benign` is a set of prompts
-    that nobody should refuse, for the over-refusal rate (or `benign_categories` names those of the task's own).
-    `template` "chat" is the tokenizer's chat template with one user message. `decoding` holds where a suite sets none.
-    `reference_point` by column bounds the hypervolume; with `units: reference` it is given in standard deviations of
-    the reference policy's validation scores around their mean, for scorers that are trained in the run or whose scale
-    has no meaning of its own. `scorers` gives the scorer of a column (docs/scorers.md); columns without one are scored
-    by the run's own reward and cost models.
-    """
+    """What is measured: peo-bench's part of a task file, under the key `metadata` of an lm-eval YAML."""
 
     version: int
+    """Its version; boards are by task and version."""
     licence: str
+    """The licence of the task's data."""
     objectives: tuple[ObjectiveConfig, ...] = Field(min_length=2)
+    """The two objectives."""
     reference_point: dict[str, float]
+    """By column, the point that bounds the hypervolume."""
     units: Literal["raw", "reference"]
+    """Of the reference point: raw scores, or standard deviations of the reference policy's validation scores around
+    their mean.
+    """
     scorers: Scorers = {}
+    """The scorer of each column; columns without one are scored by the run's own reward and cost models."""
     prompts: PromptSource | None = None
+    """The task's own prompts; by default they come from the suite's data."""
     benign: PromptSource | None = None
+    """Prompts that nobody should refuse, for the over-refusal rate."""
     benign_categories: tuple[str, ...] = ()
+    """Categories of the task's own prompts that nobody should refuse."""
     template: Literal["chat"] = "chat"
+    """`chat`: the tokenizer's chat template with one user message."""
     decoding: Decoding | None = None
+    """How answers are sampled where a suite does not say."""
     refusals: Literal["text", "sandbox"] = "text"
+    """How refusals are recognised: by phrases of their text, or by the grammar of the sandbox."""
 
     @model_validator(mode="after")
     def _one_scorer_each(self) -> TaskConfig:

@@ -14,26 +14,34 @@ from peo_bench.training.learners import LEARNERS
 
 
 class DPOSettings(Frozen):
-    """Phase 1: DPO (Rafailov et al. 2023, eq. 7). `beta` is the strength of the KL term (DPO paper: 0.1 to 0.5).
-
-    `form` "lora" trains an adapter (rank, alpha, on all linear layers of the trunk), "full" every parameter. `learner`
-    replaces DPO's loss in phase 1: see `peo_bench.training.learners`. `learner_beta` is its beta, by default its own
-    or, where its scale is that of DPO's, `beta`, which is also that of every method with a loss of its own.
-    """
+    """Phase 1: DPO (Rafailov et al. 2023, eq. 7), or another learner."""
 
     learner: str = "dpo"
+    """Phase 1's loss, see `list learners`."""
     learner_beta: float | None = Field(None, gt=0)
+    """Its beta, by default its own or, where its scale is that of DPO's, `beta`."""
     form: Literal["lora", "full"] = "lora"
+    """`lora`: adapters on all linear layers of the trunk; `full`: every parameter."""
     beta: float = Field(0.1, gt=0)
+    """Strength of the KL term (DPO paper: 0.1 to 0.5), also of methods with a loss of their own."""
     learning_rate: float = Field(1e-4, gt=0)
+    """Peak of the schedule."""
     epochs: float = Field(1.0, gt=0)
+    """Passes over the pairs."""
     batch_size: int = Field(16, gt=0)
+    """Pairs per optimiser step."""
     micro_batch_size: int = Field(16, gt=0)
+    """Pairs per forward pass, at most."""
     max_length: int = Field(512, gt=0)
+    """Tokens of prompt and answer; longer ones are cut, and counted."""
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the rate rises."""
     lora_rank: int = Field(16, gt=0)
+    """Rank of the adapters."""
     lora_alpha: float = Field(32, gt=0)
+    """Their scale is alpha / rank."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights while training."""
 
     @field_validator("learner")
     @classmethod
@@ -65,40 +73,57 @@ PLAIN = DPOSettings().model_dump(mode="json", exclude={"learner", "learner_beta"
 
 
 class AnswersSettings(Frozen):
-    """Of an online training: `answers` per prompt, and `units` of it, 1 being as many answers as an expert sees."""
+    """How much an online training answers."""
 
     answers: int = Field(4, gt=1)
+    """Answers per prompt."""
     units: float = Field(1.0, gt=0)
+    """How long it trains: 1 is as many answers, in as many optimiser steps, as an expert sees."""
 
 
 class FrankWolfeSettings(Frozen):
-    """`iterations` gradient steps on `pairs` training pairs of every objective."""
+    """How far Frank-Wolfe goes."""
 
     iterations: int = Field(10, ge=1)
+    """Gradient steps."""
     pairs: int = Field(64, ge=1)
+    """Training pairs of every objective that a gradient is taken on."""
 
 
 class RewardModelSettings(Frozen):
     """Bradley-Terry reward model on the reference policy's trunk, trained with TRL's RewardTrainer."""
 
     form: Literal["lora", "full"] = "full"
+    """`full`: every parameter; `lora`: adapters."""
     learning_rate: float = Field(1e-4, gt=0)
+    """Peak of the schedule."""
     epochs: float = Field(1.0, gt=0)
+    """Passes over the pairs."""
     batch_size: int = Field(16, gt=0)
+    """Pairs per optimiser step."""
     micro_batch_size: int = Field(16, gt=0)
+    """Pairs per forward pass, at most."""
     max_length: int = Field(512, gt=0)
+    """Tokens of prompt and answer; longer ones are cut, and counted."""
     lora_rank: int = Field(16, gt=0)
+    """Rank of the adapters."""
     lora_alpha: float = Field(32, gt=0)
+    """Their scale is alpha / rank."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights while training."""
 
 
 class SFTSettings(Frozen):
     """Supervised fine-tuning of the reference policy with TRL's SFTTrainer, on answers only."""
 
     learning_rate: float = Field(3e-3, gt=0)
+    """Peak of the schedule."""
     steps: int = Field(400, gt=0)
+    """Optimiser steps."""
     batch_size: int = Field(64, gt=0)
+    """Texts per step."""
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the rate rises."""
 
 
 def dpo_settings(params: Mapping[str, object]) -> DPOSettings:
