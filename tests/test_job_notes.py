@@ -1,8 +1,13 @@
 """Notes on a run from what its jobs found."""
 
+import json
+
 import pytest
 from training_fixtures import save_pairs, save_policy
 
+from peo_bench.data.pairs import pairs_job
+from peo_bench.data.schema import PairSource
+from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.runs.job_notes import foreseen_notes, job_notes
 
@@ -43,12 +48,52 @@ def test_lengths_are_told_and_above_a_twentieth_with_what_to_do(job_id, found, n
     assert job_notes([handle(job_id, objective="helpful", lengths=found)] * 2) == ([note] if note else [])
 
 
-def test_malformed_rows_are_counted_and_the_first_is_named():
+def test_rows_left_out_are_counted_by_reason_and_the_first_malformed_one_is_named():
     dropped = {"helpful": {"malformed": 2, "duplicate": 1}, "harmless": {"malformed": 1}}
     pairs = handle("pairs-2", dropped=dropped, malformed=["h.jsonl:7: not JSON", "h.jsonl:9: prompt is int"])
-    assert job_notes([pairs]) == ["3 rows of the data are malformed and left out, the first at h.jsonl:7: not JSON."]
+    assert job_notes([pairs]) == [
+        "helpful: rows left out of the data: 2 malformed, 1 duplicate.",
+        "harmless: rows left out of the data: 1 malformed.",
+        "The first malformed row: h.jsonl:7: not JSON.",
+    ]
     assert job_notes([handle("sandbox-pairs-2", dropped={"policy": 3})]) == []  # other counts under the same name
-    assert job_notes([handle("pairs-2", dropped={"helpful": {"duplicate": 1}}, malformed=[])]) == []
+    assert job_notes([handle("pairs-2", dropped={"helpful": {}}, malformed=[])]) == []
+
+
+ROWS = [{"prompt": f"{i}?", "chosen": "yes", "rejected": "no"} for i in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "notes"),
+    [
+        (ROWS, []),
+        ([*ROWS, "torn"], []),  # beyond the first 200, as the finished job will tell
+        (
+            ["torn", {"prompt": "?", "chosen": "yes", "rejected": "yes"}, *ROWS],
+            ["helpful: rows left out of the first 200 of every file: 1 malformed, 1 equal answers.",
+             "The first malformed row: mine.jsonl:1: not JSON"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_plan_tells_what_is_wrong_with_the_first_rows_of_the_data(tmp_path, rows, notes):
+    text = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    (tmp_path / "mine.jsonl").write_text(text)
+    source = PairSource(objective="helpful", path="mine.jsonl")
+    job = pairs_job([source], ["helpful"], data_dir=tmp_path)
+    found = foreseen_notes(job, {})
+    assert len(found) == len(notes)
+    assert all(told.startswith(note) for told, note in zip(found, notes, strict=True))
+
+
+def test_a_plan_refuses_data_of_which_nothing_can_be_used(tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"question": "?", "chosen": "yes", "rejected": "no"}\n')
+    job = pairs_job([PairSource(objective="helpful", path="mine.jsonl")], ["helpful"], data_dir=tmp_path)
+    with pytest.raises(UsageError, match=r"no column 'prompt' \(columns: chosen, question, rejected\)"):
+        foreseen_notes(job, {})
+
+
+def test_a_hubs_data_set_is_not_fetched_for_a_plan():
+    assert foreseen_notes(pairs_job([PairSource(objective="helpful", hub="a/b")], ["helpful"]), {}) == []
 
 
 def test_a_plan_tells_what_a_training_will_cut(tmp_path):
@@ -60,9 +105,9 @@ def test_a_plan_tells_what_a_training_will_cut(tmp_path):
     (note,) = foreseen_notes(short, ids)
     assert note.startswith("aspect helpful: of 48 rows, ")
     assert note.endswith("% is too many, raise it with --set training.max_length=...")
-    assert foreseen_notes(short, {}) == foreseen_notes(needs["pairs"], ids) == []
+    assert foreseen_notes(short, {}) == []
 
 
 def test_remarks_on_checkpoints_are_passed_on_once():
     base = handle("checkpoint-1", name="owner/base", warnings=["a"], remarks=["b"])
-    assert job_notes([base, base, handle("pairs-2")]) == ["owner/base: a.", "owner/base: b."]
+    assert job_notes([base, base, handle("prompts-2")]) == ["owner/base: a.", "owner/base: b."]

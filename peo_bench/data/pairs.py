@@ -15,7 +15,7 @@ from typing import Any
 
 from peo_bench.data.prompts import Prompt, read_task_prompts
 from peo_bench.data.schema import FRACTIONS, Pair, PairSource, split_of
-from peo_bench.data.sources import SHOWN, read_source, source_identity
+from peo_bench.data.sources import SHOWN, Loaded, read_source, source_identity
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.files.jsonl import write_jsonl
@@ -57,6 +57,21 @@ def pairs_job(
         "fractions": dict(FRACTIONS),
     }
     return Job("pairs", params | {"held_out": list(held_out)})
+
+
+def first_rows(job: Job, n: int) -> dict[str, Loaded[Pair]]:
+    """Return by objective what the first `n` rows of every file of a `pairs_job` become; a hub's are not looked at.
+
+    Raises `UsageError` for a file of which nothing can be used.
+    """
+    found: dict[str, Loaded[Pair]] = {}
+    for identity in job.params["sources"]:
+        if "files" in identity:
+            loaded, part = found.setdefault(identity["objective"], Loaded()), read_source(identity, first=n)
+            loaded.items += part.items
+            loaded.dropped += part.dropped
+            loaded.malformed += part.malformed
+    return found
 
 
 def prompts_job(

@@ -15,6 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -109,8 +110,13 @@ def located(digest: str, name: str) -> Path:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_source(identity: Mapping[str, Any], kind: type[DataSource] = PairSource) -> Loaded[Any]:
-    """Return what the source with this identity holds (see `source_identity`): pairs, or what another kind reads."""
+def read_source(
+    identity: Mapping[str, Any], kind: type[DataSource] = PairSource, first: int | None = None
+) -> Loaded[Any]:
+    """Return what the source with this identity holds (see `source_identity`): pairs, or what another kind reads.
+
+    With `first`, of at most so many rows of each file.
+    """
     settings = {key: value for key, value in identity.items() if key != "files"}
     if "files" not in identity:
         source = kind(**settings)
@@ -121,7 +127,7 @@ def read_source(identity: Mapping[str, Any], kind: type[DataSource] = PairSource
         path = located(file["sha256"], file["name"])
         if file_digest(path) != file["sha256"]:
             raise UsageError(f"{path} has changed since the run was planned: type the command again")
-        part = _converted(file_rows(path, file["name"]), source, str(path))
+        part = _converted(islice(file_rows(path, file["name"]), first), source, str(path))
         loaded.items += part.items
         loaded.dropped += part.dropped
         loaded.malformed = (loaded.malformed + part.malformed)[:SHOWN]

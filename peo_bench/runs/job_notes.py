@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from peo_bench.core import roles
+from peo_bench.data.pairs import first_rows
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.versions import version_notes
 
 ALARM = 0.05
 """Share of a training's rows that are cut or dropped, above which a limit is too low."""
+
+FIRST_ROWS = 200
+"""Of every data file, that are read before anything is done."""
 
 SETTINGS = {"reward-model": "reward_model.max_length"}
 """Where a kind's limit is set, if not at `training.max_length`."""
@@ -23,16 +27,25 @@ def job_notes(handles: Iterable[Handle]) -> list[str]:
         note
         for handle in handles
         for note in (
-            *_lengths(handle.id.rpartition("-")[0], handle.result.get("objective"), handle.result.get("lengths")),
+            *_lengths(_kind(handle), handle.result.get("objective"), handle.result.get("lengths")),
             *_checkpoint(handle),
-            *_malformed(handle),
+            *_data(handle),
         )
     ]
     return [*dict.fromkeys(notes), *version_notes(handles)]
 
 
 def foreseen_notes(job: Job, store: Store) -> list[str]:
-    """Return what a training will report of its lengths, where its pairs and its reference policy are there."""
+    """Return what a job will report, as far as it shows: of the first rows of its data, of a training's lengths.
+
+    Lengths where a training's pairs and its reference policy are there. Raises `UsageError` for data of which nothing
+    can be used.
+    """
+    if job.kind == "pairs":
+        found = first_rows(job, FIRST_ROWS)
+        malformed = [place for loaded in found.values() for place in loaded.malformed]
+        dropped = {name: loaded.dropped for name, loaded in found.items()}
+        return _left_out(f"the first {FIRST_ROWS} of every file", dropped, malformed)
     if not any(map(roles.is_pairs, job.needs)):
         return []
     from peo_bench.training.foresight import foreseen_lengths
@@ -58,15 +71,22 @@ def _lengths(kind: str, objective: str | None, lengths: Mapping[str, int] | None
     return [f"{note}: {lost:.0%} is too many, raise it with --set {SETTINGS.get(kind, 'training.max_length')}=..."]
 
 
-def _malformed(handle: Handle) -> list[str]:
-    """Say how many rows of the data were malformed, and name the first."""
-    named: list[str] = handle.result.get("malformed", [])
-    if not named:
+def _left_out(of: str, dropped: Mapping[str, Mapping[str, int]], malformed: Sequence[str]) -> list[str]:
+    """Say how many rows of the data were left out, by objective and reason, and name the first malformed one."""
+    counts = {name: ", ".join(f"{n} {reason}" for reason, n in reasons.items()) for name, reasons in dropped.items()}
+    told = [f"{name}: rows left out of {of}: {said}." for name, said in counts.items() if said]
+    return [*told, *(f"The first malformed row: {place}." for place in malformed[:1])]
+
+
+def _data(handle: Handle) -> list[str]:
+    """Say what was left out of the data of a `pairs` job."""
+    if _kind(handle) != "pairs":
         return []
-    dropped: Mapping[str, Mapping[str, int]] = handle.result["dropped"]
-    count = sum(reasons.get("malformed", 0) for reasons in dropped.values())
-    rows = "1 row of the data is" if count == 1 else f"{count} rows of the data are"
-    return [f"{rows} malformed and left out, the first at {named[0]}."]
+    return _left_out("the data", handle.result["dropped"], handle.result["malformed"])
+
+
+def _kind(handle: Handle) -> str:
+    return handle.id.rpartition("-")[0]
 
 
 def _checkpoint(handle: Handle) -> list[str]:
