@@ -221,7 +221,7 @@ def _checkpoint_outline(job: Job) -> PreTrainedModel | None:
 
 
 @outlined(_checkpoint_outline)
-@job_kind("checkpoint", version=9, common=True)
+@job_kind("checkpoint", version=10, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     params = job.params
@@ -260,10 +260,14 @@ def _check_loading(form: str, target: Path) -> list[str]:
     from peo_bench.models.loading import check_vocabulary, load_causal, read_tokenizer
     from peo_bench.models.quiet import quiet
     from peo_bench.models.rendering import remarks
+    from peo_bench.models.trial import check_runs
 
     with quiet():
-        model = load_causal(target) if form != "lora" else None
-        if form != "base" or model is None:
+        if form == "lora":
+            return []
+        model = load_causal(target)
+        check_runs(model, target)
+        if form == "full":
             return []
         tokenizer = read_tokenizer(target)
         check_vocabulary(tokenizer, model, target)

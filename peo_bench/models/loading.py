@@ -137,10 +137,11 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel,
 
 
 def unreadable() -> tuple[type[Exception], ...]:
-    """Return the errors that transformers raises for a folder that holds no model that it knows."""
+    """Return the errors that transformers and torch raise for a folder whose model they cannot make or run."""
     from huggingface_hub.errors import StrictDataclassError
 
-    return OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError, StrictDataclassError
+    config = ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError
+    return OSError, ImportError, StrictDataclassError, *config
 
 
 def load_model(

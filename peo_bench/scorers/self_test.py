@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peo_bench.errors import Diverged, UsageError
+from peo_bench.models.files import reason
+from peo_bench.models.loading import unreadable
 from peo_bench.scorers.anchors import ANCHORS, Anchor
 
 if TYPE_CHECKING:
@@ -42,17 +44,16 @@ def batch_gap(scorer: ModelScorer, more: Sequence[Anchor] = ()) -> float:
     prompts, answers = [p for p, _ in texts], [a for _, a in texts]
     try:
         together = scorer.score_labels(prompts, answers).labels
+        alone = [scorer.score_labels([p], [a]).labels[0] for p, a in texts]
     except Diverged:
         raise UsageError(
             "scorer: its scores are not finite (nan or inf among its weights): copy or save it again"
         ) from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # settings that nothing read before
-        reason = " ".join(str(error).split())[:200]
+    except unreadable() as error:  # settings that nothing read before
         raise UsageError(
-            f"scorer: the checkpoint loads but cannot score a text ({type(error).__name__}: {reason}): check its "
-            "config.json and tokenizer_config.json, or save it again"
+            f"scorer: the checkpoint loads but cannot score a text ({type(error).__name__}: {reason(error)}): check "
+            "its config.json and tokenizer_config.json, or save it again"
         ) from None
-    alone = [scorer.score_labels([p], [a]).labels[0] for p, a in texts]
     gaps = []
     for label in range(scorer.n_labels):
         values = [row[label] for row in alone]
