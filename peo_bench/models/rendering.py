@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,9 @@ prompt is the same text tomorrow. Part of the identity of every reference policy
 
 _PERCENT = "\ue000"
 """Stands for `%%` in a date's format."""
+
+_WORDS = ("I", "The", "Yes", "hello", "a", "to")
+"""Beginnings of answers, some of which every tokenizer has as tokens."""
 
 _PROMPT, _ANSWER = "peobenchprompt", "peobenchanswer"
 """Stand for texts where what the template writes around them is wanted."""
@@ -122,7 +126,22 @@ def remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     end = answer_end(tokenizer)
     if end != (tokenizer.eos_token_id,):
         found.append(f"answers are trained to end with {tokenizer.decode(end)!r}, as its chat template writes them")
-    return found + date_remarks(tokenizer)
+    return found + _lead_remarks(tokenizer) + date_remarks(tokenizer)
+
+
+def _lead_remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return how answers are trained otherwise than in the whole dialogue of stock transformers, if they are."""
+    lead = _answer_lead(tokenizer, tokenizer.chat_template)
+    if lead.dialogue not in (None, lead.generated + lead.blank):
+        return [
+            f"its chat template writes {lead.dialogue!r} before an answer in a dialogue and {lead.generated!r} before "
+            "one that is generated: answers are trained behind the latter"
+        ]
+    if None in _continuing(tokenizer, lead.generated, [lead.blank + word for word in _WORDS]):
+        return [
+            f"its prompts end inside a token ({lead.generated[-20:]!r}): answers are trained to continue them as text"
+        ]
+    return []
 
 
 def date_remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -162,14 +181,57 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) ->
 
 
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of answers, each with its end (see `answer_end`)."""
+    """Return the token ids of answers as they stand behind a prompt, each with its end (see `answer_end`).
+
+    Alone an answer may be other tokens: SentencePiece and its kin begin every text with a blank. Where the prompt's own
+    tokens would be others before an answer, it is encoded as behind a line break.
+    """
+    lead = _answer_lead(tokenizer, tokenizer.chat_template)
+    texts = [lead.blank + text if text and not text[0].isspace() else text for text in answers]
+    found: dict[int, list[int]] = {}
+    for before in (lead.generated, "\n", ""):
+        waiting = [i for i in range(len(texts)) if i not in found]
+        rows = zip(waiting, _continuing(tokenizer, before, [texts[i] for i in waiting]), strict=True)
+        found |= {i: ids for i, ids in rows if ids is not None}
     end = answer_end(tokenizer)
-    ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    return [[*found[i], *end] for i in range(len(texts))]
+
+
+def _continuing(tokenizer: PreTrainedTokenizerBase, before: str, texts: Sequence[str]) -> Iterator[list[int] | None]:
+    """Yield the token ids of texts behind another; None where the other's own tokens would not be what they are."""
+    if not texts:
+        return
     said = controls(tokenizer).said
-    for i, answer in enumerate(answers):
-        if holds(tokenizer, said, answer):
-            ids[i] = encode(tokenizer, [(answer, said)], add_special_tokens=False)
-    return [[*row, *end] for row in ids]
+    head = list(tokenizer(before, add_special_tokens=False)["input_ids"]) if before else []
+    batch = tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
+    for text, plain in zip(texts, batch, strict=True):
+        written = ((before, None), (text, said))
+        ids = encode(tokenizer, written, add_special_tokens=False) if holds(tokenizer, said, text) else plain
+        yield ids[len(head) :] if ids[: len(head)] == head else None
+
+
+@dataclass(frozen=True)
+class _Lead:
+    """What a template writes before an answer: one that is `generated`, and one in a whole dialogue (None: unknown).
+
+    `blank` is the white space that only the dialogue has.
+    """
+
+    generated: str
+    dialogue: str | None
+
+    @property
+    def blank(self) -> str:
+        """The white space that the dialogue writes and the generation prompt leaves to the answer."""
+        more = (self.dialogue or "").removeprefix(self.generated)
+        return more if self.dialogue == self.generated + more and more.isspace() else ""
+
+
+@lru_cache(maxsize=8)
+def _answer_lead(tokenizer: PreTrainedTokenizerBase, template: str | None) -> _Lead:
+    generated = render(tokenizer, _PROMPT).rpartition(_PROMPT)[2]
+    before, found, _ = ("", "", "") if template is None else _dialogue(tokenizer).rpartition(_ANSWER)
+    return _Lead(generated, before.rpartition(_PROMPT)[2] if found else None)
 
 
 def answer_texts(
