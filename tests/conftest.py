@@ -13,6 +13,12 @@ settings.register_profile("peo-bench", deadline=None)  # a slow machine is no fa
 settings.load_profile("peo-bench")
 
 
+@pytest.fixture(autouse=True)
+def nothing_beside(monkeypatch):
+    """Let no suite that a test reads from a file tell the next test where data is."""
+    monkeypatch.setenv("PEO_BENCH_BESIDE", "")
+
+
 @pytest.fixture
 def peo_bench(monkeypatch, capsys, tmp_path):
     """Run the command in-process; return (exit code, stdout, stderr)."""

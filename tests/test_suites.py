@@ -10,11 +10,12 @@ import jsonschema
 import pytest
 import yaml
 
+from peo_bench.data.sources import DATA_DIR, find_files
 from peo_bench.errors import UsageError
 from peo_bench.settings import Frozen, load_yaml
 from peo_bench.suites import SUITES, TASKS, keys
 from peo_bench.suites.keys import key_tables
-from peo_bench.suites.suite import SuiteConfig, TaskConfig, load_suite, load_task, suite_task
+from peo_bench.suites.suite import SuiteConfig, TaskConfig, load_suite, load_task, suite_task, with_settings
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -136,3 +137,89 @@ def test_schemas_take_the_files_of_the_package_and_refuse_what_the_reader_refuse
             assert not takes.is_valid(content)
         assert code == 0
     assert peo_bench("schema", "run") == (2, "", "error: schema 'run': type one of suite, task\n")
+
+
+# ---- files of one's own ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A suite, its data, and in a folder its task with the task's prompts; the command is typed elsewhere."""
+    suite = yaml.safe_load(SUITES.get("smollm2").read_text()) | {"name": "mine", "task": "tasks/my_task.yaml"}
+    suite["data"] = {
+        "kind": "pairs", "sources": [{"objective": name, "path": "pairs.jsonl"} for name in ("helpful", "harmless")],
+    }  # fmt: skip
+    task = yaml.safe_load(TASKS.get("peo_pairs").read_text())
+    task["metadata"]["prompts"] = {"path": "asked/*.jsonl"}
+    folder = tmp_path / "study"
+    (folder / "tasks" / "asked").mkdir(parents=True)
+    (folder / "mine.yaml").write_text(yaml.safe_dump(suite))
+    (folder / "tasks" / "my_task.yaml").write_text(yaml.safe_dump(task))
+    rows = [{"prompt": f"{i}?", "chosen": "yes", "rejected": "no"} for i in range(1500)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = "".join(json.dumps({"prompt": f"which {i}?"}) + "\n" for i in range(300))
+    (folder / "tasks" / "asked" / "all.jsonl").write_text(asked)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delenv(DATA_DIR, raising=False)
+    return folder
+
+
+def test_what_a_file_names_is_found_beside_it(study):
+    """Data and the task beside the suite, prompts beside the task; what the run keeps needs no task file."""
+    suite = load_suite("../study/mine.yaml")
+    assert suite.task == "my_task"
+    assert suite_task(suite).objectives == load_task("peo_pairs").objectives
+    assert [name for name, _ in find_files(suite.data.sources[0].path)] == ["pairs.jsonl"]
+    assert [name for name, _ in find_files(suite_task(suite).prompts.path)] == ["all.jsonl"]
+    kept = yaml.safe_dump(suite.model_dump(mode="json"))
+    (study / "tasks" / "my_task.yaml").unlink()
+    assert SuiteConfig.model_validate(yaml.safe_load(kept)) == suite
+    assert "task_definition" not in load_suite("sandbox").model_dump(), "a named task leaves no trace"
+    with pytest.raises(UsageError, match="where is it"):
+        find_files("pairs.jsonl")
+
+
+def test_a_data_dir_wins_over_the_suites_folder(study, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pairs.jsonl").write_text("{}\n")
+    monkeypatch.setenv(DATA_DIR, str(other))
+    load_suite(str(study / "mine.yaml"))
+    assert find_files("pairs.jsonl") == [("pairs.jsonl", other / "pairs.jsonl")]
+
+
+def test_checkpoints_beside_the_file_are_found_and_ids_stay(study):
+    suite = yaml.safe_load((study / "mine.yaml").read_text())
+    scorer = {"layout": "beaver", "model": "cost-model"}
+    for model, there in (("base", True), ("owner/name@main", False), ("smollm2", False), ("/abs/olute", False)):
+        (study / model.replace("/", "-")).mkdir(exist_ok=True)
+        (study / "cost-model").mkdir(exist_ok=True)
+        (study / "mine.yaml").write_text(yaml.safe_dump(suite | {"model": model, "scorers": {"cost": scorer}}))
+        found = load_suite(str(study / "mine.yaml"))
+        assert found.model == (str(study / model) if there else model)
+        assert found.scorers["cost"].model == str(study / "cost-model")
+
+
+def test_set_takes_a_task_file_too(study):
+    changed = with_settings(load_suite("smollm2"), {"task": "../study/tasks/my_task.yaml"})
+    assert (changed.task, changed.task_definition.prompts.path) == ("my_task", "../study/tasks/asked/*.jsonl")
+    assert with_settings(changed, {"task": "peo_pairs"}).task_definition is None
+    assert with_settings(changed, {"test_prompts": 9}).task_definition == changed.task_definition
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("peo_pairs.yaml", r"a task called peo_pairs is registered: give the file another name"),
+        ("My Task.yaml", r"task 'My Task' is not a valid name"),
+        ("absent.yaml", r"absent.yaml: .*give the path of a YAML file"),
+    ],
+)
+def test_task_files_that_cannot_be_named(study, name, said):
+    suite = yaml.safe_load((study / "mine.yaml").read_text()) | {"task": f"tasks/{name}"}
+    (study / "mine.yaml").write_text(yaml.safe_dump(suite))
+    if name != "absent.yaml":
+        (study / "tasks" / "my_task.yaml").rename(study / "tasks" / name)
+    with pytest.raises(UsageError, match=said):
+        load_suite(str(study / "mine.yaml"))

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 LOCATIONS = "PEO_BENCH_LOCATIONS"
 DATA_DIR = "PEO_BENCH_DATA_DIR"
 """Environment variable with the default of `--data-dir`."""
+BESIDE = "PEO_BENCH_BESIDE"
+"""Environment variable with the folder of the suite's file, where files are looked for without a `--data-dir`."""
 
 SHOWN = 20
 """Malformed rows that are named; all are counted."""
@@ -66,8 +68,12 @@ def source_identity(source: DataSource, data_dir: Path | None = None) -> JsonObj
 
 
 def find_files(pattern: str, data_dir: Path | None = None) -> list[tuple[str, Path]]:
-    """Return (name, path) of the files that `pattern` (a file, folder or glob, relative to `data_dir`) stands for."""
-    base = data_dir or (Path(os.environ[DATA_DIR]) if os.environ.get(DATA_DIR) else None)
+    """Return (name, path) of the files that `pattern` (a file, folder or glob) stands for.
+
+    It is relative to `data_dir`, by default to `--data-dir`, else to the folder of the suite's file.
+    """
+    known = os.environ.get(DATA_DIR) or os.environ.get(BESIDE)
+    base = data_dir or (Path(known) if known else None)
     if base is None and not Path(pattern).is_absolute():
         raise UsageError(f"{pattern}: where is it? type `--data-dir DIR`, the folder that holds {pattern}")
     if base is None or Path(pattern).is_absolute():
@@ -84,6 +90,14 @@ def find_files(pattern: str, data_dir: Path | None = None) -> list[tuple[str, Pa
             "type `--data-dir DIR`, the folder it is relative to"
         )
     return [(path.name, path) for path in found]
+
+
+def look_beside(folder: Path | None) -> None:
+    """Look for data in `folder`, that of a suite's file, where there is no `--data-dir`; None: nowhere."""
+    if folder is None:
+        os.environ.pop(BESIDE, None)
+    else:
+        os.environ[BESIDE] = str(folder)
 
 
 def file_digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from peo_bench.core.decoding import Decoding
 from peo_bench.data.prompts import PromptSource
 from peo_bench.data.schema import PairSource
+from peo_bench.data.sources import look_beside
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.json_types import Json
 from peo_bench.judges.settings import JudgeSettings
@@ -24,6 +26,14 @@ Scorers = Annotated[
     dict[str, ScorerConfig], BeforeValidator(from_text, json_schema_input_type=dict[str, ScorerConfig | str])
 ]
 """Scorers by column; a plain name stands for a registered scorer."""
+
+
+ENDINGS = (".yaml", ".yml")
+"""Of the names of suite and task files."""
+NAMED = ("sandbox", "smollm2")
+"""Base models that have a name."""
+SCORED = ("scorers", "proxies")
+"""A suite's keys that name scorers."""
 
 
 class SandboxData(Frozen):
@@ -65,64 +75,6 @@ class CapabilitySettings(Frozen):
     """Items of each lm-eval task."""
     preferences: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.5, 1.0)
     """Weights of helpfulness at which methods are measured."""
-
-
-class SuiteConfig(Frozen):
-    """A suite file: a base model, data, settings, and the task that says what is measured."""
-
-    schema_version: Literal[1]
-    """1."""
-    name: str
-    """Its name, part of the derived name of a run folder."""
-    title: str
-    """What `list suites` and the report say of it."""
-    task: str
-    """The task that says what is measured, see `list tasks`."""
-    model: str
-    """The base model: `sandbox`, `smollm2`, a folder or a hub id."""
-    data: Annotated[SandboxData | PairsData, Field(discriminator="kind")]
-    """Preference pairs, of the kind `sandbox` or `pairs`."""
-    sft: SFTSettings = SFTSettings()
-    """How the sandbox's reference policy is trained."""
-    training: DPOSettings = DPOSettings()
-    """How experts are trained, and what methods share with them."""
-    reward_model: RewardModelSettings = RewardModelSettings()
-    """How proxies and scorers are trained that no checkpoint gives."""
-    decoding: Decoding = Decoding()
-    """How answers are sampled; by default as the task says."""
-    judge: JudgeSettings = JudgeSettings()
-    """How judges are asked."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of all weights while policies generate and are scored."""
-    scorers: Scorers = {}
-    """Scorers in place of the task's, by column."""
-    own_scorers: bool = False
-    """Whether the run's own reward and cost models take the place of all of the task's scorers."""
-    proxies: Scorers = {}
-    """What search and selection see on validation prompts, by column; columns without one are served by models that
-    the run trains.
-    """
-    validation_prompts: int = Field(128, gt=1)
-    """Prompts on which methods search and select."""
-    test_prompts: int = Field(256, gt=1)
-    """Prompts that results rest on."""
-    over_refusal_prompts: int = Field(0, ge=0)
-    """Prompts of the task's benign set that every policy answers too."""
-    capabilities: CapabilitySettings = CapabilitySettings()
-    """What `--capabilities` measures."""
-    notes: tuple[str, ...] = ()
-    """Sentences that the report shows."""
-
-    @model_validator(mode="after")
-    def _one_scorer_each(self) -> SuiteConfig:
-        by_column(self.scorers)
-        by_column(self.proxies)
-        return self
-
-    @property
-    def labels_on_both(self) -> bool:
-        """Whether every pair carries the labels of all objectives."""
-        return isinstance(self.data, SandboxData) or all(source.labels_on_both for source in self.data.sources)
 
 
 HANDLED = ("helpful", "harmless")
@@ -212,13 +164,82 @@ class TaskConfig(Frozen):
         return self
 
 
+class SuiteConfig(Frozen):
+    """A suite file: a base model, data, settings, and the task that says what is measured."""
+
+    schema_version: Literal[1]
+    """1."""
+    name: str
+    """Its name, part of the derived name of a run folder."""
+    title: str
+    """What `list suites` and the report say of it."""
+    task: str
+    """The task that says what is measured: a name, see `list tasks`, or the path of a task file."""
+    task_definition: TaskConfig | None = Field(None, exclude_if=lambda value: value is None)
+    """What the file said, where `task` was a path: written by peo-bench, so that a run's configuration is whole."""
+    model: str
+    """The base model: `sandbox`, `smollm2`, a folder or a hub id."""
+    data: Annotated[SandboxData | PairsData, Field(discriminator="kind")]
+    """Preference pairs, of the kind `sandbox` or `pairs`."""
+    sft: SFTSettings = SFTSettings()
+    """How the sandbox's reference policy is trained."""
+    training: DPOSettings = DPOSettings()
+    """How experts are trained, and what methods share with them."""
+    reward_model: RewardModelSettings = RewardModelSettings()
+    """How proxies and scorers are trained that no checkpoint gives."""
+    decoding: Decoding = Decoding()
+    """How answers are sampled; by default as the task says."""
+    judge: JudgeSettings = JudgeSettings()
+    """How judges are asked."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of all weights while policies generate and are scored."""
+    scorers: Scorers = {}
+    """Scorers in place of the task's, by column."""
+    own_scorers: bool = False
+    """Whether the run's own reward and cost models take the place of all of the task's scorers."""
+    proxies: Scorers = {}
+    """What search and selection see on validation prompts, by column; columns without one are served by models that
+    the run trains.
+    """
+    validation_prompts: int = Field(128, gt=1)
+    """Prompts on which methods search and select."""
+    test_prompts: int = Field(256, gt=1)
+    """Prompts that results rest on."""
+    over_refusal_prompts: int = Field(0, ge=0)
+    """Prompts of the task's benign set that every policy answers too."""
+    capabilities: CapabilitySettings = CapabilitySettings()
+    """What `--capabilities` measures."""
+    notes: tuple[str, ...] = ()
+    """Sentences that the report shows."""
+
+    @model_validator(mode="after")
+    def _one_scorer_each(self) -> SuiteConfig:
+        by_column(self.scorers)
+        by_column(self.proxies)
+        return self
+
+    @property
+    def labels_on_both(self) -> bool:
+        """Whether every pair carries the labels of all objectives."""
+        return isinstance(self.data, SandboxData) or all(source.labels_on_both for source in self.data.sources)
+
+
 def load_suite(name_or_path: str) -> SuiteConfig:
-    """Return the suite called `name_or_path`, or the one in the file of that path."""
+    """Return the suite called `name_or_path`, or the one in the file of that path.
+
+    Relative paths in a file (a task, checkpoints, data where there is no `--data-dir`) are relative to its folder.
+    """
     path = Path(name_or_path)
-    known = path.suffix not in {".yaml", ".yml"}
+    known = path.suffix not in ENDINGS
     suite = read_yaml(SUITES.get(name_or_path) if known else path, SuiteConfig)
     check_name("suite", suite.name)
-    decoding = load_task(suite.task).decoding
+    beside = None if known else path.absolute().parent
+    look_beside(beside)
+    if beside:
+        own = {} if suite.model in NAMED else {"model": _beside(beside, suite.model)}
+        suite = suite.model_copy(update=own | {key: _scorers(beside, getattr(suite, key)) for key in SCORED})
+    suite = _with_task(suite, beside or Path())
+    decoding = task_of(suite).decoding
     return (
         suite.model_copy(update={"decoding": decoding})
         if decoding and "decoding" not in suite.model_fields_set
@@ -226,14 +247,53 @@ def load_suite(name_or_path: str) -> SuiteConfig:
     )
 
 
+def _with_task(suite: SuiteConfig, folder: Path) -> SuiteConfig:
+    """Return the suite with what its task file says, if it names one, relative to `folder`."""
+    path = folder / suite.task
+    if path.suffix not in ENDINGS:
+        return suite
+    name = check_name("task", path.stem)
+    if name in TASKS.names():
+        raise UsageError(f"{path}: a task called {name} is registered: give the file another name")
+    task = read_yaml(path, TaskConfig, "metadata")
+    there = {key: _prompts(path.parent, folder, getattr(task, key)) for key in ("prompts", "benign")}
+    task = task.model_copy(update=there | {"scorers": _scorers(path.parent, task.scorers)})
+    return suite.model_copy(update={"task": name, "task_definition": task})
+
+
+def _beside(folder: Path, place: str) -> str:
+    """Return the absolute path of what lies at `place` in a folder, else `place`, which is an id or a path then."""
+    return str(folder / place) if (folder / place).exists() else place
+
+
+def _scorers(folder: Path, scorers: Mapping[str, ScorerConfig]) -> dict[str, ScorerConfig]:
+    """Return scorers whose checkpoints lie in a folder by their absolute paths."""
+    return {
+        key: s if s.layout == "registered" else s.model_copy(update={"model": _beside(folder, s.model)})
+        for key, s in scorers.items()
+    }
+
+
+def _prompts(task: Path, suite: Path, source: PromptSource | None) -> PromptSource | None:
+    """Return a source whose path is relative to the suite's folder instead of the task's."""
+    if source is None or source.path is None or task == suite:
+        return source
+    return source.model_copy(update={"path": os.path.relpath(task / source.path, suite)})
+
+
 def load_task(name: str) -> TaskConfig:
-    """Return peo-bench's part of the task called `name`."""
+    """Return peo-bench's part of the registered task called `name`."""
     return read_yaml(TASKS.get(name), TaskConfig, "metadata")
+
+
+def task_of(suite: SuiteConfig) -> TaskConfig:
+    """Return the task that the suite names, as it was given."""
+    return suite.task_definition or load_task(suite.task)
 
 
 def suite_task(suite: SuiteConfig) -> TaskConfig:
     """Return the suite's task with the suite's scorers in place of the task's."""
-    task = load_task(suite.task)
+    task = task_of(suite)
     _check_named(suite, task)
     replaced = by_column(suite.scorers)
     theirs = {} if suite.own_scorers else task.scorers
@@ -270,7 +330,9 @@ def with_settings(suite: SuiteConfig, settings: Mapping[str, Json]) -> SuiteConf
             if not isinstance(target, dict):
                 raise UsageError(f"--set {key}: {parent!r} is not a section; sections: {', '.join(_sections())}")
         target[last] = replacement
-    return check(value, SuiteConfig, "--set")
+    if "task" in settings:
+        value.pop("task_definition", None)
+    return _with_task(check(value, SuiteConfig, "--set"), Path())
 
 
 def _sections() -> list[str]:
