@@ -223,3 +223,13 @@ def test_task_files_that_cannot_be_named(study, name, said):
         (study / "tasks" / "my_task.yaml").rename(study / "tasks" / name)
     with pytest.raises(UsageError, match=said):
         load_suite(str(study / "mine.yaml"))
+
+
+def test_nothing_of_a_users_model_is_trained_whole_unless_a_suite_says_so(study):
+    suite = yaml.safe_load((study / "mine.yaml").read_text())
+    (study / "mine.yaml").write_text(
+        yaml.safe_dump({k: v for k, v in suite.items() if k not in ("training", "reward_model")})
+    )
+    found = load_suite(str(study / "mine.yaml"))
+    assert (found.training.form, found.reward_model.form) == ("lora", "lora")
+    assert all(load_suite(name).reward_model.form == "full" for name in SUITES.names() if name.startswith("sandbox"))

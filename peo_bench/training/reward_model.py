@@ -37,7 +37,7 @@ CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
     "reward-model",
     version=2,
     bound=lambda job: pairs_bound(job, "scorer"),
-    defaults=RewardModelSettings().model_dump(mode="json"),
+    defaults=RewardModelSettings(form="full").model_dump(mode="json"),  # as before LoRA was the suites' default
     keeps="nothing",
     label=("objective",),
 )

@@ -93,8 +93,8 @@ class FrankWolfeSettings(Frozen):
 class RewardModelSettings(Frozen):
     """Bradley-Terry reward model on the reference policy's trunk, trained with TRL's RewardTrainer."""
 
-    form: Literal["lora", "full"] = "full"
-    """`full`: every parameter; `lora`: adapters."""
+    form: Literal["lora", "full"] = "lora"
+    """`lora`: adapters on all linear layers of the trunk; `full`: every parameter."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak of the schedule."""
     epochs: float = Field(1.0, gt=0)
