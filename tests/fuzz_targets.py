@@ -50,10 +50,10 @@ from peo_bench.report.contents import task_views
 from peo_bench.results.answers import answers_of
 from peo_bench.results.folder import read_run_folder
 from peo_bench.results.progress import headline, is_running, read_progress, running
-from peo_bench.results.verification import verify_run
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.judging import calibration, save_calibration
 from peo_bench.runs.request import RunRequest
+from peo_bench.runs.verification import verify_run
 from peo_bench.settings import read_yaml
 from peo_bench.steering.families import asked_for, load_family, save_families
 from peo_bench.steering.web import _question

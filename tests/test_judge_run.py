@@ -18,6 +18,9 @@ from judge_server import PRICE, Answer, JudgeServer, by_length, serve  # noqa: F
 from tiny_run import TINY
 from tiny_run import peo_bench as command
 
+from peo_bench.results.differences import write_sums
+from peo_bench.runs.verification import verify_run
+
 KEY = "sk-canary-5f2b7c"
 PROMPTS = 12
 TASK = "peo_sandbox"
@@ -240,3 +243,27 @@ def test_misuse_is_one_line(peo_bench):
         assert (code, err.count("\n")) == (2, 1), err
         assert said in err
         assert KEY not in err
+
+
+def test_verify_computes_win_rates_again_from_the_verdicts(finished, tmp_path):
+    """Also where somebody renews the digests of what was changed."""
+    out = tmp_path / "out"
+    shutil.copytree(finished[0] / "out", out)
+    assert verify_run(out) == []
+    content = json.loads((out / "metrics.json").read_text())
+    judge = content["tasks"][TASK]["judges"]["scorers"]
+    judge["win_rates"][0]["win_rate"] += 1
+    judge["overall"][0]["n_wins"] += 1
+    judge["elo"]["helpful"]["mod"] += 1
+    judge["card"]["ties"] += 1
+    (out / "metrics.json").write_text(json.dumps(content))
+    write_sums(out)
+    problems = verify_run(out)
+    for key in ("win_rates[0].win_rate", "overall[0].n_wins", "elo.helpful.mod", "card.ties"):
+        assert any(line.startswith(f"metrics.json: judges.scorers.{key} is ") for line in problems), key
+    shutil.copy(finished[0] / "out" / "metrics.json", out)
+    rows = pd.read_parquet(out / "judgements.parquet")
+    rows.loc[0, "prompt_id"] = "invented"
+    rows.to_parquet(out / "judgements.parquet", index=False)
+    write_sums(out)
+    assert any("judgements.parquet: the verdicts of " in line for line in verify_run(out))

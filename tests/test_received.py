@@ -17,7 +17,7 @@ READERS = {
     "report --watch": (("report", "run", "--watch"), "peo_bench.cli.watch.watch_run"),
     "figures": (("figures", "run"), "peo_bench.report.paper.write_run_figures"),
     "compare": (("compare", "run", "run"), "peo_bench.boards.compare.compare_runs"),
-    "verify": (("verify", "run"), "peo_bench.jobs.store.Store"),
+    "verify": (("verify", "run"), "peo_bench.runs.verification.verify_run"),
     "leaderboard add": (("leaderboard", "add", "run"), "peo_bench.boards.leaderboard.add_run"),
     "leaderboard show": (("leaderboard", "show", "--dir", "run"), "peo_bench.boards.leaderboard.boards"),
     "leaderboard verify": (("leaderboard", "verify", "--dir", "run"), "peo_bench.boards.leaderboard.verify"),

@@ -23,8 +23,8 @@ from peo_bench.core.method import PolicyFamily
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
 from peo_bench.pareto import hypervolume, nondominated
-from peo_bench.results.verification import verify_run
-from peo_bench.runs.execute import chosen_by_seed
+from peo_bench.runs.assembly import chosen_by_seed
+from peo_bench.runs.verification import verify_run
 
 RUN_FOLDER = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
+from peo_bench.results.differences import write_sums
+from peo_bench.runs.verification import verify_run
 from peo_bench.sandbox.gold import features
 from peo_bench.sandbox.small_world import prompts_of
 
@@ -105,7 +108,7 @@ def test_a_policy_that_searches_while_decoding_is_left_out_and_named():
     from types import SimpleNamespace
 
     from peo_bench.core.spec import PolicySpec, Utility, policy
-    from peo_bench.runs.extras import extra_notes, has_likelihood
+    from peo_bench.runs.extras import has_likelihood, unmeasured_notes
 
     searching = PolicySpec(candidates=(policy("base"),) * 8, utility=Utility((("reward", 1.0),)))
     assert not has_likelihood(searching)
@@ -115,6 +118,27 @@ def test_a_policy_that_searches_while_decoding_is_left_out_and_named():
         "soup": SimpleNamespace(resolve=lambda w: policy("b")),
     }
     world = SimpleNamespace(names=("helpful", "harmless"))
-    (note,) = extra_notes(SimpleNamespace(capabilities=("arc_easy",)), world, families)
+    (note,) = unmeasured_notes(SimpleNamespace(capabilities=("arc_easy",)), world, families)
     assert "best-of-n are not measured" in note
-    assert extra_notes(SimpleNamespace(capabilities=()), world, families) == []
+    assert unmeasured_notes(SimpleNamespace(capabilities=()), world, families) == []
+
+
+def test_verify_computes_capabilities_and_safety_again(folder, tmp_path):
+    """From the records of the jobs, for the artefacts of capabilities are not kept; and from the answers."""
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    assert verify_run(out) == []
+    content = json.loads((out / "metrics.json").read_text())
+    task = content["tasks"]["peo_sandbox"]
+    task["capabilities"][0]["value"] += 0.1
+    task["safety"][0] |= {"refusal_rate": 0.123, "spec_key": "invented"}
+    task["safety_zero"] = {"from": None, "reason": "none"}
+    (out / "metrics.json").write_text(json.dumps(content))
+    write_sums(out)
+    problems = verify_run(out)
+    for key in ("capabilities[0].value", "safety[0].refusal_rate", "safety[0].spec_key", "safety_zero.from"):
+        assert any(line.startswith(f"metrics.json: {key} is ") for line in problems), key
+
+
+def test_verify_of_a_run_with_missing_parts(folder):
+    assert verify_run(folder / "partly") == []

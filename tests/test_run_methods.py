@@ -13,6 +13,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
+from peo_bench.runs.verification import verify_run
+
 MERGING = ("slerp", "della")
 METHODS = (
     *("soup", "sacpo", "preference-vector", "peo-past-expert", "peo-bonesoup", "map", "fw-merge"),
@@ -118,3 +120,7 @@ def test_sacpo_ends_at_the_second_adapter_on_the_first_policy(folder, tmp_path):
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
     for (name, a), b in zip(found.named_parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_every_number_of_every_method_follows_from_scores_and_jobs(folder):
+    assert verify_run(folder / "out") == []

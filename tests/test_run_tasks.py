@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from itertools import product
 from pathlib import Path
@@ -18,6 +19,8 @@ from tiny_run import peo_bench
 
 from peo_bench.data.schema import split_of
 from peo_bench.evaluation.refusals import is_refusal
+from peo_bench.results.differences import write_sums
+from peo_bench.runs.verification import verify_run
 from tests import models
 
 COLOURS, THINGS, VERBS = (
@@ -159,3 +162,16 @@ def test_a_sandbox_suite_cannot_take_such_a_task(where):
     done = peo_bench(where, "run", "--set", "task=peo_beavertails", *METHODS, check=False)
     assert done.returncode == 2
     assert "draws its own prompts" in done.stderr
+
+
+def test_verify_opens_no_data(where, tmp_path, monkeypatch):
+    """Pairs, prompts and checkpoints are those of the machine that ran."""
+    monkeypatch.delenv("PEO_BENCH_DATA_DIR", raising=False)
+    shutil.copytree(where / "out", tmp_path / "out")
+    config = (tmp_path / "out" / "config.yaml").read_text()
+    moved = config.replace(str(where), "/nowhere")
+    assert moved != config
+    (tmp_path / "out" / "config.yaml").write_text(moved)
+    write_sums(tmp_path / "out")
+    problems = verify_run(tmp_path / "out")
+    assert [line for line in problems if not line.startswith("run.json: model is ")] == []

@@ -18,6 +18,8 @@ from test_resume import killed_at
 from tiny_run import TINY
 from tiny_run import peo_bench as child
 
+from peo_bench.runs.verification import verify_run
+
 METHODS = ("best-of-n", "best-of-n.soup", "rps.soup")
 SHORT = TINY[:-4]
 COUNTS = ("answers", "tokens_generated", "scorer_calls")
@@ -177,3 +179,7 @@ def test_resumed_equals_uninterrupted_after_a_kill_among_candidates(folder, tmp_
     child(tmp_path, *run)
     for name in ("points.csv", "metrics.json"):
         assert (tmp_path / "out-4" / name).read_bytes() == (folder / "out-4" / name).read_bytes(), name
+
+
+def test_verify_builds_choices_among_answers_again(folder):
+    assert verify_run(folder / "out-2") == []

@@ -10,15 +10,29 @@ import logging
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from peo_bench.core.method import Build, Method, PolicyFamily, Round, World
 from peo_bench.errors import PeoBenchError, UsageError
 from peo_bench.jobs.job import Cost, Handle, Job, closure
 from peo_bench.jobs.kinds import JOB_KINDS
-from peo_bench.jobs.runner import Runner
+from peo_bench.jobs.runner import Outcome
 from peo_bench.jobs.store import Store
 
 logger = logging.getLogger(__name__)
+
+
+class Doer(Protocol):
+    """Does jobs, or knows what became of them."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the jobs so far."""
+        ...
+
+    def run(self, jobs: list[Job]) -> Mapping[str, Handle]:
+        """Do `jobs` and all they need; return every handle so far by id."""
+        ...
 
 
 class Building:
@@ -92,7 +106,7 @@ class Built:
     lost: Mapping[str, str]
 
 
-def build_families(runner: Runner, methods: Mapping[str, Method], world: World, also: list[Job]) -> Built:
+def build_families(runner: Doer, methods: Mapping[str, Method], world: World, also: list[Job]) -> Built:
     """Build all methods side by side, doing the jobs `also` along with the first round.
 
     A method whose jobs fail is lost, and one that breaks; the others go on.

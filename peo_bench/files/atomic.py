@@ -118,6 +118,11 @@ def finite(value: object) -> Json:
     return None if isinstance(value, float) and not math.isfinite(value) else cast(Json, value)
 
 
+def json_text(value: object) -> str:
+    """Return indented JSON; NaN and infinity are errors, what JSON does not know too."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: object) -> None:
-    """Replace the content of `path` with indented JSON; NaN and infinity are errors, what JSON does not know too."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Replace the content of `path` with the `json_text` of `value`."""
+    write_text(path, json_text(value))

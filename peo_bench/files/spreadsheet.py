@@ -15,3 +15,12 @@ def inert(text: str) -> str:
     ("'=1+1", "'-2+3", '-0.5 [-0.7, -0.3]', 'soup')
     """
     return f"'{text}" if FORMULA.match(text) else text
+
+
+def as_it_was(text: str) -> str:
+    """Invert `inert`.
+
+    >>> as_it_was(inert("=1+1")), as_it_was("plain")
+    ('=1+1', 'plain')
+    """
+    return text[1:] if text[:1] == "'" and inert(text[1:]) != text[1:] else text

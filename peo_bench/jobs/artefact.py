@@ -21,7 +21,8 @@ from peo_bench.errors import UsageError
 from peo_bench.files.atomic import sync_dir
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
-from peo_bench.jobs.job import Cost, Handle, job_id
+from peo_bench.jobs.job import Cost, Handle, Job, job_id
+from peo_bench.jobs.kinds import JOB_KINDS
 
 SCHEMA = 2
 META, SCRATCH = "meta.json", "scratch"
@@ -115,6 +116,43 @@ def read_artefact(path: Path, but: Collection[str] = ()) -> Handle:
     require_plain(path, folder=True)
     meta = _read_meta(path)
     check_files(path, meta["files"], {META, *but})
+    return _handle(meta, path)
+
+
+def read_record(path: Path) -> JsonObject:
+    """Return the content of the `meta.json` of the artefact at `path`; `Damaged` if it is not as it was written."""
+    return _read_meta(path)
+
+
+def identity_of(job: Job) -> JsonObject:
+    """Return the part of a record that says which job it is of."""
+    return {
+        "kind": job.kind,
+        "version": JOB_KINDS.get(job.kind).version,
+        "params": dict(job.params),
+        "needs": {role: need.id for role, need in job.needs.items()},
+    }
+
+
+def recorded_job(record: Mapping[str, Any]) -> str:
+    """Return the id of the job that a record is of; `Damaged` if it is of none that is known."""
+    job = _job_of(record)
+    if job is None:
+        raise Damaged("it is the record of no job that is known")
+    return job
+
+
+def handle_of(record: Mapping[str, Any], root: Path) -> Handle:
+    """Return the handle that a record tells of, wherever its files are: in the store at `root`, if they are kept.
+
+    Raises `Damaged` if the record is not as it was written.
+    """
+    job = recorded_job(record)
+    _check_meta(record, job)
+    return _handle(record, root / record["kind"] / job)
+
+
+def _handle(meta: Mapping[str, Any], path: Path) -> Handle:
     return Handle(path.name, path, meta["result"], Cost(**meta["cost"]), meta["seconds"], meta["versions"])
 
 

@@ -45,11 +45,15 @@ Events: TypeAlias = "SimpleQueue[tuple[str, float, str]]"
 
 @dataclass
 class Outcome:
-    """What became of the jobs: handles by id, reasons of the failed ones, ids of those found in the store."""
+    """What became of the jobs: handles by id, reasons of the failed ones, ids of those found in the store.
+
+    `undone` are the failed ones themselves.
+    """
 
     handles: dict[str, Handle] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     reused: set[str] = field(default_factory=set)
+    undone: dict[str, Job] = field(default_factory=dict)
 
 
 class Runner:
@@ -108,7 +112,7 @@ class Runner:
             lost = [need.id for need in job.needs.values() if need.id in self.outcome.failed]
             if lost:
                 del waiting[job.id]
-                self._fail(job.id, f"needs {lost[0]}, which failed: {self.outcome.failed[lost[0]]}")
+                self._fail(job, f"needs {lost[0]}, which failed: {self.outcome.failed[lost[0]]}")
             elif all(need.id in self.outcome.handles for need in job.needs.values()):
                 kind = JOB_KINDS.get(job.kind)
                 if kind.together:
@@ -146,7 +150,7 @@ class Runner:
                     self._done(self.store[job_id])
             except JobFailed as error:
                 for job in task:
-                    self._fail(job.id, str(error))
+                    self._fail(job, str(error))
             except BrokenProcessPool:  # nobody knows by which of the tasks: each is tried again with none beside it
                 broken.append(task)
         for task in broken:
@@ -166,7 +170,7 @@ class Runner:
             for job in task:
                 self._again([job])
         else:
-            self._fail(task[0].id, KILLED)
+            self._fail(task[0], KILLED)
 
     def _drop_pool(self) -> None:
         """Leave a broken pool behind; the next task starts another."""
@@ -180,9 +184,10 @@ class Runner:
             self.outcome.reused.add(handle.id)
         self.observe("reused" if reused else "done", handle.id, 1.0, "")
 
-    def _fail(self, job_id: str, reason: str) -> None:
-        self.outcome.failed[job_id] = reason
-        self.observe("failed", job_id, 1.0, reason)
+    def _fail(self, job: Job, reason: str) -> None:
+        self.outcome.failed[job.id] = reason
+        self.outcome.undone[job.id] = job
+        self.observe("failed", job.id, 1.0, reason)
 
     def _progress(self, task: list[Job], fraction: float, note: str) -> None:
         self.observe("progress", task[0].id, fraction, note)

@@ -30,7 +30,7 @@ from peo_bench.files.atomic import follow_umask, is_temporary, sync_dir, write_j
 from peo_bench.files.inside import free_name
 from peo_bench.files.json_types import Json
 from peo_bench.files.room import is_disk_full
-from peo_bench.jobs.artefact import META, SCHEMA, SCRATCH, Damaged, flush, read_artefact, sealed
+from peo_bench.jobs.artefact import META, SCHEMA, SCRATCH, Damaged, flush, identity_of, read_artefact, sealed
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.versions import current_versions
@@ -249,10 +249,7 @@ class Store:
         follow_umask(work.dir)
         meta = {
             "schema": SCHEMA,
-            "kind": job.kind,
-            "version": JOB_KINDS.get(job.kind).version,
-            "params": dict(job.params),
-            "needs": {role: need.id for role, need in job.needs.items()},
+            **identity_of(job),
             "result": dict(result),
             "cost": work.cost.to_json(),
             "seconds": round(seconds, 3),

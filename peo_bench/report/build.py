@@ -14,7 +14,8 @@ import plotly.offline
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from peo_bench.files.atomic import finite, write_json, write_text
+from peo_bench import __version__
+from peo_bench.files.atomic import finite, json_text, write_text
 from peo_bench.files.inside import refuse_links
 from peo_bench.files.json_types import JsonObject
 from peo_bench.kill_points import kill_point
@@ -26,8 +27,10 @@ from peo_bench.report.texts import Texts, embed_texts
 from peo_bench.report.wording import markdown_fence, markdown_text, method_name
 from peo_bench.resources import resource_dir
 from peo_bench.results.folder import RunFolder, read_run_folder
+from peo_bench.results.record import check_file
 
 REPORT_SCHEMA_VERSION = 1
+JSON, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
 SCRIPTS = ("tables.js", "report.js", "explore.js")
 """Beside plotly.js, in the order in which they need each other."""
 
@@ -39,11 +42,41 @@ def build_report(run_dir: Path, *, redact: bool = False) -> Path:
     gives the same bytes. ``redact`` leaves prompts and answers out. Raises UsageError where ``run_dir`` is no finished
     run.
     """
-    folder = read_run_folder(run_dir)
     refuse_links(run_dir)
+    files = _files(run_dir, redact)
+    for name in (JSON, MARKDOWN):
+        write_text(run_dir / name, files[name])
+    kill_point("report")
+    write_text(run_dir / PAGE, files[PAGE])
+    return run_dir / PAGE
+
+
+def report_problems(run_dir: Path) -> list[str]:
+    """Say which of the reports that are there are not what this version makes of the folder, texts left out or not.
+
+    Nothing is said of a run of another version: its report was another.
+    """
+    there = [name for name in (JSON, MARKDOWN, PAGE) if (run_dir / name).exists()]
+    if not there or read_run_folder(run_dir).run.peo_bench != __version__:
+        return []
+    made = [_files(run_dir, redact) for redact in (False, True)]
+    return [
+        f"{name} is not the report of this folder: type `peo-bench report {run_dir}`"
+        for name in there
+        if _content(run_dir / name) not in [files[name].encode() for files in made]
+    ]
+
+
+def _content(path: Path) -> bytes:
+    check_file(path)
+    return path.read_bytes()
+
+
+def _files(run_dir: Path, redact: bool) -> dict[str, str]:
+    """Return the three reports by the names of their files."""
+    folder = read_run_folder(run_dir)
     views = contents.task_views(folder)
     summary = _summary(folder, views)
-    write_json(run_dir / "report.json", finite(summary))
     templates = environment()
     texts = None if redact else _texts(folder, views)
     tasks = [section(index, view, folder) for index, view in enumerate(views)]
@@ -58,12 +91,12 @@ def build_report(run_dir: Path, *, redact: bool = False) -> Path:
         "hints": _hints(views, folder, _without_texts(folder, texts, redact)),
         "tasks": tasks,
     }
-    write_text(run_dir / "report.md", templates.get_template("report.md.j2").render(**context))
     data = Markup(embedded_json(page_data(tasks, whole, texts)))
-    page = _render(templates, {**context, "data": data})
-    kill_point("report")
-    write_text(run_dir / "report.html", page)
-    return run_dir / "report.html"
+    return {
+        JSON: json_text(finite(summary)),
+        MARKDOWN: templates.get_template("report.md.j2").render(**context),
+        PAGE: _render(templates, {**context, "data": data}),
+    }
 
 
 def embedded_json(value: object) -> str:

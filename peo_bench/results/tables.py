@@ -31,6 +31,10 @@ VERDICTS: Kinds = {
     **dict.fromkeys(("judge", "objective", "method_a", "method_b", "prompt_id", "order"), "text"),
     **dict.fromkeys(("seed", "preference", "verdict"), "number"),
 }
+UNJUDGED: Kinds = {
+    **dict.fromkeys(("judge", "objective", "method_a", "method_b", "prompt_id", "order", "reason"), "text"),
+    **dict.fromkeys(("seed", "preference"), "number"),
+}
 SEARCH: Kinds = {"method": "text", "seed": "number", "index": "number"}
 CURVES: Kinds = {"seed": "number", "method": "text", "job": "text", "step": "number", "name": "text", "value": "number"}
 

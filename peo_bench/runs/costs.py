@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from pathlib import Path
 
 from peo_bench.core.method import World
 from peo_bench.core.rounds import BuiltFamily
 from peo_bench.core.spec import PolicySpec
-from peo_bench.jobs.job import Cost, Handle
+from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
-from peo_bench.jobs.runner import Runner
+from peo_bench.jobs.runner import Outcome
 from peo_bench.models.files import shapes_in
 from peo_bench.results.costs_records import Costs, KindCost, MethodCost
 from peo_bench.runs.label_budget import labels_seen, trains_on
@@ -20,12 +20,15 @@ from peo_bench.runs.label_budget import labels_seen, trains_on
 OTHER_WEIGHTS = (".bin", ".gguf", ".pt", ".pth", ".h5")
 """Endings of weight files whose parameters are not counted."""
 
+Labels = Callable[[Iterable[Job], Mapping[str, Handle]], dict[str, int]]
 SERVING = ("decode_factor", "scorer_calls_per_answer", "stored_parameters")
 """What serving one family takes, which is no sum over seeds."""
 
 
-def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, BuiltFamily]]]) -> Costs:
-    """Return costs per method and per kind of job.
+def run_costs(
+    outcome: Outcome, seeds: Mapping[int, tuple[World, Mapping[str, BuiltFamily]]], labels: Labels = labels_seen
+) -> Costs:
+    """Return costs per method and per kind of job; `labels` counts the labelled pairs that jobs have seen.
 
     A training unit is one aspect run (DPO on one objective's pairs); an answer trained on alone is half a pair. Proxies
     are charged to every method that has a job which needs them.
@@ -34,7 +37,7 @@ def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Buil
     is the number of forward passes per token of the answer, the candidates of selections included;
     `scorer_calls_per_answer` is what they ask to choose one; `stored_parameters` see there.
     """
-    handles = runner.outcome.handles
+    handles = outcome.handles
     users = Counter(job_id for _, built in seeds.values() for item in built.values() for job_id in item.jobs)
     methods: dict[str, MethodCost] = {}
     for world, built in seeds.values():
@@ -50,7 +53,7 @@ def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Buil
             entry = MethodCost(
                 train_units=round((total.pairs_trained + total.examples_trained / 2) / unit, 3) if unit else None,
                 proxy_units=round(proxy_pairs / unit, 3) if unit else None,
-                labels=labels_seen(item.jobs.values(), handles),
+                labels=labels(item.jobs.values(), handles),
                 pairs_trained=total.pairs_trained,
                 examples_trained=total.examples_trained,
                 tokens_generated=total.tokens_generated,
@@ -65,7 +68,7 @@ def run_costs(runner: Runner, seeds: Mapping[int, tuple[World, Mapping[str, Buil
                 shared_jobs=sum(users[job_id] > 1 for job_id in own),
             )
             methods[name] = _add(methods[name], entry) if name in methods else entry
-    return Costs(methods=methods, kinds=_by_kind(runner))
+    return Costs(methods=methods, kinds=_by_kind(outcome))
 
 
 def stored_parameters(specs: Iterable[PolicySpec], handles: Mapping[str, Handle], reference: str) -> int | None:
@@ -97,11 +100,11 @@ def _add(before: MethodCost, entry: MethodCost) -> MethodCost:
     return entry.model_copy(update=summed | {"labels": labels})
 
 
-def _by_kind(runner: Runner) -> dict[str, KindCost]:
+def _by_kind(outcome: Outcome) -> dict[str, KindCost]:
     kinds: dict[str, list[str]] = {}
-    for job_id in runner.outcome.handles:
+    handles, reused = outcome.handles, outcome.reused
+    for job_id in handles:
         kinds.setdefault(job_id.rpartition("-")[0], []).append(job_id)
-    handles, reused = runner.outcome.handles, runner.outcome.reused
     return {
         kind: KindCost(
             jobs=len(ids),

@@ -10,13 +10,11 @@ import pandas as pd
 from peo_bench.core.method import PolicyFamily, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec
-from peo_bench.evaluation.answering import read_answers
 from peo_bench.evaluation.refusals import is_refusal
 from peo_bench.evaluation.safety import safety_rows, zero_job
-from peo_bench.files.json_types import Json
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job
-from peo_bench.lm_eval.capabilities import capability_identity, capability_job
-from peo_bench.lm_eval.trust import trust_notes
+from peo_bench.lm_eval.capabilities import capability_job
 from peo_bench.results.metrics_records import CapabilityRow, SafetyRow, SafetyZero, ZeroFit
 from peo_bench.results.operating_points import Offer
 from peo_bench.results.records import Missing
@@ -59,16 +57,19 @@ def extra_jobs(
     offers: Sequence[Offer],
     families: Mapping[str, PolicyFamily],
     deltas: Mapping[str, Job],
+    identities: Sequence[JsonObject],
 ) -> Extras:
-    """Return the extra jobs of one seed; `deltas` finds the jobs that policies' weights come from."""
+    """Return the extra jobs of one seed; `deltas` finds the jobs that policies' weights come from.
+
+    `identities` are those of the run's lm-eval tasks.
+    """
     n, settings, cost = scaled(config.suite.over_refusal_prompts, config.limit), config.suite.capabilities, _cost(world)
     tested = [offer for offer in offers if offer.split == "test"]
     policies = [Measured(offer.method, None, offer.spec) for offer in tested if offer.asked is None]
     policies += _steered(families, [Preference.of(world.names, helpful=weight) for weight in settings.preferences])
     policies = [measured for measured in policies if has_likelihood(measured.spec)]
-    identities = [capability_identity(name) for name in config.capabilities]
 
-    def measure(policy: Measured, task: Mapping[str, Json]) -> Job:
+    def measure(policy: Measured, task: JsonObject) -> Job:
         return capability_job(world.reference, policy.spec, deltas, task, settings.limit, world.precision)
 
     def benign(offer: Offer) -> Offer:
@@ -92,27 +93,18 @@ def has_likelihood(spec: PolicySpec) -> bool:
     return not spec.candidates
 
 
-def extra_notes(config: RunConfig, world: World, families: Mapping[str, PolicyFamily]) -> list[str]:
-    """Name the methods whose capabilities cannot be measured, and the tasks that run code of their own."""
-    trusted = trust_notes(config.capabilities)
+def unmeasured_notes(config: RunConfig, world: World, families: Mapping[str, PolicyFamily]) -> list[str]:
+    """Name the methods whose capabilities cannot be measured."""
     even = Preference.even(world.names)
     searching = [name for name, family in families.items() if not has_likelihood(family.resolve(even))]
     if not config.capabilities or not searching:
-        return trusted
-    return [
-        *trusted,
-        f"Capabilities of {', '.join(searching)} are not measured: a search while decoding has no likelihoods.",
-    ]
+        return []
+    return [f"Capabilities of {', '.join(searching)} are not measured: a search while decoding has no likelihoods."]
 
 
 def _cost(world: World) -> tuple[str, str] | None:
     """Return name and column of the objective that is a cost (lower is better), if there is one."""
     return next(((o.name, o.column) for o in world.objectives if not o.maximise), None)
-
-
-def benign_answers(extras: Extras, handles: Mapping[str, Handle]) -> list[tuple[Offer, pd.DataFrame]]:
-    """Return the answers to benign prompts, with the offers of that split."""
-    return [(o, read_answers(handles[o.job.id])) for o in extras.benign if o.job.id in handles]
 
 
 def missing_extras(extras: Extras, seed: int, failed: Mapping[str, str]) -> list[Missing]:

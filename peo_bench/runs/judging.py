@@ -55,6 +55,21 @@ class Judging:
         """What `run.json` tells; None where no judge was asked for."""
         return JudgingRecord(spent_usd=self.spent_usd, judges=self.counts) if self.counts else None
 
+    def add(self, judge: str, found: Judged, calibrated: JsonObject | None) -> None:
+        """Take in the numbers of one judge's verdicts, and what it is known to be worth."""
+        expected = len(found.rows) + len(found.missing)
+        self.metrics[judge] = judge_metrics(found, calibrated)
+        self.counts[judge] = JudgeCounts(
+            expected=expected,
+            ok=len(found.rows),
+            missing=len(found.missing),
+            calls=found.n_calls,
+            calls_now=found.n_new,
+        )
+        for reason, part in found.missing.groupby("reason", sort=False):
+            what = f"judge {judge}: {len(part)} of {expected} verdicts, named in {UNJUDGED}"
+            self.missing.append(Missing(what=what, reason=str(reason), n=len(part), stage="judge"))
+
 
 def judge_run(
     config: RunConfig, judges: Sequence[Judge], objectives: Sequence[Objective], answers: pd.DataFrame, desk: Desk
@@ -69,19 +84,7 @@ def judge_run(
     judging.rows = pd.concat([j.rows.assign(judge=name) for name, j in judged.items()], ignore_index=True)
     judging.unjudged = pd.concat([j.missing.assign(judge=name) for name, j in judged.items()], ignore_index=True)
     for judge in judges:
-        found = judged[judge.id]
-        judging.metrics[judge.id] = judge_metrics(found, calibration(desk.replies.parent, judge))
-        expected = len(found.rows) + len(found.missing)
-        judging.counts[judge.id] = JudgeCounts(
-            expected=expected,
-            ok=len(found.rows),
-            missing=len(found.missing),
-            calls=found.n_calls,
-            calls_now=found.n_new,
-        )
-        for reason, part in found.missing.groupby("reason", sort=False):
-            what = f"judge {judge.id}: {len(part)} of {expected} verdicts, named in {UNJUDGED}"
-            judging.missing.append(Missing(what=what, reason=str(reason), n=len(part), stage="judge"))
+        judging.add(judge.id, judged[judge.id], calibration(desk.replies.parent, judge))
     judging.spent_usd, judging.budget_reached = round(desk.budget.spent, 6), desk.budget.reached
     return judging
 

@@ -15,12 +15,12 @@ import pandas as pd
 
 from peo_bench import __version__
 from peo_bench.results.costs_records import Costs
+from peo_bench.results.differences import write_sums
 from peo_bench.results.folder import RunFolder, write_run_folder
 from peo_bench.results.judge_records import JudgingRecord
 from peo_bench.results.measure import Measure
 from peo_bench.results.metrics_records import Metrics, TaskMetrics
 from peo_bench.results.records import Counts, Hardware, Missing, ObjectiveRecord, RunRecord, ScorerRecord
-from peo_bench.results.verification import write_sums
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.judging import Judging, write_judgements
 from peo_bench.suites.suite import TaskConfig

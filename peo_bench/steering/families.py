@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from peo_bench.engine.engine import Engine
 
 FAMILIES = "families.json"
+ODD = (LookupError, TypeError, ValueError, AttributeError)
+"""What worlds raise whose parts do not fit together."""
 JOBS = ("reference", "prompts")
 JOB_MAPS = ("pairs", "proxies", "experts", "evaluation")
 
@@ -48,13 +50,7 @@ def save_families(
 ) -> None:
     """Write `families.json` and copy the artefacts `used` (job ids) into `artefacts/`."""
     store.copy_to(folder / "artefacts", used)
-    saved = SavedFamilies(
-        schema_version=SCHEMA_VERSION,
-        methods=tuple(methods),
-        settings={name: dict(own) for name, own in settings.items()},
-        worlds={str(seed): saved_world(world) for seed, world in worlds.items()},
-    )
-    write_json(folder / FAMILIES, saved.to_json())
+    write_json(folder / FAMILIES, saved_families(methods, settings, worlds).to_json())
 
 
 def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFamily, World, Store]:
@@ -68,7 +64,7 @@ def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFami
         raise UsageError(f"--seed {seed}: this run has the seeds {', '.join(seeds)}")
     try:
         world, made = world_of(saved.worlds[chosen]), make_method(method, saved.settings)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except ODD as error:
         raise damaged(folder / FAMILIES, f"{type(error).__name__}: {error}") from None
     store = Store(folder / "artefacts")
     return replay(made, world, store), world, store
@@ -111,6 +107,18 @@ def saved_world(world: World) -> SavedWorld:
             **{name: getattr(world, name).id for name in JOBS},
             **{name: {key: job.id for key, job in getattr(world, name).items()} for name in JOB_MAPS},
         }
+    )
+
+
+def saved_families(
+    methods: Sequence[str], settings: Mapping[str, Mapping[str, Json]], worlds: Mapping[int, World]
+) -> SavedFamilies:
+    """Return the content of `families.json`."""
+    return SavedFamilies(
+        schema_version=SCHEMA_VERSION,
+        methods=tuple(methods),
+        settings={name: dict(own) for name, own in settings.items()},
+        worlds={str(seed): saved_world(world) for seed, world in worlds.items()},
     )
 
 

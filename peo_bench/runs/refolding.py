@@ -1,0 +1,230 @@
+"""A finished run folder, put together again from what does not follow from other things in it.
+
+What stands is the score of every answer (`answers.parquet`), the verdicts of judges (`judgements.parquet`), the records
+of jobs (`jobs.jsonl`), the artefacts and `families.json`. The families of all methods are built from these as `run`
+builds them. No path of the configuration is opened: a folder may come from somebody else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import pandas as pd
+
+from peo_bench.core.method import World
+from peo_bench.core.rounds import build_families
+from peo_bench.core.spec import policy
+from peo_bench.errors import JobFailed
+from peo_bench.files.json_types import JsonObject
+from peo_bench.files.spreadsheet import as_it_was
+from peo_bench.jobs.artefact import Damaged
+from peo_bench.jobs.job import Handle, Job, closure
+from peo_bench.jobs.records import JOBS, Records, read_records
+from peo_bench.jobs.runner import Outcome
+from peo_bench.jobs.store import Store
+from peo_bench.judges.judge import Judged
+from peo_bench.judges.matchups import IDENTITY, ORDERS, pair_table
+from peo_bench.results.folder import RunFolder
+from peo_bench.results.operating_points import Offer
+from peo_bench.results.record import damaged
+from peo_bench.results.tables import UNJUDGED, read_csv
+from peo_bench.runs.assembly import Finished
+from peo_bench.runs.config import RunConfig
+from peo_bench.runs.judging import UNJUDGED as UNJUDGED_FILE
+from peo_bench.runs.judging import Judging
+from peo_bench.runs.seed_run import SeedRun, build_seed
+from peo_bench.runs.world import Companions, companions
+from peo_bench.settings import check, load_yaml
+from peo_bench.steering.families import FAMILIES, ODD, read_families, world_of
+from peo_bench.suites.suite import suite_task
+
+Whose: TypeAlias = "tuple[str, int, str, str, str]"
+"""Whose answers: method, seed, split, asked weight, policy."""
+WHOSE = ["method", "seed", "split", "preference", "spec_key"]
+
+
+class _Recorded:
+    """Stands for the runner: its jobs were done or have failed, as their records say."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def run(self, jobs: list[Job]) -> Mapping[str, Handle]:
+        for job in closure(jobs):
+            if job.id not in self.outcome.handles:
+                self.outcome.failed.setdefault(job.id, f"{JOBS} has no record of it")
+        return self.outcome.handles
+
+
+class Refolded:
+    """A run folder put together again.
+
+    `done` is the run as when its jobs were done, `worlds` by training seed what it was built from, `said` what did not
+    fit on the way.
+    """
+
+    def __init__(self, folder: Path, run: RunFolder, answers: pd.DataFrame) -> None:
+        """Build all families; `UsageError` for a folder that is damaged."""
+        self._folder, self._run = folder, run
+        self.said: list[str] = []
+        self.config = check(load_yaml(folder / "config.yaml"), RunConfig, f"{folder / 'config.yaml'}")
+        self.task = suite_task(self.config.suite)
+        self.records = self._read_records()
+        self.store = Store(folder / "artefacts")
+        self._answers = {_whose(*key): table.drop(columns=WHOSE) for key, table in _by_whose(answers)}
+        self._runner = _Recorded(self.records.outcome)
+        self.worlds = self._read_worlds()
+        seeds = {seed: self._built(world) for seed, world in self.worlds.items()}
+        for seed in seeds.values():
+            self._runner.run(seed.jobs)
+            self._oracle_is_there(seed)
+        self._match_answers([offer for seed in seeds.values() for offer in (*seed.offers, *seed.extras.benign)])
+        self.done = Finished(self.config, self.task, seeds, self._runner.outcome, self.store, self._of)
+
+    def _read_records(self) -> Records:
+        try:
+            return read_records(self._folder / JOBS, self._folder / "artefacts")
+        except Damaged as reason:
+            raise damaged(self._folder / JOBS, str(reason)) from None
+
+    def _read_worlds(self) -> dict[int, World]:
+        path = self._folder / FAMILIES
+        saved = read_families(self._folder)
+        if [*map(str, self.config.seeds)] != [*saved.worlds]:
+            raise damaged(path, f"its seeds are not those of config.yaml, {self.config.seeds}")
+        try:
+            return {int(seed): world_of(world) for seed, world in saved.worlds.items()}
+        except ODD as error:
+            raise damaged(path, f"{type(error).__name__}: {error}") from None
+
+    def _built(self, world: World) -> SeedRun:
+        """Build the families of one seed."""
+        beside = companions(self.config.model_copy(update={"policies": {}}), self.task, world)
+        beside = Companions(beside.units, beside.oracle, dict(self._externals(world)))
+        tasks = {str(meta["params"]["task"]): meta["params"]["task"] for meta in self.records.of_kind("capability")}
+        try:
+            with _in_silence():
+                return build_seed(self._runner, self.config, self.task, world, beside, [*tasks.values()])
+        except JobFailed as error:
+            raise damaged(self._folder / FAMILIES, str(error)) from None
+
+    def _externals(self, world: World) -> Iterator[tuple[str, Job]]:
+        """Find the checkpoints that were given with `--policy` among the jobs."""
+        needs = {"reference": world.reference}
+        jobs = [
+            Job("checkpoint", cast(JsonObject, meta["params"]), needs)
+            for meta in self.records.of_kind("checkpoint")
+            if meta["needs"] == {"reference": world.reference.id}
+        ]
+        known = {policy(world.reference.id, [(job.id, 1.0)]).key: job for job in jobs}
+        for name in self.config.policies:
+            keys = [key for method, seed, *_, key in self._answers if (method, seed) == (name, world.seed)]
+            if keys and keys[0] in known:
+                yield name, known[keys[0]]
+            else:
+                self.said.append(f"answers.parquet: {name}, seed {world.seed}: its policy is no checkpoint of the run")
+
+    def _oracle_is_there(self, seed: SeedRun) -> None:
+        job = seed.beside.oracle
+        if job and job.id in self._runner.outcome.handles and self.store.get(job.id) is None:
+            self.said.append(f"artefacts: {job.id} is missing")
+            del self._runner.outcome.handles[job.id]
+
+    def _match_answers(self, offers: Sequence[Offer]) -> None:
+        """Say which offers lack answers, and go on without them; say which answers nothing was offered for."""
+        handles, failed = self._runner.outcome.handles, self._runner.outcome.failed
+        for offer in offers:
+            found = self._answers.get(_offered(offer))
+            n = 0 if found is None else len(found)
+            expected = handles[offer.job.id].result["n"] if offer.job.id in handles else 0
+            if n != expected:
+                self.said.append(f"answers.parquet: {_told(_offered(offer))}: {n} answers, {expected} expected")
+            if not n and expected:
+                failed[offer.job.id] = "it has no answers"
+        for job_id in failed.keys() & handles.keys():
+            del handles[job_id]
+        for whose in self._answers.keys() - {_offered(offer) for offer in offers}:
+            self.said.append(f"answers.parquet: {_told(whose)}: is nothing that this run evaluated")
+
+    def _of(self, offer: Offer) -> pd.DataFrame:
+        """Return the answers of an offer; how many were cut is in its record."""
+        result = self._runner.outcome.handles[offer.job.id].result
+        return self._answers[_offered(offer)].assign(truncated=result["truncated"] / result["n"])
+
+    def judging(self, answers: pd.DataFrame) -> Judging:
+        """Return what judges said, from their verdicts; calls, prices and calibrations are taken as stated."""
+        judging, stated = Judging(), self._run.run.judging
+        if stated is None:
+            return judging
+        if len(stated.judges) != len(self.config.judges):
+            self.said.append(f"run.json: judging tells of {len(stated.judges)} judges, config.yaml names others")
+        methods = (*self.config.methods, *self.config.policies)
+        objectives = self.done.first.world.objectives
+        pairs = pair_table(answers, methods, objectives, self.config.suite.judge.prompts)
+        wanted = Counter((*key, order) for key in _identities(pairs) for order in ORDERS)
+        rows, unjudged = self._verdicts()
+        task = self._run.metrics.tasks.get(self.config.suite.task)
+        for judge, counts in stated.judges.items():
+            own, missing = (table[table["judge"] == judge].drop(columns="judge") for table in (rows, unjudged))
+            found = Counter((*key, order) for t in (own, missing) for *key, order in _identities(t, "order"))
+            if found != wanted:
+                self.said.append(f"judgements.parquet: the verdicts of {judge} are not on the comparisons of this run")
+                continue
+            told = task.judges.get(judge) if task and task.judges else None
+            priced = told is not None and told.card.usd is not None
+            calibration = told.card.calibration if told else None
+            judged = Judged(own, missing, counts.calls, counts.calls_now, priced)
+            judging.add(judge, judged, dict(calibration) if calibration else None)
+        judging.spent_usd = stated.spent_usd
+        return judging
+
+    def _verdicts(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the verdicts of all judges, and those that are missing."""
+        path, nothing = self._folder / UNJUDGED_FILE, pd.DataFrame(columns=[*UNJUDGED, *IDENTITY, "asked", "usd"])
+        rows = self._run.judgements
+        unjudged = nothing
+        if path.exists():
+            unjudged = read_csv(path, UNJUDGED).map(lambda value: as_it_was(value) if isinstance(value, str) else value)
+        return (nothing if rows is None else rows), unjudged
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Let no method that cannot be built complain: what it lacks is among the differences."""
+    told = logging.getLogger(build_families.__module__)
+    level = told.level
+    told.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        told.setLevel(level)
+
+
+def _by_whose(answers: pd.DataFrame) -> Iterator[tuple[tuple[str, int, str, float, str], pd.DataFrame]]:
+    for key, table in answers.groupby(WHOSE, sort=False, dropna=False):
+        yield cast("tuple[str, int, str, float, str]", key), table
+
+
+def _whose(method: str, seed: int, split: str, preference: float | None, spec_key: str) -> Whose:
+    return method, int(seed), split, "none" if pd.isna(preference) else f"{preference:.9f}", spec_key
+
+
+def _offered(offer: Offer) -> Whose:
+    asked = None if offer.asked is None else offer.asked.weights[0]
+    return _whose(offer.method, offer.seed, offer.split, asked, offer.spec.key)
+
+
+def _told(whose: Whose) -> str:
+    method, seed, split, preference, key = whose
+    return f"{method}, seed {seed}, {split}, preference {preference}, policy {key}"
+
+
+def _identities(rows: pd.DataFrame, *more: str) -> Iterator[tuple[str, ...]]:
+    """Yield which comparison each row is of, and the columns `more`."""
+    for key in rows[[*IDENTITY, *more]].itertuples(index=False):
+        yield tuple(f"{value:.9f}" if isinstance(value, float) else str(value) for value in key)

@@ -1,0 +1,141 @@
+"""Compute every file of a finished run again from what does not follow from others, and say what differs.
+
+Numbers follow by the very code that wrote them (`peo_bench.runs.assembly`). Someone who changes the scores by prompt,
+with all that follows from them, is found by whoever repeats the run.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from peo_bench.errors import UsageError
+from peo_bench.jobs.artefact import Damaged, read_record
+from peo_bench.jobs.versions import version_notes
+from peo_bench.results.costs_records import Costs
+from peo_bench.results.differences import json_problems, sum_problems, table_problems
+from peo_bench.results.folder import RunFolder, read_run_folder
+from peo_bench.results.metrics_records import TaskMetrics
+from peo_bench.results.progress import PROGRESS
+from peo_bench.results.record import damaged
+from peo_bench.results.records import RunRecord
+from peo_bench.runs.assembly import Gathered, Told, about, gather, numbers
+from peo_bench.runs.refolding import Refolded
+from peo_bench.runs.world import build_world
+from peo_bench.steering.families import FAMILIES, read_families, saved_families
+from peo_bench.suites.suite import SandboxData
+
+TOLD = ("peo_bench", "packages", "hardware", "finished", "command", "stages", "notes")
+"""Keys of `run.json` that follow from nothing; `notes` are looked at one by one."""
+REMARKS = ("jobs were done with", "trusted with --trust-task-code")
+"""What only the machine that ran knows: other versions of packages, files of its own that it trusted."""
+
+
+def verify_run(folder: Path) -> list[str]:
+    """Return what does not agree in the finished run at `folder`, empty if all does; `UsageError` for a damaged one."""
+    run = read_run_folder(folder)
+    if run.run.compared or run.answers is None or run.run.measure is None:
+        raise UsageError(f"{folder}: has no scores by prompt of its own: verify the runs that `peo-bench run` made")
+    try:
+        return list(dict.fromkeys([*sum_problems(folder), *_problems(folder, run, run.answers)]))
+    except FileNotFoundError as error:
+        raise damaged(folder / "artefacts", f"{error.filename} is missing") from None
+
+
+def _problems(folder: Path, run: RunFolder, answers: pd.DataFrame) -> Iterator[str]:
+    """Say what differs, file by file."""
+    again, stated = Refolded(folder, run, answers), run.run
+    found = gather(again.done, stated.measure.judges if stated.measure else {})
+    judging = again.judging(found.texts)
+    metrics, costs = numbers(again.done, found, judging, labels=lambda jobs, handles: {})
+    costs = _with_labels(costs, run.costs)
+    record = about(again.done, found, costs, judging, Told(stated.command, stated.stages))
+    yield from again.said
+    yield from _table_problems(run, found)
+    yield from _metrics_problems(run, metrics, again.config.suite.task)
+    yield from json_problems(run.costs.to_json(), costs.to_json(), "costs.json")
+    yield from json_problems(stated.to_json(), record.to_json(), "run.json", but=TOLD)
+    yield from _note_problems(stated, record, version_notes(again.done.outcome.handles.values()))
+    yield from _families_problems(folder, again)
+    yield from _artefact_problems(run, again)
+    if (folder / PROGRESS).exists():
+        yield f"{PROGRESS} is there: a run works in this folder, or was killed: type the command of the run again"
+
+
+def _table_problems(run: RunFolder, found: Gathered) -> Iterator[str]:
+    tables = (
+        ("points.csv", run.points, found.points),
+        ("search.csv", run.search, found.search.round(6)),
+        ("curves.csv", run.curves, found.curves),
+    )
+    for name, stated, computed in tables:
+        if stated is None:
+            yield f"{name} is missing"
+        else:  # through text, as the stated one went
+            yield from table_problems(name, stated, pd.read_csv(io.StringIO(computed.to_csv(index=False))))
+
+
+def _metrics_problems(run: RunFolder, metrics: TaskMetrics, task: str) -> Iterator[str]:
+    for name, stated in run.metrics.tasks.items():
+        if name != task:
+            yield f"metrics.json: tasks.{name}: is no task of this run"
+        else:
+            yield from json_problems(stated.to_json(), metrics.to_json(), "metrics.json")
+    if task not in run.metrics.tasks:
+        yield f"metrics.json: tasks.{task} is missing"
+
+
+def _with_labels(costs: Costs, stated: Costs) -> Costs:
+    """Return `costs` with the stated counts of labels: the pairs themselves are not in the folder."""
+    methods = {
+        name: cost.model_copy(update={"labels": stated.methods[name].labels if name in stated.methods else None})
+        for name, cost in costs.methods.items()
+    }
+    return costs.model_copy(update={"methods": methods})
+
+
+def _note_problems(stated: RunRecord, computed: RunRecord, versions: list[str]) -> Iterator[str]:
+    for note in computed.notes:
+        if note not in stated.notes and note not in versions:
+            yield f"run.json: notes lack {note!r}"
+    for note in stated.notes:
+        if note not in computed.notes and not any(remark in note for remark in REMARKS):
+            yield f"run.json: notes: {note!r} does not follow from the rest of the folder"
+
+
+def _families_problems(folder: Path, again: Refolded) -> Iterator[str]:
+    """Compare `families.json` with the configuration: all of it where that opens no file and asks no hub."""
+    config, worlds = again.config, again.worlds
+    given = (config.experts, config.suite.proxies, config.suite.scorers)
+    if isinstance(config.suite.data, SandboxData) and not any(given):
+        worlds = {seed: build_world(config, again.task, seed) for seed in config.seeds}
+    names = list(dict.fromkeys(name for run in again.done.seeds.values() for name in run.built.families))
+    if not names:
+        yield f"{FAMILIES}: none of its methods can be built from jobs.jsonl and the artefacts"
+        return
+    expected = saved_families(names, config.settings, worlds)
+    yield from json_problems(read_families(folder).to_json(), expected.to_json(), FAMILIES)
+
+
+def _artefact_problems(run: RunFolder, again: Refolded) -> Iterator[str]:
+    kept = dict.fromkeys(name for seed in again.done.seeds.values() for name in seed.kept)
+    for name in kept:
+        if name in again.done.outcome.handles and name not in run.job_ids:
+            yield f"artefacts: {name} is missing"
+    for name in run.job_ids:
+        if name not in kept:
+            yield f"artefacts: {name} is of no job that this run keeps"
+        elif again.store.get(name) is None:
+            yield f"artefacts: {name} is damaged"
+        elif _record(again, name) != again.records.metas.get(name):
+            yield f"jobs.jsonl: the record of {name} is not that of its artefact"
+
+
+def _record(again: Refolded, name: str) -> object:
+    try:
+        return read_record(again.store.path(name))
+    except Damaged:
+        return None
