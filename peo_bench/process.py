@@ -31,6 +31,44 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+STRICT = {"OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PEO_BENCH_STRICT": "1"}
+"""What a process that computes strictly has in its environment, and what those have that it starts."""
+
+
+def compute_strictly() -> None:
+    """Let torch compute with one thread and deterministic kernels; what has none raises `RuntimeError` when it is used.
+
+    Sums of another number of threads differ in their last bits, and so do sums of kernels that add in any order.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+
+def is_strict() -> bool:
+    """Say whether this process was started by one that computes strictly."""
+    return os.environ.get("PEO_BENCH_STRICT") == "1"
+
+
+@contextmanager
+def strictly(strict: bool) -> Iterator[None]:
+    """Compute strictly inside, in this process and in those it starts, if `strict`."""
+    if not strict:
+        yield
+        return
+    import torch
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with environment(STRICT):
+        compute_strictly()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic)
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM), as schedulers do before they kill; handled as Ctrl-C is."""
 

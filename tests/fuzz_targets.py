@@ -34,8 +34,11 @@ from peo_bench.evaluation.validation import Point
 from peo_bench.files.digest import digest
 from peo_bench.files.journal import Journal, Memo
 from peo_bench.files.json_types import JsonObject
+from peo_bench.jobs.artefact import Damaged
 from peo_bench.jobs.job import Job, job_kind
 from peo_bench.jobs.kinds import JOB_KINDS
+from peo_bench.jobs.records import JOBS, read_records, write_records
+from peo_bench.jobs.runner import Outcome
 from peo_bench.jobs.store import Store
 from peo_bench.judges.endpoint import Reply, _read, _Transient
 from peo_bench.judges.judge import make_judge
@@ -53,7 +56,6 @@ from peo_bench.results.progress import headline, is_running, read_progress, runn
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.judging import calibration, save_calibration
 from peo_bench.runs.request import RunRequest
-from peo_bench.runs.verification import verify_run
 from peo_bench.settings import read_yaml
 from peo_bench.steering.families import asked_for, load_family, save_families
 from peo_bench.steering.web import _question
@@ -280,7 +282,7 @@ def steer(run: Path) -> None:
 
 
 CHEAP: tuple[Callable[[Path], object], ...] = (follow, read_finished, steer, lambda run: answers_of(run, "peo", 0.5))
-DEAR: tuple[Callable[[Path], object], ...] = (lambda run: task_views(read_run_folder(run)), verify_run, build_report)
+DEAR: tuple[Callable[[Path], object], ...] = (lambda run: task_views(read_run_folder(run)), build_report)
 
 
 def read_run(folder: Path, rng: Rng) -> None:
@@ -329,9 +331,9 @@ SQUARES = [i * i for i in range(12)]
 
 
 def write_store(folder: Path) -> None:
-    """A finished artefact and one that was begun."""
+    """A finished artefact, its record in a run folder, and one that was begun."""
     store = Store(folder / "cache")
-    store.run(FUZZED)
+    write_records(folder / JOBS, Outcome({FUZZED.id: store.run(FUZZED)}))
     work = store.workspace(BEGUN)
     for i in range(5):
         work.journal("numbers").append(i)
@@ -352,6 +354,11 @@ def read_store(folder: Path, rng: Rng) -> None:
         handle = store.run(job)
         assert handle.result == {"value": 5.5, "squares": SQUARES}, handle.result
         assert (handle.path / "deep" / "value.json").read_text() == "5"
+    try:
+        known = read_records(folder / JOBS, folder / "cache").outcome.handles
+    except Damaged as reason:
+        raise UsageError(f"{folder / JOBS}: {reason}") from None
+    assert all(handle.result == {"value": 5.5, "squares": SQUARES} for handle in known.values())
 
 
 REPLY = KeptReply(text="A", input_tokens=400, output_tokens=1)
@@ -416,7 +423,7 @@ RUN_FILES = (
     *("run/families.json", "run/artefacts/*/*/*"),
 )
 STORED = (
-    *("cache/test-fuzzed/*/*.json", "cache/test-fuzzed/*/deep/*"),
+    *("cache/test-fuzzed/*/*.json", "cache/test-fuzzed/*/deep/*", JOBS),
     *("cache/partial/*/*.jsonl", "cache/partial/*/*/*.jsonl"),
 )
 KEPT = ("*.jsonl", "trainer/*/*", "replies/*/*", "judge-calibrations/*")

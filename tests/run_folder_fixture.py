@@ -226,7 +226,9 @@ def _metrics(
     units = {}
     for seed in sorted({seed for _, seed in scores}):
         base = scores["reference", seed][0]
-        units[seed] = {c: (float(base[:, k].mean()), float(base[:, k].std())) for k, c in enumerate(measure.columns)}
+        units[seed] = {
+            c: (float(base[:, k].mean()), float(base[:, k].std(ddof=1))) for k, c in enumerate(measure.columns)
+        }
     return run_metrics(points, Scores.of(texts, ["helpful", "harmless"]), measure, units, beside)
 
 
@@ -254,7 +256,11 @@ def _answers(
                     "length": len(answer.split()) + (7 * j + len(name)) % 11 * (index % 3),
                     "reward": reward, "cost": cost, "reward_proxy": reward + 0.1, "cost_proxy": cost,
                 })  # fmt: skip
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    reference = table[table["method"] == "reference"]  # what validation saw is what the test saw
+    return pd.concat(
+        [table, reference.assign(split="validation", prompt_id="v" + reference["prompt_id"])], ignore_index=True
+    )
 
 
 JUDGE = "small-judge 4f0c2a91"

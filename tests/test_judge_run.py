@@ -196,6 +196,7 @@ def test_missing_verdicts_are_named_and_asked_again(finished, copy, serve):  # n
     page = (copy / "out/report.html").read_text()
     for banner in (f"{counts['missing']} verdicts missing", "incomplete", "named in judgements-missing.csv: HTTP 500"):
         assert banner in page
+    assert verify_run(copy / "out") == []
     before = len(server.calls)
     server.answer = by_length
     run(copy, server, "--set", "judge.attempts=2")
@@ -213,6 +214,7 @@ def test_a_budget_stops_cleanly_with_exit_code_5(finished, copy, serve):  # noqa
     record = json.loads((copy / "out/run.json").read_text())
     assert 0 < record["judging"]["spent_usd"] <= 0.03
     assert record["judging"]["spent_usd"] == pytest.approx(len(server.calls) * PRICE, abs=1e-6)
+    assert verify_run(copy / "out") == []
     run(copy, server)
     assert set(server.questions.values()) == {1}
     assert metrics(copy)["win_rates"] == metrics(whole)["win_rates"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,10 @@ def test_a_tampered_row_is_caught(peo_bench, board, path, value):
 
 
 def test_precision_is_a_setting_of_its_own_and_boards_keep_their_names(sealed: Path) -> None:
-    """The shipped board was named while precision stood among the decoding settings, where its file has it."""
+    """The first boards were named while precision stood among the decoding settings, where their files have it."""
+    table = content(sealed)
+    table["measure"]["decoding"]["precision"] = table["measure"].pop("precision")
+    (sealed / "board.json").write_text(json.dumps(table))
     (shipped,) = boards(sealed.parent)
     assert content(sealed)["measure"]["decoding"]["precision"] == shipped.measure.precision == "float32"
     assert "precision" not in shipped.measure.decoding
@@ -124,7 +129,8 @@ def sealed(tmp_path: Path) -> Path:
     table = content(shipped.folder)
     table["rows"] = table["rows"][:1]
     name = f"scores/{table['rows'][0]['id']}.parquet"
-    (folder / name).write_bytes((shipped.folder / name).read_bytes())
+    for file in (name, "reference.parquet"):
+        (folder / file).write_bytes((shipped.folder / file).read_bytes())
     (folder / "board.json").write_text(json.dumps(table))
     return folder
 
@@ -154,6 +160,71 @@ def test_a_sealed_row_whose_numbers_follow_is_no_problem(sealed: Path) -> None:
     table["rows"] = [resealed(table["rows"][0] | {"model": "another"})]
     (sealed / "board.json").write_text(json.dumps(table))
     assert verify(sealed.parent) == []
+
+
+STANDS = {"model", "settings", "costs", "peo_bench", "command", "suite", "packages", "licence", "finished"}
+"""What no score can prove: there, `row_sha256` and the repository's history are all that tells."""
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The places of all values; of a list the last."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, key))
+    elif isinstance(value, list) and value:
+        yield from leaves(value[-1], (*path, len(value) - 1))
+    elif value is not None and value != []:
+        yield path
+
+
+def test_every_field_of_a_sealed_row_follows_from_scores_or_is_known_not_to(board: Path) -> None:
+    """Each is changed alone, with the digest of the row made anew."""
+    table = content(board)
+    for row in table["rows"][:-1]:
+        (board / "scores" / f"{row['id']}.parquet").unlink()
+    places = [path for path in leaves(table["rows"][-1]) if path[0] != "row_sha256"]
+    for path in places:
+        row = json.loads(json.dumps(table["rows"][-1]))
+        *inner, last = path
+        item = row
+        for key in inner:
+            item = item[key]
+        item[last] = f"{item[last]}x" if isinstance(item[last], str) else item[last] + 1
+        (board / "board.json").write_text(json.dumps(table | {"rows": [resealed(row)]}))
+        assert bool(verify(board.parent)) != bool(STANDS & {*path}), path
+    assert len(places) > 30
+
+
+@pytest.mark.parametrize("what", ["units", "reference_units"])
+def test_units_follow_from_the_reference_policys_scores(board: Path, what: str) -> None:
+    """Rows are in these units: whoever changes them changes every row."""
+    table = content(board)
+    units = table["units"][what]
+    (units["1"] if what == "units" else units)["reward"][1] *= 1.001
+    (board / "board.json").write_text(json.dumps(table))
+    problems = verify(board.parent)
+    assert any(f": {what}" in line and "the scores of the reference policy give" in line for line in problems)
+
+
+def test_the_reference_policys_scores_are_in_every_rows_digest(board: Path) -> None:
+    path = board / "reference.parquet"
+    scores = pd.read_parquet(path)
+    scores.assign(reward=scores["reward"] * 2).to_parquet(path)
+    assert sum("units_sha256" in line for line in verify(board.parent)) == 3
+    path.write_bytes(b"PAR1")
+    assert any("reference.parquet is damaged" in line for line in verify(board.parent))
+    path.unlink()
+    assert any("reference.parquet is missing" in line for line in verify(board.parent))
+
+
+def test_scores_that_are_no_file_are_not_waited_for(peo_bench, board: Path) -> None:
+    for path in [*(board / "scores").iterdir(), board / "reference.parquet"]:
+        path.unlink()
+        os.mkfifo(path)
+    assert peo_bench("leaderboard", "verify")[0] == 3
+    code, _, err = peo_bench("leaderboard", "show")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "it is no file" in err
 
 
 def test_exchanged_and_repeated_rows_are_caught(peo_bench, board):

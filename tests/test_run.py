@@ -113,8 +113,6 @@ def test_a_run_is_verified_from_its_scores(folder, tmp_path):
     table.to_csv(out / "points.csv", index=False)
     change_number(out / "metrics.json", "tasks", "peo_sandbox", "methods", "peo", "steered_utility", "value")
     change_number(out / "metrics.json", "tasks", "peo_sandbox", "units", "0", "reward", 0)
-    weights = next((out / "artefacts").rglob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:-1])
     done = peo_bench(tmp_path, "verify", "out", check=False)
     assert done.returncode == 3
     for said in (
@@ -123,10 +121,14 @@ def test_a_run_is_verified_from_its_scores(folder, tmp_path):
         f"points.csv: line 5, {table.loc[3, 'method']}: reward is ",
         "metrics.json: methods.peo.steered_utility.value is ",
         "metrics.json: units.0.reward[0] is ",
-        f"artefacts: {weights.parents[1].name} is damaged",
     ):
         assert said in done.stderr
     assert "run.json was changed" not in done.stderr
+    weights = next((out / "artefacts").rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = peo_bench(tmp_path, "verify", "out", check=False)
+    assert done.returncode == 3
+    assert f"artefacts: {weights.parents[1].name} is damaged" in done.stderr
 
 
 def test_config_repeats_the_run(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from test_core import value  # registers the job kind
 
 from peo_bench.errors import DiskFull
+from peo_bench.files.atomic import write_text
 from peo_bench.files.room import is_disk_full
 from peo_bench.jobs import runner as runners
 from peo_bench.jobs.job import Cost, Job, JobKind, job_kind, never_alone
@@ -109,6 +111,20 @@ def test_a_full_disk_is_known_from_what_libraries_say(tmp_path):
     assert not is_disk_full(RuntimeError("PytorchStreamWriter failed writing file data/1"), tmp_path), "there is room"
 
 
+def test_a_limit_of_file_sizes_is_a_full_disk(tmp_path):
+    """As `ulimit -f` and some file systems have it; the kernel itself refuses here."""
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+        try:
+            write_text(tmp_path / "points.csv", "x" * 4096)
+        except OSError as error:
+            os._exit(7 if is_disk_full(error, tmp_path) else 8)
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sigterm_ends_what_is_inside_and_a_second_one_does_not_disturb(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
 
@@ -151,6 +167,28 @@ def test_a_full_disk_outside_jobs_is_one_line_too(peo_bench, tmp_path, monkeypat
     assert (code, err.count("\n")) == (1, 1)
     assert "points.csv: no room to write" in err
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.parametrize("name", [".owner", "config.yaml", "points.csv", "progress.json", "report.html", "SHA256SUMS"])
+def test_what_is_no_file_is_refused_before_the_work(peo_bench, tmp_path, name, make):
+    """A pipe would be waited for; a folder would be noticed when everything has been computed."""
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out" / name)
+    code, _, err = peo_bench("run", "--methods", "soup", "--out", "out")
+    assert (code, err) == (2, f"error: out/{name}: is no file: delete it, or choose another folder with --out\n")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {name, ".lock"}
+
+
+def test_the_owner_of_a_folder_in_use_may_be_a_pipe(peo_bench, tmp_path):
+    from peo_bench.runs.execute import _locked
+
+    with _locked(tmp_path / "out"):
+        (tmp_path / "out" / ".owner").unlink()
+        os.mkfifo(tmp_path / "out" / ".owner")
+        code, _, err = peo_bench("run", "--methods", "soup", "--out", "out")
+    assert (code, err.count("\n")) == (4, 1)
+    assert "out is in use by another process" in err
 
 
 def test_a_run_folder_in_use_is_refused_with_its_owner(peo_bench, tmp_path):

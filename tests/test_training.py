@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,15 @@ import torch
 from safetensors.torch import load_file
 from training_fixtures import handle, pair_rows, save_pairs, save_policy, sentence, tiny_tokenizer, workspace
 
+from peo_bench.core.rounds import Building
 from peo_bench.errors import Diverged, JobFailed, UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
+from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.models.loading import load_policy, load_tokenizer
+from peo_bench.runs.config import resolve_config
+from peo_bench.runs.request import RunRequest
+from peo_bench.runs.world import build_world, make_methods
+from peo_bench.suites.suite import suite_task
 from peo_bench.training import aspect, sft
 from peo_bench.training.foresight import foreseen_lengths
 from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
@@ -374,6 +382,31 @@ def test_the_only_step_of_a_training_is_no_warm_up(form: str, inputs: dict[str, 
     if form == "lora":
         moved = torch.cat([weight.flatten() for name, weight in weights.items() if "lora_B" in name])
         assert moved.abs().max().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_readmes_command_with_limit_64_trains_policies_that_differ(tmp_path: Path) -> None:
+    """Its pairs are one batch of the sandbox's trainings: both experts and MODPO leave the reference, each its way."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    methods = re.search(r"peo-bench run --methods (\S+)\n```", readme)
+    assert methods
+    config = resolve_config(RunRequest(methods=methods[1], limit=64))
+    world = build_world(config, suite_task(config.suite), 0)
+    jobs = {
+        job.id: job for method in make_methods(config, world).values() for job in Building(method, world).jobs.values()
+    }
+    experts = [job for job in jobs.values() if job.kind == "aspect"]
+    (middle,) = [job for job in jobs.values() if job.kind == "modpo" and job.params["weight"] == 0.5]
+    done = {"reference": save_policy(tmp_path / "reference"), "pairs": save_pairs(tmp_path / "pairs", count=64)}
+    made = [load_file(done["reference"].path / "model" / "model.safetensors")]
+    for job in (*experts, middle):
+        work = workspace(tmp_path / job.id)
+        inputs = {role: done.get(role) or done[need.id] for role, need in job.needs.items()}
+        result = JOB_KINDS.get(job.kind).run(job, inputs, work)
+        assert result["task_vector_norm"] > 0
+        done[job.id] = handle(work.dir, dict(result))
+        made.append(load_file(work.dir / WEIGHTS["full"]))
+    assert len(made) == 4
+    assert not any(equal(one, other) for one, other in combinations(made, 2))
 
 
 def test_a_training_that_moves_no_weight_is_a_failure(inputs: dict[str, Handle], tmp_path: Path) -> None:

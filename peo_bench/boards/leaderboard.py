@@ -1,20 +1,21 @@
 """Leaderboards: one folder per measure (task, scorers, judges, prompts, decoding), every row recomputable.
 
 `<dir>/<measure>/board.json` holds the measure, the units and the rows; `scores/<row>.parquet` the scores by prompt from
-which every indicator of a row follows. Rows of different scorers, judges or prompts can never share a table, since they
-are in different folders. `verify` computes all rows again. Someone who changes both a row and its scores is found by
-the repository's history, not by `verify`.
+which every indicator of a row follows, and `reference.parquet` those of the first run's reference policy, from which
+the units follow. Rows of different scorers, judges or prompts can never share a table, since they are in different
+folders. `verify` computes all rows again. Someone who changes both a row and its scores is found by the repository's
+history, not by `verify`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import cast
 
 import pandas as pd
@@ -30,15 +31,15 @@ from peo_bench.files.inside import inside, refuse_links
 from peo_bench.files.json_types import Json
 from peo_bench.registry import check_name
 from peo_bench.results.costs_records import BuildCost, Costs, MethodCost
+from peo_bench.results.differences import json_problems
 from peo_bench.results.folder import RunFolder
 from peo_bench.results.measure import Measure, identity_of
 from peo_bench.results.metrics_records import Metrics, ReferenceUnits
 from peo_bench.results.operating_points import Row, point_row, point_table
-from peo_bench.results.record import from_json, read_record
+from peo_bench.results.record import check_file, from_json, read_record
 from peo_bench.results.records import Counts, ObjectiveRecord, RunRecord
 
-TOLERANCE = 1e-9
-"""Relative difference below which a recomputed number counts as equal: other builds of numpy round otherwise."""
+REFERENCE = "reference.parquet"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Board:
 
     def scores(self, row: BoardRow) -> pd.DataFrame:
         """Return the scores by prompt behind a row."""
-        return pd.read_parquet(_scores_file(self.folder, row.id))
+        path = _scores_file(self.folder, row.id)
+        check_file(path)
+        return pd.read_parquet(path)
 
 
 def boards(root: Path) -> list[Board]:
@@ -85,16 +88,38 @@ def add_run(root: Path, run_folder: Path, methods: Iterable[str] | None) -> tupl
     folder = inside(root, run.measure.name)
     if folder.exists():
         refuse_links(folder)
-    if (folder / "board.json").exists():
-        board = _read(folder)
-    else:
-        board = Board(folder, run.measure, run.task_metrics.reference, ())
+    board = _read(folder) if (folder / "board.json").exists() else _begun(folder, run)
     added = [_row(board, run, method) for method in wanted]
     ids = {row.id for row in added}
     rows = sorted([*(row for row in board.rows if row.id not in ids), *added], key=lambda row: row.id)
     board = Board(folder, board.measure, board.first, tuple(row.to_json() for row in rows))
     _write(board)
     return board, [row.id for row in added]
+
+
+def _begun(folder: Path, run: Finished) -> Board:
+    """Return a leaderboard without rows; its units are those of `run`'s reference policy, whose scores are written."""
+    own = run.answers[(run.answers["method"] == "reference") & (run.answers["split"] == "validation")]
+    if own.empty:
+        raise UsageError(
+            f"{run.folder}: answers.parquet has no validation answers of the reference policy: repeat the run"
+        )
+    columns = run.measure.columns
+    _write_table(folder / REFERENCE, own[["seed", "prompt_id", *columns]])
+    return Board(folder, run.measure, _units(own, columns), ())
+
+
+def _units(scores: pd.DataFrame, columns: Sequence[str]) -> ReferenceUnits:
+    """Return the units that follow from the reference policy's scores."""
+    by_seed = {
+        int(cast(int, seed)): {c: (float(table[c].mean()), float(table[c].std(ddof=1))) for c in columns}
+        for seed, table in scores.groupby("seed")
+    }
+    mean = {
+        c: (fmean(units[c][0] for units in by_seed.values()), fmean(units[c][1] for units in by_seed.values()))
+        for c in columns
+    }
+    return ReferenceUnits(units=by_seed, reference_units=mean)
 
 
 def verify(root: Path) -> list[str]:
@@ -108,6 +133,7 @@ def verify(root: Path) -> list[str]:
         name = board.folder.name
         if name != board.measure.name:
             problems.append(f"{name}: the folder should be called {board.measure.name}")
+        problems += [f"{name}: {problem}" for problem in _unit_problems(board)]
         ids = [str(row.get("id")) if isinstance(row, dict) else str(row) for row in board.stored]
         problems += [
             f"{name}: row {id_}: occurs {ids.count(id_)} times" for id_ in sorted(set(ids)) if ids.count(id_) > 1
@@ -121,6 +147,18 @@ def verify(root: Path) -> list[str]:
                 found = [f"cannot be recomputed ({type(error).__name__}: {str(error).splitlines()[0]})"]
             problems += [f"{name}: row {id_}: {problem}" for problem in found]
     return problems
+
+
+def _unit_problems(board: Board) -> list[str]:
+    path = inside(board.folder, REFERENCE)
+    if not path.is_file():
+        return [f"{REFERENCE} is missing: the units cannot be computed again"]
+    try:
+        computed = _units(pd.read_parquet(path), board.measure.columns).to_json()
+    except Exception as error:  # pandas and pyarrow raise some twenty kinds for a file that is not whole
+        return [f"{REFERENCE} is damaged ({type(error).__name__})"]
+    by = "the scores of the reference policy give"
+    return [*json_problems(board.first.to_json(), computed, by=by)]
 
 
 def _row_problems(board: Board, stored: Json) -> list[str]:
@@ -141,10 +179,12 @@ def _row_problems(board: Board, stored: Json) -> list[str]:
         "n_prompts": (row.n_prompts, measure.prompts.n),
         "values": (row.values.to_json(), _values(board, scores).to_json()),
         "row_sha256": (row.row_sha256, _row_sha256(stored)),
+        "units_sha256": (row.units_sha256, _sha256(board.folder / REFERENCE)),
         "provenance.scorers": (_lists(row.provenance.scorers), _lists(measure.scorers)),
         "provenance.judges": (dict(row.provenance.judges), dict(measure.judges)),
     }
-    problems = [line for key, (stated, derived) in pairs.items() for line in _unequal(stated, derived, key)]
+    by = "the scores give"
+    problems = [line for key, pair in pairs.items() for line in json_problems(*pair, key, by)]
     if identity_of(scores["prompt_id"]) != measure.prompts:
         problems.append("the scores are of other prompts")
     return problems
@@ -220,9 +260,7 @@ def _row(board: Board, run: Finished, method: str) -> BoardRow:
     seeds = tuple(sorted(about.seeds))
     id_, scores = _row_id(method, seeds, provenance), _scores(run, method)
     path = _scores_file(board.folder, id_)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as scratch:
-        scores.to_parquet(scratch, index=False, compression="zstd")
+    _write_table(path, scores)
     row = BoardRow(
         method=method,
         model=about.model,
@@ -234,9 +272,16 @@ def _row(board: Board, run: Finished, method: str) -> BoardRow:
         id=id_,
         scores_sha256=_sha256(path),
         values=_values(board, scores),
+        units_sha256=_sha256(board.folder / REFERENCE),
         row_sha256="",
     )
     return row.model_copy(update={"row_sha256": _row_sha256(row.to_json())})
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as scratch:
+        table.to_parquet(scratch, index=False, compression="zstd")
 
 
 def _scores(run: Finished, method: str) -> pd.DataFrame:
@@ -294,21 +339,6 @@ def _row_sha256(row: Json) -> str:
 
 def _row_id(method: str, seeds: Sequence[int], provenance: RowProvenance) -> str:
     return f"{method}-{digest([method, list(seeds), provenance.config_sha256])[:8]}"
-
-
-def _unequal(stated: Json, computed: Json, key: str) -> list[str]:
-    """Say where two JSON values differ by more than rounding."""
-    if isinstance(stated, dict) and isinstance(computed, dict) and stated.keys() == computed.keys():
-        return [line for name in stated for line in _unequal(stated[name], computed[name], f"{key}.{name}".strip("."))]
-    if isinstance(stated, list) and isinstance(computed, list) and len(stated) == len(computed):
-        return [
-            line for i, pair in enumerate(zip(stated, computed, strict=True)) for line in _unequal(*pair, f"{key}[{i}]")
-        ]
-    if isinstance(stated, int | float) and isinstance(computed, int | float):
-        same = math.isclose(stated, computed, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-    else:
-        same = stated == computed
-    return [] if same else [f"{key} is {stated}, the scores give {computed}"]
 
 
 def _read(folder: Path) -> Board:

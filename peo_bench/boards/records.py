@@ -58,6 +58,8 @@ class BoardRow(Record):
     scores_sha256: str
     """Digest of the file of scores by prompt."""
     values: RowValues
+    units_sha256: str
+    """Digest of the file of reference scores, from which the units follow that `values` are in."""
     row_sha256: str
     """Digest of everything else in the row: it covers what scores cannot prove, such as costs."""
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from peo_bench.errors import DiskFull
 
-CODES = {errno.ENOSPC, errno.EDQUOT}
-TEXTS = ("No space left on device", "Disk quota exceeded")
+CODES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
 """What libraries say that lose the code (safetensors, pyarrow)."""
 TORCH = "PytorchStreamWriter failed writing"
 """What torch says of any failed write."""
@@ -32,9 +32,9 @@ def is_disk_full(error: BaseException, path: Path) -> bool:
 
 def disk_full(path: Path, what: str) -> DiskFull:
     """Return the error to raise: what could not be written, where, and what to do."""
+    free = f"{_free(path) / 2**20:,.0f} MiB free, a quota or `ulimit -f` may allow less"
     return DiskFull(
-        f"{path}: no room to write {what} ({_free(path) / 2**20:,.0f} MiB free): make room and type the same command "
-        "again; finished work is kept"
+        f"{path}: no room to write {what} ({free}): make room and type the same command again; finished work is kept"
     )
 
 

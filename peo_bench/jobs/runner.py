@@ -26,6 +26,7 @@ from peo_bench.files.room import disk_full, is_disk_full
 from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.store import Store
+from peo_bench.process import compute_strictly, is_strict
 
 logger = logging.getLogger(__name__)
 
@@ -192,12 +193,21 @@ class Runner:
     def _progress(self, task: list[Job], fraction: float, note: str) -> None:
         self.observe("progress", task[0].id, fraction, note)
 
+    @property
+    def threads(self) -> int:
+        """How many threads a job computes with."""
+        if self.workers == 1:
+            import torch
+
+            return int(torch.get_num_threads())
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        return int(asked) if asked.isdecimal() else max(1, (os.cpu_count() or 1) // self.workers)
+
     def _processes(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context(self.start_method)
             self._events = context.SimpleQueue()
-            threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // self.workers))
-            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, (self._events, threads))
+            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, (self._events, str(self.threads)))
             threading.Thread(target=self._relay, daemon=True).start()
         return self._pool
 
@@ -247,6 +257,9 @@ def _start_worker(events: Events, threads: str) -> None:
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     import transformers.trainer  # noqa: F401 - what most jobs need, imported before the first one is waited for
+
+    if is_strict():
+        compute_strictly()
 
 
 def _follow(parent: BaseProcess) -> None:

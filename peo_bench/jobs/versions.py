@@ -6,13 +6,16 @@ from another version is said instead.
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from peo_bench import __version__
+from peo_bench.files.digest import digest
 from peo_bench.jobs.job import Handle
+from peo_bench.process import device
 
 NUMERIC = ("torch", "transformers", "trl", "peft", "tokenizers", "numpy")
 
@@ -27,6 +30,15 @@ def current_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def strict_name() -> str:
+    """Return the name of a cache for what is computed strictly with these versions on a processor like this one."""
+    import torch
+
+    kernels = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return f"strict-{digest([current_versions(), device(), *kernels, *gpus])}"
 
 
 def version_notes(handles: Iterable[Handle]) -> list[str]:

@@ -26,11 +26,12 @@ from peo_bench.report.sections import page_data, prepared, section
 from peo_bench.report.texts import Texts, embed_texts
 from peo_bench.report.wording import markdown_fence, markdown_text, method_name
 from peo_bench.resources import resource_dir
+from peo_bench.results.differences import REPORTS
 from peo_bench.results.folder import RunFolder, read_run_folder
 from peo_bench.results.record import check_file
 
 REPORT_SCHEMA_VERSION = 1
-JSON, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
+JSON, MARKDOWN, PAGE = REPORTS
 SCRIPTS = ("tables.js", "report.js", "explore.js")
 """Beside plotly.js, in the order in which they need each other."""
 
@@ -56,7 +57,7 @@ def report_problems(run_dir: Path) -> list[str]:
 
     Nothing is said of a run of another version: its report was another.
     """
-    there = [name for name in (JSON, MARKDOWN, PAGE) if (run_dir / name).exists()]
+    there = [name for name in REPORTS if (run_dir / name).exists()]
     if not there or read_run_folder(run_dir).run.peo_bench != __version__:
         return []
     made = [_files(run_dir, redact) for redact in (False, True)]

@@ -23,8 +23,10 @@ SUMMED = (
     *("answers.parquet", "judgements.parquet", "judgements-missing.csv", "families.json", "jobs.jsonl"),
 )
 """Files with a digest; the report can be built again at any time and has none."""
-TOLERANCE = 1e-6
-"""Relative and absolute difference below which two numbers are equal: tables keep six decimals."""
+REPORTS = ("report.json", "report.md", "report.html")
+TOLERANCE, NUMPY = 1e-6, 1e-9
+"""Relative and absolute difference below which two numbers are equal: tables keep six decimals, and other builds of
+numpy round otherwise."""
 MOST = 50
 """Differences that are told of one table."""
 
@@ -63,35 +65,39 @@ def table_problems(file: str, stated: pd.DataFrame, computed: pd.DataFrame) -> I
     if len(stated) != len(computed):
         yield f"{file}: it has {len(stated)} rows, {len(computed)} follow from the rest of the folder"
     n, shown = min(len(stated), len(computed)), 0
+    whose = [f", {method}" for method in stated["method"]] if "method" in stated else [""] * n
     for name in stated.columns.intersection(computed.columns):
         theirs, ours = stated[name].iloc[:n].tolist(), computed[name].iloc[:n].tolist()
         for i, (one, other) in enumerate(zip(theirs, ours, strict=True), 2):
-            if not _equal(one, other):
+            if not _equal(one, other, TOLERANCE):
                 shown += 1
                 if shown > MOST:
                     return
-                yield f"{file}: line {i}: {name} is {one}, the rest of the folder gives {other}"
+                yield f"{file}: line {i}{whose[i - 2]}: {name} is {one}, the rest of the folder gives {other}"
 
 
-def json_problems(stated: Any, computed: Any, key: str, but: Collection[str] = ()) -> Iterator[str]:
-    """Say where a stated JSON value differs from the computed one; top keys in `but` are passed over.
+def json_problems(
+    stated: Any, computed: Any, path: str = "", by: str = "the rest of the folder gives", but: Collection[str] = ()
+) -> Iterator[str]:
+    """Say where a stated JSON value differs from the computed one, by more than other builds of numpy make it.
 
-    `key` begins every line: the file, and where in it.
+    Lines begin with the place, which lies under `path`; `by` says what the computed value follows from. Top keys in
+    `but` are passed over.
     """
     if isinstance(computed, Mapping) and isinstance(stated, Mapping):
         for name in dict.fromkeys([*computed, *stated]):
-            inner = f"{key}.{name}" if ":" in key else f"{key}: {name}"
+            inner = f"{path}.{name}".lstrip(".")
             if name in but:
                 continue
             if name not in stated or name not in computed:
-                yield f"{inner} is {'missing' if name in computed else 'not what follows from the rest of the folder'}"
+                yield f"{inner} is missing" if name in computed else f"{inner} is there, {by} none"
             else:
-                yield from json_problems(stated[name], computed[name], inner)
+                yield from json_problems(stated[name], computed[name], inner, by)
     elif isinstance(computed, list | tuple) and isinstance(stated, list | tuple) and len(stated) == len(computed):
         for i, pair in enumerate(zip(stated, computed, strict=True)):
-            yield from json_problems(*pair, f"{key}[{i}]")
-    elif not _equal(stated, computed):
-        yield f"{key} is {_short(stated)}, the rest of the folder gives {_short(computed)}"
+            yield from json_problems(*pair, f"{path}[{i}]", by)
+    elif not _equal(stated, computed, NUMPY):
+        yield f"{path} is {_short(stated)}, {by} {_short(computed)}"
 
 
 def _short(value: object) -> str:
@@ -99,12 +105,12 @@ def _short(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _equal(a: Any, b: Any, tolerance: float) -> bool:
     absent = [value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)) for value in (a, b)]
     if any(absent):
         return all(absent)
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b))
-    return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) if numbers else bool(a == b)
+    return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) if numbers else bool(a == b)
 
 
 def _sha256(path: Path) -> str:

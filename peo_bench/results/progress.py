@@ -126,17 +126,26 @@ def progress_file(out: Path, observe: Observer) -> Iterator[Observer]:
         (out / PROGRESS).unlink(missing_ok=True)
 
 
+def owner(out: Path) -> str | None:
+    """Return what the run that works on `out` says of itself; None where nothing does that can be read."""
+    path = out / OWNER
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def is_running(out: Path) -> bool:
     """Say whether a run works on `out`; of a run on another machine only its word is known.
 
     The lock itself is not tried: taking it, for however short, could turn a run away that is about to start.
     """
-    if not (out / OWNER).is_file():
-        return False
     try:
-        _, pid, _, host = (out / OWNER).read_text(encoding="utf-8").split()
+        _, pid, _, host = (owner(out) or "").split()
         number = int(pid)
-    except (OSError, ValueError):
+    except ValueError:
         return False
     if host != os.uname().nodename:
         return True

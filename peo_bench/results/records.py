@@ -111,6 +111,8 @@ class Hardware(Record):
     """Cores."""
     gpus: tuple[str, ...]
     """Names of the GPUs."""
+    threads: int | None = None
+    """Threads that each job of this invocation computed with; sums of another number differ in their last bits."""
 
 
 class ComparedRun(Record):

@@ -119,10 +119,11 @@ def numbers(
 
 @dataclass(frozen=True)
 class Told:
-    """What only the run itself knows: what was typed, the wall seconds of its stages, remarks on trusted files."""
+    """What only the run itself knows: what was typed, wall seconds by stage, threads, remarks on trusted files."""
 
     command: str
     stages: Mapping[str, float]
+    threads: int | None = None
     trusted: Sequence[str] = ()
 
 
@@ -133,6 +134,7 @@ def about(done: Finished, found: Gathered, costs: Costs, judging: Judging, told:
     provenance = Provenance(
         command=told.command,
         stages=told.stages,
+        threads=told.threads,
         failed=dict(done.outcome.failed),
         reused=len(done.outcome.reused),
         notes=(*notes, *told.trusted, *unmeasured_notes(done.config, world, done.first.families)),

@@ -40,6 +40,7 @@ class RunConfig(Frozen):
     policies: dict[str, str] = {}
     capabilities: tuple[str, ...] = ()
     judges: tuple[str, ...] = ()
+    strict_repro: bool = False
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -188,6 +189,7 @@ def _resolved(request: RunRequest) -> RunConfig:
         policies=policies,
         capabilities=capabilities,
         judges=tuple(request.judge),
+        strict_repro=request.strict_repro,
     )
 
 

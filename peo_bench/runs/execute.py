@@ -15,19 +15,22 @@ from filelock import FileLock, Timeout
 
 from peo_bench.errors import Locked, UsageError
 from peo_bench.evaluation.answering import read_answers
-from peo_bench.files.atomic import is_temporary
+from peo_bench.files.atomic import is_temporary, write_text
 from peo_bench.files.inside import refuse_links
 from peo_bench.jobs.records import JOBS, write_records
 from peo_bench.jobs.runner import Observer, Runner
+from peo_bench.jobs.versions import strict_name
 from peo_bench.jobs.workspace import Progress
 from peo_bench.judges.budget import Budget
 from peo_bench.judges.judge import Desk, Judge, make_judges
 from peo_bench.kill_points import kill_point
 from peo_bench.lm_eval.capabilities import capability_identity
 from peo_bench.lm_eval.trust import trust_notes
+from peo_bench.process import strictly
+from peo_bench.results.differences import REPORTS, SUMMED, SUMS
 from peo_bench.results.metrics_records import TaskMetrics
 from peo_bench.results.operating_points import Offer
-from peo_bench.results.progress import OWNER, progress_file
+from peo_bench.results.progress import OWNER, PROGRESS, owner, progress_file
 from peo_bench.results.records import Missing
 from peo_bench.runs.assembly import Finished, Told, about, gather, numbers
 from peo_bench.runs.config import RunConfig
@@ -71,7 +74,13 @@ def execute(
     """
     task = suite_task(config.suite)
     judges = make_judges(config.judges, config.suite.judge, max_usd)
-    with _locked(out), progress_file(out, observe) as seen, Runner(cache, workers, seen) as runner:
+    work = cache / strict_name() if config.strict_repro else cache
+    with (
+        strictly(config.strict_repro),
+        _locked(out),
+        progress_file(out, observe) as seen,
+        Runner(work, workers, seen) as runner,
+    ):
         _same_configuration(out, config)
         clock, budget = Clock(seen), Budget(max_usd)
         with clock("build"):
@@ -93,7 +102,9 @@ def execute(
             metrics, costs = numbers(done, found, judging)
         kill_point("metrics")
         _save(out, runner, config, seeds)
-        record = about(done, found, costs, judging, Told(command, clock.seconds, trust_notes(config.capabilities)))
+        record = about(
+            done, found, costs, judging, Told(command, clock.seconds, runner.threads, trust_notes(config.capabilities))
+        )
         tables = Tables(found.points, found.texts, found.search, found.curves)
         write_folder(out, config, record, metrics, costs, tables, judging)
         return Result(out, not record.missing, list(record.missing), metrics, found.points, judging)
@@ -125,8 +136,16 @@ def _watched(observe: Observer, judges: Sequence[Judge], budget: Budget) -> Iter
 def _same_configuration(out: Path, config: RunConfig) -> None:
     """Refuse a folder that holds another run: nothing finished is overwritten."""
     path = out / "config.yaml"
-    if path.exists() and path.read_text(encoding="utf-8") != config.to_yaml():
+    if path.exists() and path.read_bytes() != config.to_yaml().encode():
         raise UsageError(f"{out} holds a run of another configuration: choose another folder with --out")
+
+
+def _only_files(out: Path) -> None:
+    """Raise `UsageError` where something else is in the place of a file that the run will read or write."""
+    for name in (OWNER, PROGRESS, SUMS, *SUMMED, *REPORTS):
+        path = out / name
+        if os.path.lexists(path) and not path.is_file():
+            raise UsageError(f"{path}: is no file: delete it, or choose another folder with --out")
 
 
 class Clock:
@@ -158,18 +177,20 @@ def _locked(out: Path) -> Iterator[None]:
         lock = FileLock(out / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
-        owner = (out / OWNER).read_text(encoding="utf-8") if (out / OWNER).exists() else "another process"
-        raise Locked(f"{out} is in use by {owner}: wait for it, or choose another folder with --out") from None
+        who = owner(out) or "another process"
+        raise Locked(f"{out} is in use by {who}: wait for it, or choose another folder with --out") from None
     except OSError as error:
         raise UsageError(f"{out}: cannot write there ({error.strerror}): choose another folder with --out") from None
     try:
-        (out / OWNER).write_text(f"pid {os.getpid()} on {os.uname().nodename}", encoding="utf-8")
+        _only_files(out)
+        write_text(out / OWNER, f"pid {os.getpid()} on {os.uname().nodename}")
         for path in out.iterdir():
             if is_temporary(path) and path.is_file():
                 path.unlink()
         yield
     finally:
-        (out / OWNER).unlink(missing_ok=True)
+        if (out / OWNER).is_file():
+            (out / OWNER).unlink()
         if made and [path.name for path in out.iterdir()] == [LOCK]:
             (out / LOCK).unlink()
             for folder in made:

@@ -19,7 +19,7 @@ import pandas as pd
 from peo_bench.core.method import World
 from peo_bench.core.rounds import build_families
 from peo_bench.core.spec import policy
-from peo_bench.errors import JobFailed
+from peo_bench.errors import JobFailed, UsageError
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.spreadsheet import as_it_was
 from peo_bench.jobs.artefact import Damaged
@@ -99,7 +99,7 @@ class Refolded:
             raise damaged(path, f"its seeds are not those of config.yaml, {self.config.seeds}")
         try:
             return {int(seed): world_of(world) for seed, world in saved.worlds.items()}
-        except ODD as error:
+        except (*ODD, UsageError) as error:
             raise damaged(path, f"{type(error).__name__}: {error}") from None
 
     def _built(self, world: World) -> SeedRun:
@@ -185,7 +185,8 @@ class Refolded:
 
     def _verdicts(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the verdicts of all judges, and those that are missing."""
-        path, nothing = self._folder / UNJUDGED_FILE, pd.DataFrame(columns=[*UNJUDGED, *IDENTITY, "asked", "usd"])
+        path = self._folder / UNJUDGED_FILE
+        nothing = pd.DataFrame(columns=[*dict.fromkeys((*UNJUDGED, *IDENTITY, "asked", "usd"))])
         rows = self._run.judgements
         unjudged = nothing
         if path.exists():

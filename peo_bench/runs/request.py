@@ -44,6 +44,10 @@ class RunRequest:
     policy: Annotated[list[str], Option(help="NAME=PATH: compare this finished policy as a point.")] = field(
         default_factory=list
     )
+    strict_repro: Annotated[
+        bool,
+        Option("--strict-repro", help="One thread, deterministic kernels, a cache of its own: same bytes again."),
+    ] = False
     capabilities: Annotated[str, Option(help="lm-eval tasks: names or YAML files, by commas.")] = ""
     judge: Judges = field(default_factory=list)
     trust_task_code: Annotated[

@@ -47,7 +47,22 @@ def verify_run(folder: Path) -> list[str]:
 
 def _problems(folder: Path, run: RunFolder, answers: pd.DataFrame) -> Iterator[str]:
     """Say what differs, file by file."""
-    again, stated = Refolded(folder, run, answers), run.run
+    again = Refolded(folder, run, answers)
+    yield from _families_problems(folder, again)
+    damage = [*_artefact_problems(run, again)]
+    yield from damage
+    try:
+        yield from _number_problems(run, again)
+    except Exception:  # whatever a library raises for a file that is not whole
+        if not damage:
+            raise
+        yield "no number was computed again: put the artefacts back, or repeat the run"
+    if (folder / PROGRESS).exists():
+        yield f"{PROGRESS} is there: a run works in this folder, or was killed: type the command of the run again"
+
+
+def _number_problems(run: RunFolder, again: Refolded) -> Iterator[str]:
+    stated = run.run
     found = gather(again.done, stated.measure.judges if stated.measure else {})
     judging = again.judging(found.texts)
     metrics, costs = numbers(again.done, found, judging, labels=lambda jobs, handles: {})
@@ -56,13 +71,9 @@ def _problems(folder: Path, run: RunFolder, answers: pd.DataFrame) -> Iterator[s
     yield from again.said
     yield from _table_problems(run, found)
     yield from _metrics_problems(run, metrics, again.config.suite.task)
-    yield from json_problems(run.costs.to_json(), costs.to_json(), "costs.json")
-    yield from json_problems(stated.to_json(), record.to_json(), "run.json", but=TOLD)
+    yield from (f"costs.json: {line}" for line in json_problems(run.costs.to_json(), costs.to_json()))
+    yield from (f"run.json: {line}" for line in json_problems(stated.to_json(), record.to_json(), but=TOLD))
     yield from _note_problems(stated, record, version_notes(again.done.outcome.handles.values()))
-    yield from _families_problems(folder, again)
-    yield from _artefact_problems(run, again)
-    if (folder / PROGRESS).exists():
-        yield f"{PROGRESS} is there: a run works in this folder, or was killed: type the command of the run again"
 
 
 def _table_problems(run: RunFolder, found: Gathered) -> Iterator[str]:
@@ -83,7 +94,7 @@ def _metrics_problems(run: RunFolder, metrics: TaskMetrics, task: str) -> Iterat
         if name != task:
             yield f"metrics.json: tasks.{name}: is no task of this run"
         else:
-            yield from json_problems(stated.to_json(), metrics.to_json(), "metrics.json")
+            yield from (f"metrics.json: {line}" for line in json_problems(stated.to_json(), metrics.to_json()))
     if task not in run.metrics.tasks:
         yield f"metrics.json: tasks.{task} is missing"
 
@@ -117,7 +128,8 @@ def _families_problems(folder: Path, again: Refolded) -> Iterator[str]:
         yield f"{FAMILIES}: none of its methods can be built from jobs.jsonl and the artefacts"
         return
     expected = saved_families(names, config.settings, worlds)
-    yield from json_problems(read_families(folder).to_json(), expected.to_json(), FAMILIES)
+    stated = read_families(folder).to_json()
+    yield from (f"{FAMILIES}: {line}" for line in json_problems(stated, expected.to_json()))
 
 
 def _artefact_problems(run: RunFolder, again: Refolded) -> Iterator[str]:

@@ -26,6 +26,10 @@ from peo_bench.runs.judging import Judging, write_judgements
 from peo_bench.suites.suite import TaskConfig
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas", "pymoo", "moocore")
+STRICTLY = (
+    "Computed strictly (--strict-repro): on a processor of this kind with these packages, the same command gives the "
+    "same numbers to the last bit, whatever the number of processes and cores."
+)
 SMALL = 200
 """Test prompts below which a run is called underpowered (the literature uses 200 to 700)."""
 
@@ -40,6 +44,7 @@ class Provenance:
 
     command: str
     stages: Mapping[str, float]
+    threads: int | None
     failed: Mapping[str, str]
     reused: int
     notes: tuple[str, ...]
@@ -113,7 +118,7 @@ def run_record(
         notes=(*config.suite.notes, *_notes(config, task), *provenance.notes),
         scorers=provenance.scorers,
         packages={name: _version(name) for name in PACKAGES},
-        hardware=hardware(),
+        hardware=hardware(provenance.threads),
         stages=provenance.stages,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         judging=provenance.judging,
@@ -128,18 +133,22 @@ def _notes(config: RunConfig, task: TaskConfig) -> list[str]:
         notes.append("One training seed: intervals cover prompts, not training.")
     if config.suite.scorers and task.units == "raw":
         notes.append(f"Hypervolume's reference point is that of task {config.suite.task} for scorers of its own.")
+    if config.strict_repro:
+        notes.append(STRICTLY)
     if config.policies:
         notes.append("External policies are single points: compare them by dominance.")
     return notes
 
 
-def hardware() -> Hardware:
-    """Return what the run was computed on."""
+def hardware(threads: int | None = None) -> Hardware:
+    """Return what the run was computed on, each job with so many `threads`."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     version_ = platform.python_version()
-    return Hardware(platform=platform.platform(), python=version_, cpus=os.cpu_count(), gpus=tuple(gpus))
+    return Hardware(
+        platform=platform.platform(), python=version_, cpus=os.cpu_count(), gpus=tuple(gpus), threads=threads
+    )
 
 
 def _version(package: str) -> str | None:
