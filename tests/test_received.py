@@ -37,7 +37,7 @@ READERS = {
     "convert": (("convert", "run", "--to", "to"), "peo_bench.models.convert.convert"),
 }
 """By command: how it is typed, and something that reads for it."""
-OWN = {"run", "plan", "list", "doctor"}
+OWN = {"run", "plan", "list", "doctor", "schema"}
 """Commands that read no result of others: suites, tasks and data are checked by the readers of tests/test_fuzz.py."""
 
 
