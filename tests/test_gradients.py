@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_fixtures import handle, pair_rows, save_policy, workspace
+from training_fixtures import count_recomputed, handle, pair_rows, save_policy, workspace
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle, Job
@@ -231,6 +231,17 @@ def test_a_run_writes_its_policy_and_curves(form, inputs, tmp_path: Path) -> Non
     assert set(last) >= {"step", "loss", "cosine", "loss_helpful", "loss_harmless", "coefficient_helpful"}
     assert -1 <= last["cosine"] <= 1
     assert last["loss_helpful"] < result["curves"][0]["loss_helpful"]
+
+
+def test_activations_that_are_computed_twice_give_the_same_combined_step(inputs, tmp_path: Path, monkeypatch) -> None:
+    recomputed = count_recomputed(monkeypatch)
+    for name, twice in (("kept", False), ("twice", True)):
+        params = PARAMS | {"combiner": "raco", "c": C, "gradient_checkpointing": twice}
+        gradients.train_combined.run(Job("gradients", params), inputs, workspace(tmp_path / name))
+        assert bool(recomputed) == twice
+    a, b = (load_causal(tmp_path / name / "model") for name in ("kept", "twice"))
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
 
 
 def test_pairs_without_both_labels_are_refused(inputs, tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_fixtures import handle, pair_rows, save_pairs, save_policy, sentence, tiny_tokenizer, workspace
+from training_fixtures import (
+    count_recomputed,
+    handle,
+    pair_rows,
+    save_pairs,
+    save_policy,
+    sentence,
+    tiny_tokenizer,
+    workspace,
+)
 
 from peo_bench.core.rounds import Building
 from peo_bench.errors import Diverged, JobFailed, UsageError
@@ -151,6 +160,18 @@ def test_gradient_accumulation_gives_the_same_expert(inputs: dict[str, Handle], 
     _, whole = train(inputs, tmp_path / "a", **settings)
     _, split = train(inputs, tmp_path / "b", micro_batch_size=4, **settings)
     assert all(torch.allclose(whole[name], split[name], atol=2e-5) for name in whole)
+
+
+@pytest.mark.parametrize("changes", [{"form": "lora"}, {"form": "full"}, {"learner": "kto"}, {"precision": "bfloat16"}])
+def test_activations_that_are_computed_twice_give_the_same_expert(
+    changes: dict[str, Any], inputs: dict[str, Handle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recomputed = count_recomputed(monkeypatch)
+    _, kept = train(inputs, tmp_path / "kept", **changes)
+    assert recomputed == []
+    _, twice = train(inputs, tmp_path / "twice", gradient_checkpointing=True, **changes)
+    assert recomputed
+    assert equal(kept, twice)
 
 
 def test_an_adapter_trains_on_a_trunk_in_bfloat16(inputs: dict[str, Handle], tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from training_fixtures import handle, pair_rows, save_pairs, save_policy, tiny_tokenizer, workspace
+from safetensors.torch import load_file
+from training_fixtures import count_recomputed, handle, pair_rows, save_pairs, save_policy, tiny_tokenizer, workspace
 
 from peo_bench.errors import Diverged, UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
@@ -75,6 +76,19 @@ def test_a_cost_is_higher_for_what_is_worse(form: str, inputs: dict[str, Handle]
     assert bad > good
     assert result["accuracy"] > 0.9
     assert result["direction"] == "cost"
+
+
+@pytest.mark.parametrize("form", ["lora", "full"])
+def test_activations_that_are_computed_twice_give_the_same_scores(
+    form: str, inputs: dict[str, Handle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recomputed = count_recomputed(monkeypatch)
+    train(inputs, tmp_path / "kept", form=form, epochs=1.0)
+    assert recomputed == []
+    train(inputs, tmp_path / "twice", form=form, epochs=1.0, gradient_checkpointing=True)
+    assert recomputed
+    kept, twice = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("kept", "twice"))
+    assert all(torch.equal(kept[name], twice[name]) for name in kept)
 
 
 def test_a_merged_adapter_scores_like_the_model_that_was_trained(inputs: dict[str, Handle], tmp_path: Path) -> None:

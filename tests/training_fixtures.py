@@ -65,6 +65,21 @@ def save_policy(path: Path, name: str = "model", **settings: Any) -> Handle:
     return handle(path, {"form": "base"})
 
 
+def count_recomputed(monkeypatch: Any) -> list[Any]:
+    """Return a list that gets an entry for every layer whose activations are computed twice."""
+    from transformers import modeling_utils
+
+    found: list[Any] = []
+    real = modeling_utils.checkpoint
+
+    def counted(function: Any, *args: Any, **kwargs: Any) -> Any:
+        found.append(function)
+        return real(function, *args, **kwargs)
+
+    monkeypatch.setattr(modeling_utils, "checkpoint", counted)
+    return found
+
+
 def handle(path: Path, result: dict[str, Any]) -> Handle:
     """A finished artefact at `path`."""
     return Handle(path.name, path, result, Cost(), 0.0)

@@ -152,6 +152,7 @@ def trainer_arguments(params: Mapping[str, Any], work: Workspace, pairs: int) ->
         seed=params["seed"],
         steps=math.ceil(pairs / settings.batch_size),
         precision=settings.precision,
+        gradient_checkpointing=settings.gradient_checkpointing,
         **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         warmup_ratio=settings.warmup_ratio,

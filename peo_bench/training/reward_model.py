@@ -129,6 +129,7 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Tex
         seed=params["seed"],
         steps=math.ceil(len(order) / settings.batch_size),
         precision=settings.precision,
+        gradient_checkpointing=settings.gradient_checkpointing,
         **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         max_length=None,

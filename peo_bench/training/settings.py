@@ -42,6 +42,8 @@ class DPOSettings(Frozen):
     """Their scale is alpha / rank."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the weights while training."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, about a third more time, the same weights."""
 
     @field_validator("learner")
     @classmethod
@@ -111,6 +113,8 @@ class RewardModelSettings(Frozen):
     """Their scale is alpha / rank."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the weights while training."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: less memory, about a third more time, the same weights."""
 
 
 class SFTSettings(Frozen):

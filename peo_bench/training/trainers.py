@@ -60,12 +60,19 @@ BEGINNING = 4096
 
 
 def base_config(
-    work: Workspace, *, seed: int, steps: int, precision: str, warmup_ratio: float = 0.0, **settings: object
+    work: Workspace,
+    *,
+    seed: int,
+    steps: int,
+    precision: str,
+    warmup_ratio: float = 0.0,
+    gradient_checkpointing: bool = False,
+    **settings: object,
 ) -> dict[str, Any]:
     """Return the keyword arguments shared by every TRL config: AdamW, cosine decay, gradient norm clipped at 1.
 
-    TRL's defaults (bf16, gradient checkpointing, trackers, tqdm) are meant for large models on GPUs and are turned off;
-    `--tracker` turns one tracker on, see `training.tracker`.
+    TRL's defaults (bf16, gradient checkpointing, trackers, tqdm) are meant for large models on GPUs and are off unless
+    a suite turns the first two on; `--tracker` turns one tracker on, see `training.tracker`.
     Rows are taken as they lie in the dataset, once: see `training_order`. The rate of the first step of a warm-up is 0,
     so a training of one step has none.
     """
@@ -76,7 +83,7 @@ def base_config(
         "train_sampling_strategy": "sequential",
         "num_train_epochs": 1,
         "bf16": precision == "bfloat16",
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": gradient_checkpointing,
         "lr_scheduler_type": "cosine",
         "warmup_steps": warmup_ratio if steps > 1 else 0,
         "report_to": [],
