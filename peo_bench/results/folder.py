@@ -20,7 +20,7 @@ from peo_bench.results.tables import ANSWERS, CURVES, POINTS, SEARCH, VERDICTS, 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run, parsed; a table is None where a run has none (texts, judges, searches, training curves)."""
+    """The files of one run, parsed; a table is None where a run has none (answers, verdicts, searches, curves)."""
 
     run: RunRecord
     config: str

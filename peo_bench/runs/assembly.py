@@ -68,7 +68,7 @@ class Gathered:
     """The tables of a run, what is missing in them, and how they were measured."""
 
     points: pd.DataFrame
-    texts: pd.DataFrame
+    answers: pd.DataFrame
     search: pd.DataFrame
     curves: pd.DataFrame
     missing: list[Missing]
@@ -79,15 +79,15 @@ class Gathered:
 
 def gather(done: Finished, judges: Mapping[str, str]) -> Gathered:
     """Return the tables of a run; `judges` are the descriptions of its judges by id."""
-    points, texts, missing = _collect(done)
+    points, answers, missing = _collect(done)
     handles = done.outcome.handles
     reference = {seed: _reference_answers(done, run) for seed, run in done.seeds.items()}
     worlds = [run.world for run in done.seeds.values()]
-    tested = texts.loc[texts["split"] == "test", "prompt_id"]
+    tested = answers.loc[answers["split"] == "test", "prompt_id"]
     jobs = {seed: {n: built.jobs for n, built in run.built.families.items()} for seed, run in done.seeds.items()}
     return Gathered(
         points=points,
-        texts=texts,
+        answers=answers,
         search=_search_table(handles, done.seeds),
         curves=training_curves(handles, jobs),
         missing=missing,
@@ -104,7 +104,7 @@ def numbers(
     built = {seed: (run.world, run.built.families) for seed, run in done.seeds.items()}
     costs = run_costs(done.outcome, built, labels)
     extras = {seed: run.extras for seed, run in done.seeds.items()}
-    safety, zero = safety_views(done.task, done.first.world, extras, done.outcome.handles, found.texts)
+    safety, zero = safety_views(done.task, done.first.world, extras, done.outcome.handles, found.answers)
     beside = Beside(
         chosen=chosen_by_seed(done.families),
         evaluations={name: cost.validation_evaluations for name, cost in costs.methods.items()},
@@ -113,7 +113,7 @@ def numbers(
         capabilities=capability_rows(extras, done.outcome.handles),
         judges=judging.metrics or None,
     )
-    scores = Scores.of(found.texts, done.first.world.names)
+    scores = Scores.of(found.answers, done.first.world.names)
     return run_metrics(found.points, scores, found.measure, found.units, beside), costs
 
 
@@ -157,10 +157,10 @@ def chosen_by_seed(families: Mapping[int, Mapping[str, PolicyFamily]]) -> dict[s
 
 
 def _collect(done: Finished) -> tuple[pd.DataFrame, pd.DataFrame, list[Missing]]:
-    """Gather the rows and texts of every operating point, and what is missing with its reason."""
+    """Gather the rows and answers of every operating point, and what is missing with its reason."""
     rows: list[Row] = []
     missing: list[Missing] = []
-    texts: list[tuple[Offer, pd.DataFrame]] = []
+    answers: list[tuple[Offer, pd.DataFrame]] = []
     config, handles, failed = done.config, done.outcome.handles, done.outcome.failed
     for seed, run in done.seeds.items():
         for name in (*config.methods, *config.controls):
@@ -175,11 +175,11 @@ def _collect(done: Finished) -> tuple[pd.DataFrame, pd.DataFrame, list[Missing]]
             table = done.answers(offer)
             identity: Row = {"task": config.suite.task, **offer.identity(run.world.objectives)}
             rows.append(point_row(identity, table, run.world.objectives))
-            texts.append((offer, table))
-        texts += [(offer, done.answers(offer)) for offer in run.extras.benign if offer.job.id in handles]
+            answers.append((offer, table))
+        answers += [(offer, done.answers(offer)) for offer in run.extras.benign if offer.job.id in handles]
         missing += missing_extras(run.extras, seed, failed)
         rows += _oracle(done, run)
-    return point_table(rows, done.first.world.objectives), answer_table(texts), missing
+    return point_table(rows, done.first.world.objectives), answer_table(answers), missing
 
 
 def _reference_answers(done: Finished, run: SeedRun) -> pd.DataFrame:

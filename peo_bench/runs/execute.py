@@ -97,7 +97,7 @@ def execute(
             found = gather(done, {judge.id: judge.description for judge in judges})
         with clock("judge"), _watched(seen, judges, budget) as progress:
             desk = Desk(cache / REPLIES, budget, progress)
-            judging = judge_run(config, judges, done.first.world.objectives, found.texts, desk)
+            judging = judge_run(config, judges, done.first.world.objectives, found.answers, desk)
         with clock("fronts"):
             metrics, costs = numbers(done, found, judging)
         kill_point("metrics")
@@ -105,7 +105,7 @@ def execute(
         record = about(
             done, found, costs, judging, Told(command, clock.seconds, runner.threads, trust_notes(config.capabilities))
         )
-        tables = Tables(found.points, found.texts, found.search, found.curves)
+        tables = Tables(found.points, found.answers, found.search, found.curves)
         write_folder(out, config, record, metrics, costs, tables, judging)
         return Result(out, not record.missing, list(record.missing), metrics, found.points, judging)
 

@@ -64,7 +64,7 @@ def _problems(folder: Path, run: RunFolder, answers: pd.DataFrame) -> Iterator[s
 def _number_problems(run: RunFolder, again: Refolded) -> Iterator[str]:
     stated = run.run
     found = gather(again.done, stated.measure.judges if stated.measure else {})
-    judging = again.judging(found.texts)
+    judging = again.judging(found.answers)
     metrics, costs = numbers(again.done, found, judging, labels=lambda jobs, handles: {})
     costs = _with_labels(costs, run.costs)
     record = about(again.done, found, costs, judging, Told(stated.command, stated.stages))

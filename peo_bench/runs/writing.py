@@ -59,7 +59,7 @@ class Tables:
     """The tables of a run: operating points, answers, evaluations of searches, training curves."""
 
     points: pd.DataFrame
-    texts: pd.DataFrame
+    answers: pd.DataFrame
     search: pd.DataFrame
     curves: pd.DataFrame
 
@@ -75,7 +75,7 @@ def write_folder(
         points=tables.points,
         metrics=Metrics(tasks={config.suite.task: metrics}),
         costs=costs,
-        answers=tables.texts,
+        answers=tables.answers,
         curves=tables.curves,
         search=tables.search.round(6),
     )
