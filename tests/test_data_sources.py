@@ -291,6 +291,104 @@ def test_dialogues_that_are_no_pair_of_answers_to_one_question_are_counted(tmp_p
     assert len(found.items) == len(ROWS)
 
 
+def test_answers_with_a_rating_each_are_paired_by_prompt(tmp_path):
+    """HelpSteer2's layout, two rows per prompt; equal ratings are no pair, and rows need not be neighbours."""
+    ratings = [("a?", "a1", 4, 1), ("a?", "a2", 2, 3), ("b?", "b1", 3, 0), ("b?", "b2", 3, 2), ("a?", "a3", 4, 4)]
+    rows = [{"prompt": p, "response": r, "helpfulness": h, "verbosity": v} for p, r, h, v in ratings]
+    jsonl(tmp_path / "steer.jsonl", rows)
+    columns = {"answer": "response", "rating": "helpfulness"}
+    found = load(tmp_path, "steer.jsonl", layout="rated", columns=columns)
+    assert {(pair.prompt, pair.chosen, pair.rejected) for pair in found.items} == {
+        ("a?", "a1", "a2"),
+        ("a?", "a3", "a2"),
+    }
+    assert found.dropped == {"no other rating of its prompt": 2}
+    terse = load(
+        tmp_path, "steer.jsonl", layout="rated", columns=columns | {"rating": "verbosity"}, lower_is_better=True
+    )
+    assert {(pair.chosen, pair.rejected) for pair in terse.items} == {
+        ("a1", "a2"), ("a1", "a3"), ("a2", "a3"), ("b1", "b2"),
+    }  # fmt: skip
+
+
+ULTRA = {"layout": "rated", "answers": "completions"} | {
+    "columns": {"prompt": "instruction", "answer": "response", "rating": "annotations.honesty.Rating"}
+}
+
+
+def completion(text, rating):
+    return {"response": text, "annotations": {"honesty": {"Rating": rating}}, "overall_score": 7.0}
+
+
+@pytest.mark.parametrize("name", ["u.jsonl", "u.parquet"])
+def test_a_list_of_rated_answers_is_paired(tmp_path, name):
+    """UltraFeedback's layout; ratings are texts, some "N/A"."""
+    rows = [
+        {"instruction": "a?", "completions": [completion("a1", "5"), completion("a2", "N/A"), completion("a3", "2")]},
+        {"instruction": "b?", "completions": [completion("b1", "1"), completion("b2", "1")]},
+        {"instruction": "c?", "completions": [completion("c1", "N/A")]},
+    ]
+    if name == "u.parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
+    else:
+        jsonl(tmp_path / name, rows)
+    found = load(tmp_path, name, **ULTRA)
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in found.items] == [("a?", "a1", "a3")]
+    assert found.dropped == {"no other rating of its prompt": 2, "no rated answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"instruction": "", "completions": [completion("a", "1")]}, "the prompt is empty"),
+        ({"instruction": 3, "completions": [completion("a", "1")]}, "prompt is int, expected text"),
+        ({"instruction": "?", "completions": "a"}, "completions is str, expected a list of answers"),
+        ({"instruction": "?", "completions": ["a"]}, "answer 1 is str, expected an object"),
+        (
+            {"instruction": "?", "completions": [completion(None, "1")]},
+            "response of answer 1 is NoneType, expected text",
+        ),
+        (
+            {"instruction": "?", "completions": [completion("a", "good")]},
+            "Rating of answer 1 is 'good', expected a number",
+        ),
+        ({"instruction": "?", "completions": [completion("a", True)]}, "Rating of answer 1 is True, expected a number"),
+        (
+            {"instruction": "?", "completions": [completion("a", "nan")]},
+            "Rating of answer 1 is 'nan', expected a number",
+        ),
+    ],
+)
+def test_rated_rows_that_do_not_fit_are_malformed(tmp_path, row, said):
+    whole = {"instruction": "a?", "completions": [completion("a1", "5"), completion("a3", "2")]}
+    jsonl(tmp_path / "u.jsonl", [row, whole])
+    found = load(tmp_path, "u.jsonl", **ULTRA)
+    assert len(found.items) == found.dropped["malformed"] == 1
+    assert said in found.malformed[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"answers": "completions"}, "belong to layout rated"),
+        ({"lower_is_better": True}, "belong to layout rated"),
+        ({"layout": "rated", "columns": {"chosen": "x"}}, "layout rated has prompt, answer, rating"),
+    ],
+)
+def test_settings_of_rated_answers(settings, said):
+    with pytest.raises(ValidationError, match=said):
+        PairSource(objective="helpful", path="x", **settings)
+
+
+def test_a_rating_that_is_in_no_row_says_how_to_map_it(tmp_path):
+    jsonl(tmp_path / "p.jsonl", [{"prompt": "?", "answer": "a"}])
+    with pytest.raises(UsageError, match=r"no column 'rating' .*columns: \{rating"):
+        load(tmp_path, "p.jsonl", layout="rated")
+
+
 @pytest.mark.parametrize("name", ["p.jsonl.gz", "p.jsonl.zst", "p.parquet", "p.json"])
 def test_damaged_files_are_usage_errors(tmp_path, name):
     (tmp_path / name).write_bytes(b"[not what the name says")

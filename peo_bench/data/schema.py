@@ -1,6 +1,6 @@
 r"""The one internal form of a preference pair, and how rows of the known layouts become pairs.
 
-Three layouts are read:
+Four layouts are read:
 
 - `pairs`: one column each for prompt, preferred and other answer; texts, or lists of messages as TRL takes them
   (`{"role": ..., "content": ...}`), each row by what it holds. Lists may begin with the prompt, the turns that both
@@ -10,16 +10,22 @@ Three layouts are read:
   is everything up to and including the last `\n\nAssistant:`, the answer is what follows.
 - `pku`: two answers and, per objective, the index of the preferred one (Ji et al. 2023, arXiv 2307.04657), so that one
   row labels a pair for both objectives.
+- `rated`: answers with a number each, one per row (as in HelpSteer2, Wang et al. 2024, arXiv 2406.08673) or in a list
+  (as in UltraFeedback, Cui et al. 2023, arXiv 2310.01377). Any two answers to a prompt that are rated differently are a
+  pair.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import unicodedata
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -45,6 +51,7 @@ FIELDS = {
     "pairs": ("prompt", "chosen", "rejected"),
     "hh": ("chosen", "rejected"),
     "pku": ("prompt", "response_0", "response_1", *LABEL_COLUMNS.values()),
+    "rated": ("prompt", "answer", "rating"),
     "prompts": ("prompt",),
     "transcripts": ("chosen",),
 }
@@ -74,6 +81,16 @@ class Pair:
     def prompt_id(self) -> str:
         """The prompt's identity."""
         return prompt_id(self.prompt)
+
+
+@dataclass(frozen=True)
+class Rated:
+    """An answer to a prompt, and how good it is for the source's objective; higher is better."""
+
+    prompt: str
+    answer: str
+    rating: float
+    category: str | None = None
 
 
 class DataSource(Frozen):
@@ -111,9 +128,14 @@ class DataSource(Frozen):
         return self
 
     @property
+    def named(self) -> dict[str, str]:
+        """The columns by field of the layout."""
+        return {field: self.columns.get(field, field) for field in FIELDS[self.layout]}
+
+    @property
     def required(self) -> dict[str, str]:
         """The columns a row must have, by field of the layout."""
-        return {field: self.columns.get(field, field) for field in FIELDS[self.layout]}
+        return self.named
 
     @abstractmethod
     def convert(self, row: Row) -> object:
@@ -125,10 +147,16 @@ class PairSource(DataSource):
 
     objective: str
     """The objective that the pairs are about."""
-    layout: Literal["pairs", "hh", "pku"] = "pairs"
-    """`pairs` (prompt, chosen, rejected: texts or lists of messages), `hh` (transcripts) or `pku` (two answers, one
-    label per objective).
+    layout: Literal["pairs", "hh", "pku", "rated"] = "pairs"
+    """`pairs` (prompt, chosen, rejected: texts or lists of messages), `hh` (transcripts), `pku` (two answers, one label
+    per objective) or `rated` (prompt, answer, rating).
     """
+    answers: str | None = None
+    """The column with a list of answers, in which `answer` and `rating` are looked up, as in `scores.honesty` (layout
+    `rated`); by default every row is one answer.
+    """
+    lower_is_better: bool = False
+    """Whether the answer with the lower rating is the better one (layout `rated`)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PairSource:
@@ -136,16 +164,53 @@ class PairSource(DataSource):
             raise ValueError("give either path: (files under --data-dir) or hub: (a data set id)")
         if self.layout == "pku" and self.objective not in LABEL_COLUMNS:
             raise ValueError(f"layout pku knows the objectives {', '.join(LABEL_COLUMNS)}, not {self.objective!r}")
+        if self.layout != "rated" and (self.answers or self.lower_is_better):
+            raise ValueError("answers and lower_is_better belong to layout rated")
         return self
+
+    @property
+    def required(self) -> dict[str, str]:
+        """The columns a row must have, by field of the layout."""
+        columns = self.named
+        if self.layout != "rated":
+            return columns
+        if self.answers:
+            return {"prompt": columns["prompt"], "answers": self.answers}
+        return {field: column.partition(".")[0] for field, column in columns.items()}
 
     @property
     def labels_on_both(self) -> bool:
         """Whether every pair carries the label of every objective."""
         return self.layout == "pku"
 
-    def convert(self, row: Row) -> Pair:
-        """Return the pair in `row`; raise `RowError` or `DroppedError`."""
-        return to_pair(row, self)
+    def convert(self, row: Row) -> Pair | list[Rated]:
+        """Return the pair in `row`, or its rated answers; raise `RowError` or `DroppedError`."""
+        return _rated(row, self) if self.layout == "rated" else to_pair(row, self)
+
+    def join(self, items: Sequence[Pair | list[Rated]]) -> tuple[list[Pair], Counter[str]]:
+        """Return the pairs that the converted rows hold together, and by reason how many answers are in none.
+
+        Rated answers are paired with every other answer to the same prompt that has another rating.
+        """
+        pairs: list[Pair] = []
+        by_prompt: dict[str, list[Rated]] = {}
+        for item in items:
+            if isinstance(item, Pair):
+                pairs.append(item)
+            else:
+                for rated in item:
+                    by_prompt.setdefault(rated.prompt, []).append(rated)
+        alone: Counter[str] = Counter()
+        for several in by_prompt.values():
+            found = [
+                Pair(better.prompt, better.answer, worse.answer, self.objective, category=better.category)
+                for better, worse in permutations(several, 2)
+                if better.rating > worse.rating and better.answer != worse.answer
+            ]
+            pairs += found
+            paired = {answer for pair in found for answer in (pair.chosen, pair.rejected)}
+            alone.update("no other rating of its prompt" for rated in several if rated.answer not in paired)
+        return pairs, alone
 
 
 class DroppedError(ValueError):
@@ -167,6 +232,55 @@ def to_pair(row: Row, source: PairSource) -> Pair:
     if chosen == rejected:
         raise DroppedError("equal answers")
     return Pair(prompt, chosen, rejected, source.objective, labels, category_of(row, source), _safe(row, source))
+
+
+def _rated(row: Row, source: PairSource) -> list[Rated]:
+    """Return the answers in `row` that have a rating; raise `RowError` or `DroppedError`."""
+    names = source.named
+    prompt = _text({"prompt": _value(row, names["prompt"])}, "prompt").strip()
+    if not prompt:
+        raise RowError("the prompt is empty")
+    rows = [row] if source.answers is None else _value(row, source.answers)
+    if not isinstance(rows, list | tuple):
+        raise RowError(f"{source.answers} is {type(rows).__name__}, expected a list of answers")
+    found = []
+    for number, one in enumerate(rows):
+        place = f" of answer {number + 1}" if source.answers else ""
+        if not isinstance(one, Mapping):
+            raise RowError(f"answer {number + 1} is {type(one).__name__}, expected an object")
+        answer, rating = (_leads_to(one, names[field]) for field in ("answer", "rating"))
+        if not isinstance(answer, str):
+            raise RowError(f"{names['answer']}{place} is {type(answer).__name__}, expected text")
+        answer = whole_text(answer, names["answer"]).strip()
+        value = _number(rating, names["rating"] + place)
+        if answer and value is not None:
+            found.append(Rated(prompt, answer, -value if source.lower_is_better else value, category_of(row, source)))
+    if not found:
+        raise DroppedError("no rated answer")
+    return found
+
+
+def _leads_to(row: Row, path: str) -> object:
+    """Return what a column holds, or what a path with dots leads to; None where it leads nowhere."""
+    if path in row:
+        return row[path]
+    value: object = row
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _number(value: object, name: str) -> float | None:
+    """Return a rating; None for one that was not given, as UltraFeedback's "N/A"."""
+    if value is None or (isinstance(value, str) and value.strip().upper() in ("", "N/A", "NONE", "NULL")):
+        return None
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RowError(f"{name} is {value!r:.40}, expected a number")
+    return number
 
 
 def normalise(prompt: str) -> str:

@@ -134,7 +134,7 @@ def read_source(
     settings = {key: value for key, value in identity.items() if key != "files"}
     if "files" not in identity:
         source = kind(**settings)
-        return _converted(_hub_rows(source), source, f"{source.hub} ({source.split})")
+        return _joined(_converted(_hub_rows(source), source, f"{source.hub} ({source.split})"), source)
     source = kind(**settings, path="files")
     loaded: Loaded[Any] = Loaded()
     for file in identity["files"]:
@@ -145,6 +145,14 @@ def read_source(
         loaded.items += part.items
         loaded.dropped += part.dropped
         loaded.malformed = (loaded.malformed + part.malformed)[:SHOWN]
+    return _joined(loaded, source)
+
+
+def _joined(loaded: Loaded[Any], source: DataSource) -> Loaded[Any]:
+    """Return what rows hold together where pairs are made of several."""
+    if isinstance(source, PairSource):
+        loaded.items, alone = source.join(loaded.items)
+        loaded.dropped += alone
     return loaded
 
 
