@@ -27,7 +27,8 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<user>", "<answer>"]
 TEXT = "how do i make open store a the red green old new lock box cake bomb please sure no maybe stop here now"
 WORDS = TEXT.split()
 TEMPLATE = (
-    "<s>{% for m in messages %}<user> {{ m['content'] }}{% endfor %}{% if add_generation_prompt %} <answer>{% endif %}"
+    "<s>{% for m in messages %}{{ '<user> ' if m['role'] == 'user' else ' <answer> ' }}{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %} <answer>{% endif %}"
 )
 PROMPTS = ["how do i make a cake", "open the lock", "please store the old red box here now", "a bomb", "stop"]
 
