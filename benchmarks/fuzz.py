@@ -26,8 +26,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from fuzz_targets import TARGETS  # noqa: E402
 from fuzzing import attempt, damaged  # noqa: E402
 
-HANG_SECONDS = 120
-"""What no reader of a few kilobytes may take."""
+HANG_CPU_SECONDS, HANG_SECONDS = 60, 900
+"""What no reader of a few kilobytes may take: of computing, or of waiting on a machine that may be busy."""
 MEMORY = 8 * 2**30
 """Bytes of address space, so that what reads without end fails instead of filling the machine."""
 SHARES = {"run folder": 3, "board": 2, "store": 2}
@@ -54,6 +54,7 @@ def one(name: str, whole: Path, where: Path, seed: int, damage: bool = True) -> 
     else:
         shutil.copytree(whole, where / "copy")
     signal.alarm(HANG_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, HANG_CPU_SECONDS)
     try:
         return attempt(TARGETS[name], where / "copy", rng)
     except Hang:
@@ -63,13 +64,15 @@ def one(name: str, whole: Path, where: Path, seed: int, damage: bool = True) -> 
         return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def main() -> None:
     inputs = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     logging.disable(logging.CRITICAL)
-    signal.signal(signal.SIGALRM, stop)
+    for each in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(each, stop)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     started, shares = time.monotonic(), sum(SHARES.get(name, 1) for name in TARGETS)
     counts: dict[str, Counter[str]] = {}

@@ -21,14 +21,25 @@ class Frozen(BaseModel):
 M = TypeVar("M", bound=BaseModel)
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Return the top level of a YAML file, lm-eval's `!function` tags as their text."""
+MOST_VALUES = 100_000
+"""Of a YAML text, with every alias written out: ten lines of aliases can stand for more than any memory holds."""
+
+
+def yaml_text(path: Path) -> str:
+    """Return the text of a YAML file; `UsageError` for what cannot be read or is no file, which is not opened."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is no file: give the path of a YAML file")
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is not UTF-8 text: save it as UTF-8") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}): give the path of a YAML file") from None
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Return the top level of a YAML file, lm-eval's `!function` tags as their text."""
+    text = yaml_text(path)
     try:
         value = parse_yaml(text)
     except yaml.YAMLError as error:
@@ -43,14 +54,34 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text; raise `yaml.YAMLError`, and nothing else, for what is none."""
+    loader = _Loader(text)
     try:
-        return yaml.load(text, Loader=_Loader)
+        node = loader.get_single_node()
+        check_size(node)
+        return None if node is None else loader.construct_document(node)
     except RecursionError:
         raise yaml.MarkedYAMLError(problem="nested too deeply") from None
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
         # PyYAML's own: the 45th of May, numbers of 5,000 digits, tags on values that they do not fit
         problem = f"a value is not of its type ({error})"
         raise yaml.MarkedYAMLError(problem=" ".join(problem.split())[:200]) from None
+    finally:
+        loader.dispose()
+
+
+def check_size(node: yaml.Node | None) -> None:
+    """Raise `yaml.YAMLError` for a document of more than `MOST_VALUES`, aliases written out, or one within itself."""
+    sizes: dict[int, int] = {}
+
+    def size(part: yaml.Node) -> int:
+        if id(part) not in sizes:
+            sizes[id(part)] = MOST_VALUES  # until it is known: who asks now is inside
+            inner = [node for pair in part.value for node in pair] if isinstance(part, yaml.MappingNode) else part.value
+            sizes[id(part)] = 1 if isinstance(part, yaml.ScalarNode) else 1 + sum(map(size, inner))
+        return sizes[id(part)]
+
+    if node is not None and size(node) > MOST_VALUES:
+        raise yaml.MarkedYAMLError(problem=f"it stands for more than {MOST_VALUES:,} values")
 
 
 def read_yaml(path: Path, model: type[M], section: str = "") -> M:

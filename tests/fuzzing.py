@@ -7,6 +7,7 @@ exception that `attempt` lets pass. What is whole must be read: a reader that re
 
 from __future__ import annotations
 
+import copy
 import csv
 import gzip
 import io
@@ -75,16 +76,21 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from places(value[key])
 
 
+def odd(rng: Rng) -> Any:
+    """Return what is put in the place of a value, nobody else's."""
+    return copy.deepcopy(rng.choice(VALUES))
+
+
 def change_value(rng: Rng, value: Any) -> Any:
     """Replace, leave out, rename or repeat something in nested JSON, once to three times."""
     for _ in range(rng.choice((1, 1, 2, 3))):
         where = list(places(value))
         if not where:
-            return rng.choice(VALUES)
+            return odd(rng)
         container, key = rng.choice(where)
         how = rng.choice(("value", "value", "value", "gone", "name", "twice", "other"))
         if how == "value":
-            container[key] = rng.choice(VALUES)
+            container[key] = odd(rng)
         elif how == "gone":
             del container[key]
         elif how == "other":
@@ -92,7 +98,7 @@ def change_value(rng: Rng, value: Any) -> Any:
             with suppress(LookupError):
                 container[key] = json.loads(json.dumps(other[name]))
         elif isinstance(container, dict):
-            container[str(rng.choice(VALUES))[:80]] = container.pop(key) if how == "name" else container[key]
+            container[str(odd(rng))[:80]] = container.pop(key) if how == "name" else container[key]
         else:
             container.insert(key, container[key])
     return value
@@ -120,7 +126,7 @@ def change_csv(rng: Rng, content: bytes) -> bytes:
     row = rng.choice(rows)
     column = rng.randrange(len(row))
     how = rng.choice(("cell", "cell", "cell", "more", "less", "column", "head"))
-    said = str(rng.choice(VALUES)).encode("utf-8", "replace").decode()
+    said = str(odd(rng)).encode("utf-8", "replace").decode()
     if how == "cell":
         row[column] = said
     elif how == "more":

@@ -16,7 +16,7 @@ from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.engine.row_lora import load_adapter
 from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
-from peo_bench.models.loading import load_causal, load_policy, new_classifier, read_tokenizer
+from peo_bench.models.loading import load_causal, load_policy, new_classifier, read_tokenizer, skeleton
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9]])
 
@@ -353,3 +353,21 @@ def test_an_adapter_without_its_weights_is_one_line_wherever_it_is_read(whole, t
         with pytest.raises(UsageError, match=said) as raised:
             read()
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 10**7}, {"text_config": {"n_layer": 10**7}}])
+def test_more_layers_than_tensors_are_refused_before_they_are_made(whole, tmp_path, change):
+    """A received config.json could keep a machine busy for days."""
+    folder = edited(whole, tmp_path, dict, **change)
+    for load in (load_causal, skeleton):
+        with pytest.raises(UsageError, match=r"config\.json: says 10000000 layers, and the files hold \d+ tensors"):
+            load(folder)
+
+
+def test_a_damaged_file_of_weights_is_named(whole, tmp_path):
+    folder = edited(whole, tmp_path, dict)
+    file = folder / "model.safetensors"
+    for content in (file.read_bytes()[:-100], (2**62).to_bytes(8, "little") + b"{}"):
+        file.write_bytes(content)
+        with pytest.raises(UsageError, match=r"model\.safetensors: damaged"):
+            load_causal(folder)

@@ -74,6 +74,8 @@ def test_names_too_long_for_a_file_are_one_short_line(peo_bench, option: str) ->
     assert len(err) < 2100
 
 
+BOMB = "[&a0 [x, x], " + ", ".join(f"&a{i + 1} [{', '.join([f'*a{i}'] * 9)}]" for i in range(12)) + "]"
+"""Aliases of aliases: 9 ** 12 values in ten lines."""
 NESTED = {"yaml": "[" * 5000, "json": "[" * 200_000}
 NO_YAML = (NESTED["yaml"], "2024-13-45", "!!int x", "!!timestamp x", "!!float [", "9" * 5000 + ":", "? {a: [b]}\n: c")
 
@@ -90,6 +92,24 @@ def test_what_is_no_yaml_is_one_error_of_one_kind(tmp_path: Path, peo_bench, tex
     (tmp_path / "mine.yaml").write_text(f"{text}\n")
     with pytest.raises(UsageError, match=r"mine.yaml"):
         load_yaml(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("text", [BOMB, "&a [*a]", "{x: &a {y: *a}}"], ids=["many", "circle", "circle of keys"])
+def test_aliases_that_multiply_or_meet_themselves_are_one_line(peo_bench, tmp_path: Path, text: str) -> None:
+    """pydantic would write a value out that stands for more than any memory holds."""
+    assert parse_yaml("[&a [1, 2], *a]") == [[1, 2], [1, 2]]
+    with pytest.raises(yaml.YAMLError, match="stands for more than 100,000 values"):
+        parse_yaml(text)
+    (tmp_path / "mine.yaml").write_text(f"data: {{kind: {text}}}\n")
+    code, _, err = peo_bench("plan", "--suite", "mine.yaml")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "mine.yaml" in err
+
+
+def test_a_pipe_for_a_suite_is_not_opened(peo_bench, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.yaml")
+    code, _, err = peo_bench("plan", "--suite", "mine.yaml")
+    assert (code, err) == (2, "error: mine.yaml: is no file: give the path of a YAML file\n")
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl", "jsonl.gz"])
@@ -168,6 +188,14 @@ def test_what_a_spreadsheet_would_compute_is_text(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "a=b", "-1", "-0.5", "-1e-5", "-0.5 [-0.7, -0.3]", "-0.5 ± 0.1", "−3", "5%", "-"])
 def test_what_a_spreadsheet_reads_as_it_is_stays(text: str) -> None:
     assert inert(text) == text
+
+
+def test_a_configuration_that_is_no_text_is_one_line(peo_bench, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").write_bytes(b"\xe9")
+    code, _, err = peo_bench("run", "--methods", "soup", "--out", "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "config.yaml: is damaged" in err
 
 
 def test_reasons_of_endpoints_are_no_formulas(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from peo_bench.steering import families
 from peo_bench.steering.families import save_families, saved_world, world_of
 from peo_bench.steering.web import family_answers
 
+ENGINE = engine.Engine
+
 
 class Experts(Method):
     """A soup of experts that nobody trains, named after their objectives."""
@@ -115,3 +117,13 @@ def test_without_an_objective_called_helpful_it_is_refused_in_one_line(peo_bench
             err
             == "error: --helpful: the objectives of this run are brief, harmless: give a run with one called helpful\n"
         )
+
+
+def test_an_artefact_that_is_not_in_the_folder_is_named_in_one_line(peo_bench, folder, monkeypatch):
+    run = folder(*OBJECTIVES)
+    monkeypatch.setattr(engine, "Engine", ENGINE)
+    lost = f"error: {run / 'artefacts'}: {world().reference.id} is missing or damaged: repeat the run"
+    for args in (("steer", str(run), "hello"), ("export", str(run), "--to", str(run / "policy"))):
+        code, _, err = peo_bench(*args, "--method", "experts", "--helpful", "1")
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith(lost)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from test_odd_surroundings import BOMB
 
+from peo_bench.errors import UsageError
 from peo_bench.lm_eval.trust import sandboxed_templates, task_code, trust_notes
 from peo_bench.resources import resource_dir
 
@@ -27,6 +30,8 @@ def evil(tmp_path: Path) -> Path:
         "metric": PLAIN.replace("false", "true"),
         "path": PLAIN.replace("acc, hf_evaluate: false", str(tmp_path / "views")),
         "object": PLAIN + "x: !!python/object/apply:os.system [true]\n",
+        "pickle": PLAIN.replace("json", "pandas"),
+        "sql": "x: &x sql\n" + PLAIN.replace("json", "*x"),
     }
     for name, text in files.items():
         (tmp_path / f"{name}.yaml").write_text(text)
@@ -43,11 +48,34 @@ def evil(tmp_path: Path) -> Path:
         ("circle", "function.yaml runs !function views.views"),
         ("metric", "metric.yaml loads a metric from the hub (hf_evaluate)"),
         ("object", "object.yaml runs tag:yaml.org,2002:python/object/apply:os.system"),
+        ("pickle", "pickle.yaml opens pickles (dataset_path: pandas)"),
+        ("sql", "sql.yaml runs SQL (dataset_path: sql)"),
     ],
 )
 def test_code_in_a_task_file_is_found(evil: Path, name: str, code: str | None) -> None:
     assert task_code(evil / f"{name}.yaml") == code
     assert not (evil / "proof").exists()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_is_no_file_is_not_opened(peo_bench, evil: Path, beside: bool) -> None:
+    """A pipe that is included, or lies beside a task: opening it would wait for ever."""
+    os.mkfifo(evil / "pipe.yaml")
+    (evil / "piped.yaml").write_text(PLAIN if beside else "include: pipe.yaml\n" + PLAIN)
+    code, _, err = peo_bench("plan", "--methods", "soup", "--capabilities", "piped.yaml")
+    assert (code, err.count("\n")) == ((0, 0) if beside else (2, 1))
+    assert beside or "pipe.yaml: is no file" in err
+
+
+@pytest.mark.parametrize("text", ["x: " + "[" * 5000, "x: " + BOMB, "a: &a [*a]"], ids=["nested", "many", "circle"])
+def test_a_nested_or_multiplied_task_file_is_one_line(peo_bench, evil: Path, text: str) -> None:
+    (evil / "much.yaml").write_text(f"{PLAIN}{text}\n")
+    code, _, err = peo_bench("plan", "--methods", "soup", "--capabilities", "much.yaml")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "much.yaml: malformed YAML" in err
+    (evil / "includes.yaml").write_text(f"include: much.yaml\n{PLAIN}")
+    with pytest.raises(UsageError, match=r"much\.yaml: cannot be read as YAML"):
+        task_code(evil / "includes.yaml")
 
 
 def test_a_metric_that_lm_eval_does_not_have_is_code(evil: Path) -> None:

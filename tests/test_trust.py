@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,3 +114,12 @@ def test_a_pickle_that_is_no_table_of_tensors_is_refused_and_runs_nothing(tmp_pa
     assert "\n" not in str(refused.value)
     assert not proof.exists()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["old"], "nothing is left behind"
+
+
+def test_a_pipe_among_pickles_is_not_opened(tmp_path: Path, peo_bench) -> None:
+    older(tmp_path / "old")
+    weights = tmp_path / "old" / "pytorch_model-00001-of-00002.bin"
+    weights.unlink()
+    os.mkfifo(weights)
+    assert peo_bench("convert", "old", "--to", "new")[0] == 0
+    assert not (tmp_path / "new" / "model-00001-of-00002.safetensors").exists()

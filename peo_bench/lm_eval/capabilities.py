@@ -50,7 +50,8 @@ def capability_identity(name: str) -> JsonObject:
         raise UsageError(f"--capabilities {name!r}: no such file: give the path of an lm-eval task's YAML file")
     digest = file_digest(path)
     remember(digest, path)
-    beside = sorted(file for file in path.parent.iterdir() if file.suffix in {*SUFFIXES, ".py"} and file != path)
+    code = {*SUFFIXES, ".py"}
+    beside = sorted(file for file in path.parent.iterdir() if file.suffix in code and file != path and file.is_file())
     return {"task": path.stem, "sha256": digest, "with": [file_digest(file) for file in [*beside, *_data_files(path)]]}
 
 

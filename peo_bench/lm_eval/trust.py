@@ -19,9 +19,12 @@ import yaml
 from peo_bench.data.sources import file_digest
 from peo_bench.errors import UsageError
 from peo_bench.resources import resource_dir
+from peo_bench.settings import check_size, yaml_text
 
 PLAIN = {tag for tag in yaml.SafeLoader.yaml_constructors if tag} | {"tag:yaml.org,2002:merge"}
 """The tags of plain YAML values."""
+BUILDERS = {"pandas": "opens pickles", "sql": "runs SQL"}
+"""What Hugging Face's builders of data sets can do besides reading."""
 
 
 def require_trust(name: str, trusted: bool) -> None:
@@ -53,8 +56,9 @@ def _code(path: Path, seen: set[Path]) -> str | None:
         return None
     seen.add(path)
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        root = yaml.compose(yaml_text(path), Loader=yaml.SafeLoader)
+        check_size(root)
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from None
     for key, node in _nodes(root):
         if node.tag not in PLAIN:
@@ -63,6 +67,8 @@ def _code(path: Path, seen: set[Path]) -> str | None:
             return f"{path.name} loads a metric from the hub (hf_evaluate)"
         if key == "metric" and isinstance(node, yaml.ScalarNode) and node.value not in _metrics():
             return f"{path.name} loads the metric {node.value}, which lm-eval itself does not have"
+        if key == "dataset_path" and isinstance(node, yaml.ScalarNode) and node.value in BUILDERS:
+            return f"{path.name} {BUILDERS[node.value]} (dataset_path: {node.value})"
         if key == "include":
             texts = [item.value for _, item in _nodes(node) if isinstance(item, yaml.ScalarNode)]
             found = next(filter(None, (_code((path.parent / text).resolve(), seen) for text in texts)), None)

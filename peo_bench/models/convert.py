@@ -26,7 +26,8 @@ def convert(folder: Path, to: Path) -> None:
 
     Raises `UsageError` where there are no such weights, where a file is no plain table of tensors, and if `to` exists.
     """
-    found = {path: safe_name(path.name) for path in sorted(folder.glob("*.bin")) if safe_name(path.name)}
+    files = [path for path in sorted(folder.glob("*")) if path.is_file()]
+    found = {path: safe_name(path.name) for path in files if safe_name(path.name)}
     if not found:
         raise UsageError(f"{folder}: no pytorch_model*.bin or adapter_model.bin there: nothing to convert")
     if to.exists():
@@ -34,10 +35,10 @@ def convert(folder: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
     try:
-        for path in sorted(folder.iterdir()):
+        for path in files:
             if path.name.endswith(".bin.index.json"):
                 _write_index(path, scratch)
-            elif path.is_file() and path.suffix not in PICKLES:
+            elif path.suffix not in PICKLES:
                 shutil.copyfile(path, scratch / path.name)
         for path, name in found.items():
             _write_weights(path, scratch / str(name))

@@ -58,15 +58,21 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in {*usual, *(inside(folder, name) for name in names)} if path.is_file())
 
 
-def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor in a file of weights, from its header; `UsageError` if it is damaged."""
+def headers_in(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return number format and shape of every tensor in a file of weights; `UsageError` if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except SafetensorError as error:
         raise UsageError(f"{path}: damaged ({reason(error)}): copy or save it again") from None
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor in a file of weights; `UsageError` if it is damaged."""
+    return {name: shape for name, (_, shape) in headers_in(path).items()}
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
-from peo_bench.models.files import adapter_file, read_object, reason, weight_files
+from peo_bench.models.files import adapter_file, headers_in, read_object, reason, weight_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +31,9 @@ COMPUTED = re.compile(r"(rotary_emb\.inv_freq|position_ids|attn\.(masked_)?bias)
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Number formats of safetensors in which weights are the numbers that they are, without scales."""
+
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+"""What configurations call the number of layers."""
 
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.", "base_model.model.")
 """Prefixes of tensor names that wrappers (data parallelism, torch.compile, FSDP, DeepSpeed, PEFT) leave behind."""
@@ -89,9 +92,10 @@ def read_model(
 
 
 def _check_files(folder: Path) -> None:
-    """Raise `UsageError` where it is open which file's tensors are the model's, and for quantised weights."""
-    from safetensors import safe_open
+    """Raise `UsageError` where it is open which file's tensors are the model's, and for quantised weights.
 
+    Also for a file that is damaged, and for more layers than there are tensors.
+    """
     single = folder / "model.safetensors"
     parts = sorted(folder.glob("model-*-of-*.safetensors"))
     other = next((path for path in (folder / f"{single.name}.index.json", *parts) if path.is_file()), None)
@@ -101,21 +105,30 @@ def _check_files(folder: Path) -> None:
         )
     owners: dict[str, str] = {}
     for path in weight_files(folder):
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118
-                if name in owners:
-                    raise UsageError(
-                        f"{folder}: both {owners[name]} and {path.name} hold {name}: copy the whole checkpoint anew"
-                    )
-                owners[name] = path.name
-                dtype = file.get_slice(name).get_dtype()
-                if name.endswith((".weight", ".bias")) and dtype not in FLOATS and not COMPUTED.search(name):
-                    raise _quantised(folder, f"{name} is {dtype}")
+        for name, (dtype, _) in headers_in(path).items():
+            if name in owners:
+                raise UsageError(
+                    f"{folder}: both {owners[name]} and {path.name} hold {name}: copy the whole checkpoint anew"
+                )
+            owners[name] = path.name
+            if name.endswith((".weight", ".bias")) and dtype not in FLOATS and not COMPUTED.search(name):
+                raise _quantised(folder, f"{name} is {dtype}")
     config = folder / "config.json"
     keys = read_object(config) if config.is_file() else {}
     declared = next((key for key in ("quantization_config", "compression_config") if keys.get(key) is not None), None)
     if declared:
         raise _quantised(folder, f"{declared} in config.json")
+    layers = max((number for part in (keys, *keys.values()) for number in _layers(part)), default=0)
+    if owners and layers > len(owners):  # making them all before that shows would take for ever
+        raise UsageError(
+            f"{config}: says {layers} layers, and the files hold {len(owners)} tensors: copy the whole checkpoint again"
+        )
+
+
+def _layers(part: object) -> list[int]:
+    """Return what a part of a configuration says of the number of layers."""
+    known = [part.get(name) for name in LAYERS] if isinstance(part, dict) else []
+    return [number for number in known if type(number) is int]
 
 
 def _quantised(folder: Path, sign: str) -> UsageError:
@@ -218,6 +231,7 @@ def load_config(folder: Path) -> PretrainedConfig:
 
 def skeleton(folder: Path) -> PreTrainedModel:
     """Return the causal language model that a folder's configuration describes, without its weights."""
+    _check_files(folder)
     try:
         return unfilled(load_config(folder))
     except unreadable() as error:

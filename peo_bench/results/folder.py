@@ -13,7 +13,7 @@ from peo_bench.files.inside import refuse_links
 from peo_bench.kill_points import kill_point
 from peo_bench.results.costs_records import Costs
 from peo_bench.results.metrics_records import Metrics
-from peo_bench.results.record import check_file, damaged, read_record
+from peo_bench.results.record import read_record, read_text
 from peo_bench.results.records import RunRecord
 from peo_bench.results.tables import ANSWERS, CURVES, POINTS, SEARCH, VERDICTS, read_csv, read_parquet
 
@@ -47,7 +47,7 @@ def read_run_folder(path: Path) -> RunFolder:
     config, artefacts = path / "config.yaml", path / "artefacts"
     return RunFolder(
         run=run,
-        config=_text(config) if config.exists() else "",
+        config=read_text(config) if config.exists() else "",
         points=read_csv(path / "points.csv", POINTS),
         metrics=read_record(path / "metrics.json", Metrics),
         costs=read_record(path / "costs.json", Costs) if (path / "costs.json").exists() else Costs(),
@@ -57,14 +57,6 @@ def read_run_folder(path: Path) -> RunFolder:
         search=read_csv(search, SEARCH) if search.exists() else None,
         job_ids=tuple(sorted(found.parent.name for found in artefacts.glob("*/*/meta.json"))),
     )
-
-
-def _text(path: Path) -> str:
-    check_file(path)
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise damaged(path, str(error)) from None
 
 
 def write_run_folder(path: Path, files: RunFolder) -> None:

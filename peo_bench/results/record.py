@@ -87,6 +87,15 @@ def check_file(path: Path) -> None:
         raise damaged(path, "it is no file")
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file; `UsageError` if it is damaged or no file."""
+    check_file(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise damaged(path, str(error)) from None
+
+
 def read_json(path: Path) -> JsonObject:
     """Return the JSON object in a file; UsageError where there is none or it is another thing."""
     check_file(path)

@@ -31,6 +31,7 @@ from peo_bench.results.differences import REPORTS, SUMMED, SUMS
 from peo_bench.results.metrics_records import TaskMetrics
 from peo_bench.results.operating_points import Offer
 from peo_bench.results.progress import OWNER, PROGRESS, owner, progress_file
+from peo_bench.results.record import read_text
 from peo_bench.results.records import Missing
 from peo_bench.runs.assembly import Finished, Told, about, gather, numbers
 from peo_bench.runs.config import RunConfig
@@ -136,7 +137,7 @@ def _watched(observe: Observer, judges: Sequence[Judge], budget: Budget) -> Iter
 def _same_configuration(out: Path, config: RunConfig) -> None:
     """Refuse a folder that holds another run: nothing finished is overwritten."""
     path = out / "config.yaml"
-    if path.exists() and path.read_bytes() != config.to_yaml().encode():
+    if path.exists() and read_text(path) != config.to_yaml():
         raise UsageError(f"{out} holds a run of another configuration: choose another folder with --out")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from peo_bench.files.atomic import follow_umask, write_json, write_text
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import Json
 from peo_bench.files.rows import is_whole
-from peo_bench.jobs.job import Job, closure
+from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.methods import make_method
 from peo_bench.results.families_records import SavedFamilies, SavedJob, SavedWorld
@@ -157,6 +157,18 @@ def check_prompts(prompts: Sequence[str]) -> None:
         raise UsageError("a prompt is not UTF-8 text: write it anew")
 
 
+def artefacts_of(store: Store) -> Callable[[str], Handle]:
+    """Return what finds the artefacts of a run folder; one that is not there is a `UsageError`."""
+
+    def find(job_id: str) -> Handle:
+        handle = store.get(job_id)
+        if handle is None:
+            raise UsageError(f"{store.root}: {job_id} is missing or damaged: repeat the run that made this folder")
+        return handle
+
+    return find
+
+
 class SteeredPolicy:
     """What a method of a finished run offers at a weight of helpfulness: it answers, and it can be exported."""
 
@@ -172,7 +184,7 @@ class SteeredPolicy:
     def _engine(self) -> Engine:
         from peo_bench.engine.engine import Engine
 
-        return Engine(self._store.__getitem__, precision=self._world.precision, noise_seed=self._world.seed)
+        return Engine(artefacts_of(self._store), precision=self._world.precision, noise_seed=self._world.seed)
 
     def generate(self, prompts: Sequence[str], samples: int = 1) -> list[str]:
         """Return `samples` answers per prompt, prompts outermost; sampling is reproducible.
@@ -180,11 +192,13 @@ class SteeredPolicy:
         Raises `UsageError` for prompts that are empty or too long.
         """
         from peo_bench.engine.engine import Request
+        from peo_bench.models.quiet import quiet
 
         check_prompts(prompts)
         requests = [Request(self.spec, prompt, digest(prompt), i) for prompt in prompts for i in range(samples)]
-        self._engine.check_lengths(requests, self._world.decoding)
-        return [answer.text for answer in self._engine.generate(requests, self._world.decoding)]
+        with quiet():
+            self._engine.check_lengths(requests, self._world.decoding)
+            return [answer.text for answer in self._engine.generate(requests, self._world.decoding)]
 
     def export(self, to: Path) -> None:
         """Write the policy as a Hugging Face model folder with a model card; `to` must not exist yet.
@@ -211,7 +225,7 @@ class SteeredPolicy:
             raise UsageError(f"{to}: cannot write there ({error.strerror}): give --to another folder") from None
         try:
             with quiet():
-                model, tokenizer = Engine(self._store.__getitem__).materialised(spec.mix[0][1])
+                model, tokenizer = Engine(artefacts_of(self._store)).materialised(spec.mix[0][1])
                 model.save_pretrained(scratch)
                 tokenizer.save_pretrained(scratch)
             write_text(scratch / "README.md", self._card())

@@ -21,7 +21,7 @@ from peo_bench.errors import PeoBenchError, UsageError
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.rows import is_whole
-from peo_bench.steering.families import asked_for, load_family, read_families
+from peo_bench.steering.families import artefacts_of, asked_for, load_family, read_families
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +40,17 @@ def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
     families = {method: load_family(folder, method, seed) for method in methods}
     _, world, store = families[methods[0]]
     from peo_bench.engine.engine import Engine, Request
+    from peo_bench.models.quiet import quiet
 
-    engine = Engine(store.__getitem__, precision=world.precision, noise_seed=world.seed)
+    engine = Engine(artefacts_of(store), precision=world.precision, noise_seed=world.seed)
 
     def answers(prompt: str, helpful: float) -> list[JsonObject]:
         asked = asked_for(world, helpful)
         specs = [family.resolve(asked) for family, _, _ in families.values()]
         requests = [Request(spec, prompt, digest(prompt), 0) for spec in specs]
-        engine.check_lengths(requests, world.decoding)
-        answered = engine.generate(requests, world.decoding)
+        with quiet():
+            engine.check_lengths(requests, world.decoding)
+            answered = engine.generate(requests, world.decoding)
         return [
             {
                 "method": method,
