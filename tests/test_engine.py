@@ -235,3 +235,61 @@ def test_rendering_with_and_without_a_chat_template() -> None:
     assert templated.convert_ids_to_tokens(prompt_ids(templated, "a box")) == ["<s>", "<user>", "a", "box", "<answer>"]
     assert render(bare, "a box") == "a box\n"
     assert bare.convert_ids_to_tokens(prompt_ids(bare, "a box")) == ["a", "box"]
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------
+
+
+class Short:
+    """Memory for at most `rows` rows, in the place of a function that is given as many as `count` says."""
+
+    def __init__(self, function: Callable[..., object], rows: int, count: Callable[..., int]) -> None:
+        self.function, self.rows, self.count, self.tried = function, rows, count, []
+
+    def __call__(self, *given: object) -> object:
+        self.tried.append(self.count(*given))
+        if self.tried[-1] > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.function(*given)
+
+
+def test_a_batch_that_does_not_fit_is_answered_in_parts_with_the_same_answers(
+    artefacts: dict[str, Handle], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests = every_spec()
+    whole = Engine(artefacts.__getitem__, device="cpu", batch_size=64)
+    answers = whole.generate(requests, DECODING)
+    scored = whole.kl(requests, answers, SPECS["mix"]), whole.log_probs(requests, answers)
+    short = Engine(artefacts.__getitem__, device="cpu", batch_size=64)
+    decoding = Short(engine_module.decode, 5, lambda passes, rows, decoding: len(rows.prompts))
+    monkeypatch.setattr(engine_module, "decode", decoding)
+    seen: list[int] = []
+    assert short.generate(requests, DECODING, lambda indices, done: seen.extend(indices)) == answers
+    assert sorted(seen) == list(range(len(seen)))
+    assert max(decoding.tried) > 5
+    assert max(decoding.tried[len(decoding.tried) // 2 :]) <= 5, "what did not fit once is not tried again"
+    assert "are too many for the memory" in caplog.text
+    short.batch_size = 64
+    for name in ("answer_kl", "log_policy"):
+        packed = Short(getattr(engine_module.likelihood, name), 3, lambda *given: len(given[-1].answers))
+        monkeypatch.setattr(engine_module.likelihood, name, packed)
+    values, rows = short.kl(requests, answers, SPECS["mix"]), short.log_probs(requests, answers)
+    np.testing.assert_allclose(values, scored[0], rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(rows, scored[1], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("size mismatch")])
+def test_what_smaller_batches_do_not_mend_is_an_error(
+    error: RuntimeError, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def decode(passes: object, rows: object, decoding: Decoding) -> object:
+        tried.append(len(rows.prompts))
+        raise error
+
+    monkeypatch.setattr(engine_module, "decode", decode)
+    with pytest.raises(type(error), match=str(error)):
+        engine.generate(every_spec(), DECODING)
+    assert (tried[-1] == 1) == isinstance(error, torch.OutOfMemoryError)

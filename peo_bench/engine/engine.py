@@ -9,7 +9,7 @@ passes. The vocabularies of all sources must be equal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -24,6 +24,7 @@ from peo_bench.engine.decode import Pass, Rows, decode
 from peo_bench.engine.materialise import Models
 from peo_bench.engine.noise import row_key
 from peo_bench.engine.selection import choose, distinct_drafts, selection_nats
+from peo_bench.engine.short_memory import if_it_fits
 from peo_bench.errors import UsageError
 from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.files.json_types import Json
@@ -100,7 +101,10 @@ class Engine:
         batch_size: int = 64,
         noise_seed: int = 0,
     ) -> None:
-        """Find artefacts by job id with `artefact`; the default device is that of `peo_bench.jobs.workspace`."""
+        """Find artefacts by job id with `artefact`; the default device is that of `peo_bench.jobs.workspace`.
+
+        At most `batch_size` rows are answered at a time; half as many from the first batch on that did not fit.
+        """
         self.models = Models(artefact, precision, device or default_device())
         self.precision = precision
         self.batch_size = batch_size
@@ -136,8 +140,10 @@ class Engine:
         self._check_vocabularies(draft.spec for draft in drafts)
         lengths = [(len(self._prompt(draft)), draft.prompt_id, draft.sample) for draft in drafts]
         answers: dict[Request, Answer] = {}
-        for batch in plan.batches(drafts, lengths, self.batch_size):
-            done = self._generate([drafts[i] for i in batch], plan, decoding)
+        batches = plan.batches(drafts, lengths, self.batch_size)
+        for batch, done in self._fitting(
+            batches, lambda part: self._generate([drafts[i] for i in part], plan, decoding)
+        ):
             answers.update(zip((drafts[i] for i in batch), done, strict=True))
             on_batch(batch, done)
         return self.choose(requests, answers)
@@ -263,6 +269,20 @@ class Engine:
             Answer(answer, text.strip(), answer[-1] not in stop) for answer, text in zip(answers, texts, strict=True)
         ]
 
+    def _fitting(
+        self, batches: Iterable[list[int]], run: Callable[[list[int]], list[T]]
+    ) -> Iterator[tuple[list[int], list[T]]]:
+        """Yield every batch with what `run` gives for it, in halves from the first on that does not fit into memory."""
+        for batch in batches:
+            while batch:
+                part = batch[: self.batch_size]
+                done = if_it_fits(part, run)
+                if done is None:
+                    self.batch_size = len(part) // 2
+                    continue
+                yield part, done
+                batch = batch[len(part) :]
+
     def _batched(
         self,
         plan: _Plan,
@@ -273,30 +293,35 @@ class Engine:
         compute: Callable[[_Plan, list[PolicySpec], likelihood.Packed], list[T]],
     ) -> Iterable[tuple[int, T]]:
         """Yield every answer's index and value; a batch is kept by `name` and what tells its answers apart."""
-        for batch, packed in self._packed(plan, requests, answers):
+
+        def run(batch: list[int]) -> list[T]:
             specs = [requests[i].spec for i in batch]
             keys = {spec: spec.key for spec in set(specs)}
             told: list[Json] = [
                 [keys[requests[i].spec], requests[i].prompt_id, requests[i].sample, list(answers[i].tokens)]
                 for i in batch
             ]
-            found = kept.value([*name, *told], partial(compute, plan, specs, packed))
+            packed = self._packed([requests[i] for i in batch], [answers[i] for i in batch])
+            return kept.value([*name, *told], partial(compute, plan, specs, packed))
+
+        for batch, found in self._fitting(self._alike(plan, requests, answers), run):
             yield from zip(batch, found, strict=True)
 
-    def _packed(
-        self, plan: _Plan, requests: Sequence[Request], answers: Sequence[Answer]
-    ) -> Iterable[tuple[list[int], likelihood.Packed]]:
-        """Yield batches of indices, answers of similar lengths together, with their laid-out tokens."""
+    def _alike(self, plan: _Plan, requests: Sequence[Request], answers: Sequence[Answer]) -> Iterable[list[int]]:
+        """Yield batches of indices, answers of similar lengths together, of as many rows as are likely to fit."""
         lengths = [(len(a.tokens), len(self._prompt(r))) for r, a in zip(requests, answers, strict=True)]
         for batch in plan.batches(requests, lengths, self.batch_size):
-            base = requests[batch[0]].spec.mix[0][1].base
-            tokenizer, stop = self.models.tokenizer(base), self.models.stop_ids(base)
+            vocabulary = len(self.models.tokenizer(requests[batch[0]].spec.mix[0][1].base))
             answer, prompt = (max(lengths[i][side] for i in batch) for side in (0, 1))
-            size = likelihood.rows_that_fit(prompt, answer, len(tokenizer), self.models.device)
-            for part in (batch[start : start + size] for start in range(0, len(batch), size)):
-                prompts = [self._prompt(requests[i]) for i in part]
-                tokens = [answers[i].tokens for i in part]
-                yield part, likelihood.pack(prompts, tokens, _pad(tokenizer, stop), self.models.device)
+            size = likelihood.rows_that_fit(prompt, answer, vocabulary, self.models.device)
+            yield from (batch[start : start + size] for start in range(0, len(batch), size))
+
+    def _packed(self, requests: Sequence[Request], answers: Sequence[Answer]) -> likelihood.Packed:
+        """Return the laid-out tokens of one batch."""
+        base = requests[0].spec.mix[0][1].base
+        pad = _pad(self.models.tokenizer(base), self.models.stop_ids(base))
+        prompts, tokens = [self._prompt(request) for request in requests], [answer.tokens for answer in answers]
+        return likelihood.pack(prompts, tokens, pad, self.models.device)
 
     def _prompt(self, request: Request) -> list[int]:
         if request.tokens is not None:
