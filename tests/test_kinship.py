@@ -8,7 +8,7 @@ import pytest
 import torch
 from models import edit_config, gemma2, gpt2, llama, qwen2, save_base, tokenizer
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from peo_bench.data import given_checkpoint
 from peo_bench.data.given_checkpoint import checkpoint_job
@@ -145,6 +145,25 @@ def test_tokenizers_of_another_kind_are_refused_and_small_changes_are_told(plain
         "its tokenizer has 1 tokens ('<tool>'): the base's is used",
         "its chat template is not that of the base, which is used",
     ]
+
+
+def test_tokenizers_that_split_a_few_words_otherwise_are_told(plain, tmp_path):
+    """What no short text shows: a normaliser for one word, two merges in another order."""
+    from tokenizers import Tokenizer, models, normalizers
+
+    odd = tokenizer()
+    odd.backend_tokenizer.normalizer = normalizers.Replace("cake", "bomb")
+    assert compare(copied(plain, tmp_path / "odd", odd), plain).warnings == [
+        "its tokenizer's normalizer differs: the base's is used"
+    ]
+    vocabulary = {piece: i for i, piece in enumerate(["<pad>", "<s>", "</s>", "j", "q", "x", "jq", "qx"])}
+    folders = []
+    for order, name in (([("j", "q"), ("q", "x")], "base"), ([("q", "x"), ("j", "q")], "expert")):
+        inner = Tokenizer(models.BPE(vocabulary, order, unk_token="<pad>"))
+        made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", pad_token="<pad>", unk_token="<pad>")
+        folders.append(save_base(tmp_path, name, llama(), made).path / "model")
+    found = compare(*reversed(folders))
+    assert (found.problem, found.warnings) == (None, ["its tokenizer's list of merges differs: the base's is used"])
 
 
 def save_vocabulary(folder, pieces):

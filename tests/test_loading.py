@@ -103,6 +103,29 @@ def test_a_tied_output_layer_may_be_absent_but_not_different(tmp_path):
         load_causal(edited(folder, tmp_path, other))
 
 
+@pytest.mark.parametrize("name", ["embed_tokens.weight", "layers.0.self_attn.q_proj.weight"])
+def test_a_parameter_under_two_names_is_refused(whole, tmp_path, name):
+    """With and without the trunk's prefix: transformers reads one of them, silently."""
+    other = load_file(whole / "model.safetensors")[f"model.{name}"] + 1
+    folder = edited(whole, tmp_path, with_(name, other))
+    for load in (load_causal, lambda folder: new_classifier(folder, "float32")):
+        with pytest.raises(UsageError, match=rf"hold both model\.{name} and {name}, which are one parameter"):
+            load(folder)
+
+
+def test_weights_of_another_name_are_not_read(whole, tmp_path):
+    folder = edited(whole, tmp_path, dict)
+    shutil.copy(folder / "model.safetensors", folder / "other.safetensors")
+    edit_config(folder, transformers_weights="other.safetensors")
+    with pytest.raises(UsageError, match=r"takes the weights from other\.safetensors \(transformers_weights\)"):
+        load_causal(folder)
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+    with pytest.raises(
+        UsageError, match=r"model\.fp16\.safetensors is not the name of weights that are read; expected"
+    ):
+        checkpoint_job(str(folder), "base")
+
+
 def test_one_file_beside_shards_is_refused(whole, tmp_path):
     folder = Path(shutil.copytree(whole, tmp_path / "both"))
     (folder / "model.safetensors.index.json").write_text("{}")
@@ -335,7 +358,10 @@ def test_models_and_tokenizers_are_loaded_in_one_room_and_trl_is_used_in_one():
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda file: file.unlink(), r"adapter: there is no adapter_model\.safetensors: save the adapter with"),
+        (
+            lambda file: file.unlink(),
+            r"adapter: .*adapter_model\.safetensors: save (it again|the adapter) with save_pre",
+        ),
         (lambda file: file.write_bytes(file.read_bytes()[:-9]), r"adapter_model\.safetensors: damaged \("),
     ],
 )

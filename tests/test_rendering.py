@@ -20,7 +20,7 @@ from peo_bench.engine.engine import Engine, Request
 from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
 from peo_bench.models import rendering
-from peo_bench.models.ends import stop_ids
+from peo_bench.models.ends import stop_ids, unused_settings
 from peo_bench.models.loading import read_tokenizer
 from peo_bench.models.rendering import answer_end, answer_tokens, filled_ids, prompt_ids, render
 
@@ -222,6 +222,19 @@ def llama2(template: str) -> PreTrainedTokenizerFast:
     made = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
     made.chat_template = template
     return made
+
+
+def test_settings_of_generation_that_are_not_used_are_told(tmp_path):
+    """Stock transformers draws with them; here the suite says how answers are drawn."""
+    folder = saved(tmp_path)
+    own = GenerationConfig(do_sample=True, temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05, min_length=0)
+    own.save_pretrained(folder)
+    assert unused_settings(folder) == [
+        "its generation_config.json sets repetition_penalty 1.05, top_k 20: answers are drawn without, by the suite's "
+        "own settings"
+    ]
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2, "repetition_penalty": 1.0, "num_beams": 1}')
+    assert unused_settings(folder) == []
 
 
 def test_the_end_of_an_answer_is_what_stands_there_in_the_whole_dialogue():

@@ -27,7 +27,14 @@ from peo_bench.jobs.job import Handle, Job, job_kind, outline_of, outlined
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.adapters import ADAPTER_CONFIG, adapter_problem, unsupported
 from peo_bench.models.convert import PICKLES, safe_name
-from peo_bench.models.files import adapter_tensors, read_object, tensor_shapes
+from peo_bench.models.files import (
+    ADAPTER_WEIGHTS,
+    MODEL_INDEX,
+    MODEL_WEIGHTS,
+    adapter_tensors,
+    read_object,
+    tensor_shapes,
+)
 from peo_bench.models.loading import TEMPLATES, has_tokenizer
 from peo_bench.resources import require
 
@@ -192,19 +199,29 @@ def detect_form(names: Collection[str], role: Role, where: str) -> str:
     if adapter and role != "delta":
         what = "the reference policy" if role == "base" else "a scorer"
         raise UsageError(f"{where}: an adapter cannot be {what}: merge it into its base (merge_and_unload)")
-    if not any(name.endswith(".safetensors") for name in names):
-        pickles = sorted(name for name in names if Path(name).suffix in PICKLES)
-        weights = next((name for name in pickles if safe_name(name)), None)
-        if weights:
-            raise UsageError(
-                f"{where}: {weights} is a pickle, which can run code when opened: download it, if it is not here, and "
-                "make safetensors of it with `peo-bench convert FOLDER --to DIR`"
-            )
-        found = f"{pickles[0]} is a pickle, which can run code when opened" if pickles else "no weights"
-        raise UsageError(f"{where}: {found}; expected safetensors: save it again with save_pretrained()")
+    _check_weights(names, (ADAPTER_WEIGHTS,) if adapter else (MODEL_WEIGHTS, MODEL_INDEX), where)
     if role != "delta" and not has_tokenizer(names):
         raise UsageError(f"{where}: no tokenizer: add one with tokenizer.save_pretrained({where!r})")
     return "lora" if adapter else "full" if role == "delta" else "base"
+
+
+def _check_weights(names: Collection[str], read: Collection[str], where: str) -> None:
+    """Raise `UsageError` unless one of the files that are `read` is among those of a checkpoint."""
+    if any(name in names for name in read):
+        return
+    pickles = sorted(name for name in names if Path(name).suffix in PICKLES)
+    others = sorted(name for name in names if name.endswith(".safetensors"))
+    convertible = next((name for name in pickles if safe_name(name)), None)
+    if others:
+        found = f"{others[0]} is not the name of weights that are read"
+    elif convertible:
+        raise UsageError(
+            f"{where}: {convertible} is a pickle, which can run code when opened: download it, if it is not here, and "
+            "make safetensors of it with `peo-bench convert FOLDER --to DIR`"
+        )
+    else:
+        found = f"{pickles[0]} is a pickle, which can run code when opened" if pickles else "no weights"
+    raise UsageError(f"{where}: {found}; expected {' or '.join(read)}: save it again with save_pretrained()")
 
 
 def folder_digest(folder: Path) -> str:
@@ -221,7 +238,7 @@ def _checkpoint_outline(job: Job) -> PreTrainedModel | None:
 
 
 @outlined(_checkpoint_outline)
-@job_kind("checkpoint", version=10, common=True)
+@job_kind("checkpoint", version=11, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     params = job.params
@@ -257,6 +274,7 @@ def naming(source: Path, copy: Path) -> Iterator[None]:
 
 def _check_loading(form: str, target: Path) -> list[str]:
     """Return remarks on its texts; `UsageError` unless the model is whole and its tokenizer usable."""
+    from peo_bench.models.ends import unused_settings
     from peo_bench.models.loading import check_vocabulary, load_causal, read_tokenizer
     from peo_bench.models.quiet import quiet
     from peo_bench.models.rendering import remarks
@@ -271,7 +289,7 @@ def _check_loading(form: str, target: Path) -> list[str]:
             return []
         tokenizer = read_tokenizer(target)
         check_vocabulary(tokenizer, model, target)
-        return remarks(tokenizer)
+        return [*remarks(tokenizer), *unused_settings(target)]
 
 
 def take_over(identity: Mapping[str, Any], target: Path) -> Path:

@@ -12,6 +12,14 @@ from peo_bench.models.loading import SAFE, load_config, unreadable
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+DRAWS = (
+    "repetition_penalty", "no_repeat_ngram_size", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "top_h", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "forced_bos_token_id",
+    "forced_eos_token_id", "min_length", "min_new_tokens", "exponential_decay_length_penalty", "stop_strings",
+    "num_beams", "penalty_alpha", "dola_layers", "guidance_scale", "watermarking_config",
+)  # fmt: skip
+"""Settings with which stock transformers draws other answers; here the suite's decoding settings alone count."""
+
 
 def generation_config(folder: Path) -> GenerationConfig:
     """Return a checkpoint's generation config; where it has none, what its config.json says, as transformers does."""
@@ -25,6 +33,18 @@ def generation_config(folder: Path) -> GenerationConfig:
         except unreadable() as error:
             raise UsageError(f"{file}: cannot be used ({error}): save it again, or delete it") from None
     return GenerationConfig.from_model_config(load_config(folder))
+
+
+def unused_settings(folder: Path) -> list[str]:
+    """Return the settings of a checkpoint's generation_config.json that change stock transformers' answers, if any."""
+    config = generation_config(folder)
+    found = {name: getattr(config, name, None) for name in DRAWS}
+    told = [f"{name} {value!r}" for name, value in found.items() if value not in (None, 0, 1, [], {})]
+    if not told:
+        return []
+    return [
+        f"its generation_config.json sets {', '.join(told)}: answers are drawn without, by the suite's own settings"
+    ]
 
 
 def declared_ends(folder: Path) -> tuple[int, ...]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MODEL_WEIGHTS = "model.safetensors"
+MODEL_INDEX = "model.safetensors.index.json"
 
 
 def read_object(path: Path) -> JsonObject:
@@ -48,10 +50,10 @@ def weight_files(folder: Path) -> list[Path]:
 
     They are those of the usual names and those that the index names, whatever they are called.
     """
-    index = folder / "model.safetensors.index.json"
+    index = folder / MODEL_INDEX
     names = shard_names(index) if index.is_file() else set()
     usual = [
-        folder / "model.safetensors",
+        folder / MODEL_WEIGHTS,
         folder / ADAPTER_WEIGHTS,
         *folder.glob("model-*-of-*.safetensors"),
     ]

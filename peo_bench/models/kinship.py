@@ -6,6 +6,7 @@ is lost. So every key that is not known to leave the function alone must be the 
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peo_bench.files.json_types import JsonObject
 from peo_bench.models.ends import stop_ids
 from peo_bench.models.loading import TEMPLATES, has_tokenizer, load_config, read_tokenizer
 
@@ -33,6 +35,8 @@ TOLD = {"eos_token_id", "bos_token_id", "pad_token_id"}
 PROBE = (
     "The quick brown fox, 1234567 of them, doesn't stop.\n\n  - Ünïcödé: 你好, naïve café\t=> f(x) = x**2;\n",
     "how do i make  a  CAKE? ",
+    "DOESN'T it's\r\n        eight blanks!!!! नमस्ते مرحبا __init__ 3.14e-10\n",
+    "e\u0301 \uff21\uff22\uff23 \ufb01 \U0001f469\u200d\U0001f4bb",
 )
 """Texts that two tokenizers of one family must encode alike."""
 
@@ -113,6 +117,16 @@ def _plain_rope(config: Mapping[str, object]) -> bool:
     return isinstance(rope, Mapping) and rope.get("rope_type") == "default"
 
 
+def _parts(tokenizer: PreTrainedTokenizerBase) -> JsonObject:
+    """Return what a fast tokenizer splits texts by, beside its tokens' ids; nothing of a slow one."""
+    if not tokenizer.is_fast:
+        return {}
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = content["model"]
+    rules = model.get("merges") or (model["vocab"] if isinstance(model["vocab"], list) else None)
+    return {"normalizer": content["normalizer"], "pre_tokenizer": content["pre_tokenizer"], "list of merges": rules}
+
+
 def _compare_tokenizers(found: Kinship, own: PreTrainedTokenizerBase, base: PreTrainedTokenizerBase) -> None:
     """Note tokens with another id, texts that are split otherwise, added tokens and another chat template."""
     mine, theirs = own.get_vocab(), base.get_vocab()
@@ -132,5 +146,11 @@ def _compare_tokenizers(found: Kinship, own: PreTrainedTokenizerBase, base: PreT
         if surplus:
             shown = ", ".join(map(repr, sorted(surplus)[:3]))
             found.warnings.append(f"its tokenizer {what} {len(surplus)} tokens ({shown}): the base's is used")
+    own_parts, known_parts = _parts(own), _parts(base)
+    found.warnings += [
+        f"its tokenizer's {name} differs: the base's is used"
+        for name, part in known_parts.items()
+        if name in own_parts and own_parts[name] != part
+    ]
     if own.chat_template != base.chat_template:
         found.warnings.append(OTHER_TEMPLATE)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
-from peo_bench.models.files import adapter_file, headers_in, read_object, reason, weight_files
+from peo_bench.models.files import adapter_file, headers_in, read_object, reason, tensor_shapes, weight_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -87,8 +87,30 @@ def read_model(
         **SAFE,
         **settings,
     )
+    _check_names(model, folder)
     _check_values(model, folder)
     return model, Fit.of(report)
+
+
+def _check_names(model: PreTrainedModel, folder: Path) -> None:
+    """Raise `UsageError` for a parameter that the files hold under two names, of which transformers reads one.
+
+    Also for a configuration that takes the weights from a file of another name.
+    """
+    elsewhere = getattr(model.config, "transformers_weights", None)
+    if elsewhere is not None:
+        raise UsageError(
+            f"{folder}: its config.json takes the weights from {elsewhere} (transformers_weights): save the model "
+            "again with save_pretrained()"
+        )
+    names, own = set(tensor_shapes(folder)), model.state_dict().keys()
+    prefix = f"{model.base_model_prefix}."
+    twice = sorted(name for name in names if name not in own and prefix + name in names & own)
+    if twice:
+        raise UsageError(
+            f"{folder}: the weights hold both {prefix}{twice[0]} and {twice[0]}, which are one parameter: save the "
+            "whole model again with save_pretrained()"
+        )
 
 
 def _check_files(folder: Path) -> None:
