@@ -9,14 +9,14 @@ import pytest
 import torch
 from models import edit_adapter, edit_config, llama, qwen2, save_base, save_lora, tokenizer
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BloomConfig, Gemma3Config, GPT2Config, LlamaConfig
 
 import peo_bench
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.engine.row_lora import load_adapter
 from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
-from peo_bench.models.loading import load_causal, load_policy, new_classifier, read_tokenizer, skeleton
+from peo_bench.models.loading import context_length, load_causal, load_policy, new_classifier, read_tokenizer, skeleton
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9]])
 
@@ -397,3 +397,11 @@ def test_a_damaged_file_of_weights_is_named(whole, tmp_path):
         file.write_bytes(content)
         with pytest.raises(UsageError, match=r"model\.safetensors: damaged"):
             load_causal(folder)
+
+
+def test_a_context_is_that_of_the_language_model_wherever_the_configuration_says_it():
+    """Gemma 3's kind says it in a part of the configuration; ALiBi's models need not say it."""
+    kinds = [GPT2Config(n_positions=77), LlamaConfig(max_position_embeddings=78), BloomConfig()]
+    assert [context_length(config) for config in kinds] == [77, 78, None]
+    nested = Gemma3Config(text_config={"max_position_embeddings": 4096})
+    assert context_length(nested) == 4096

@@ -10,7 +10,6 @@ kept in a cache bounded by bytes, the least recently used ones go first.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -29,7 +28,7 @@ from peo_bench.errors import Diverged, PeoBenchError, UsageError
 from peo_bench.files.digest import digest
 from peo_bench.jobs.job import Handle
 from peo_bench.models.ends import generation_config, stop_ids
-from peo_bench.models.loading import load_causal, read_tokenizer
+from peo_bench.models.loading import context_length, load_causal, load_config, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -79,6 +78,7 @@ class Models:
         self._cache = ByteCache(limit)
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         self._stop: dict[str, tuple[int, ...]] = {}
+        self._context: dict[str, int] = {}
         self._adapters: dict[str, Adapter] = {}
         self._row_loras: dict[str, RowLora] = {}
 
@@ -100,8 +100,9 @@ class Models:
 
     def context_length(self, base: str) -> int:
         """Return how many tokens a base policy can read, 2048 where its configuration does not say."""
-        config = json.loads((self._model_folder(base) / "config.json").read_text(encoding="utf-8"))
-        return int(config.get("max_position_embeddings") or config.get("n_positions") or 2048)
+        if base not in self._context:
+            self._context[base] = context_length(load_config(self._model_folder(base))) or 2048
+        return self._context[base]
 
     def row_lora(self, base: str) -> RowLora:
         """Return the base model with wrapped linear layers, in the engine's precision."""

@@ -251,6 +251,12 @@ def load_config(folder: Path) -> PretrainedConfig:
         raise UsageError(f"{folder}: its config.json cannot be used ({reason(error)})") from None
 
 
+def context_length(config: PretrainedConfig) -> int | None:
+    """Return how many tokens a model can read; None where its configuration does not say (ALiBi's need not)."""
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(found) if isinstance(found, int) and found > 0 else None
+
+
 def skeleton(folder: Path) -> PreTrainedModel:
     """Return the causal language model that a folder's configuration describes, without its weights."""
     _check_files(folder)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from peo_bench.errors import Diverged, UsageError
 from peo_bench.files.journal import FORGETFUL, Memo
-from peo_bench.models.loading import Fit, check_vocabulary, load_tokenizer, unreadable
+from peo_bench.models.loading import Fit, check_vocabulary, context_length, load_tokenizer, unreadable
 from peo_bench.models.rendering import filled_ids, names_special
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 65_536
 """Tokens of one batch, padding included: what a 7B model's activations allow beside it on a 40 GB device."""
+
+UNLIMITED = 2**31
+"""Tokens of a text where the model does not say how many it can read."""
 
 Form = Callable[[str, str], str]
 """Makes the text that a model reads of a prompt and an answer."""
@@ -93,7 +96,7 @@ class ModelScorer(ABC):
 
     def context(self) -> int:
         """Return the longest text in tokens."""
-        return int(min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 2**31)))
+        return int(min(self.tokenizer.model_max_length, context_length(self.model.config) or UNLIMITED))
 
     def end_scores(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the scores (n_texts, n_labels) of a padded batch."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
-from peo_bench.models.loading import Fit, load_tokenizer, read_model
+from peo_bench.models.loading import Fit, context_length, load_tokenizer, read_model
 from peo_bench.models.rendering import answer_end, answer_tokens, prompt_tokens, remarks
-from peo_bench.scorers.model import Encoded, ModelScorer
+from peo_bench.scorers.model import UNLIMITED, Encoded, ModelScorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ class RewardModelScorer(ModelScorer):
 
     def context(self) -> int:
         """Return the number of the model's positions."""
-        return int(self.model.config.max_position_embeddings)
+        return context_length(self.model.config) or UNLIMITED
 
     def remarks(self) -> list[str]:
         """Return those on its chat template."""
