@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -250,3 +252,80 @@ def test_the_question_carries_key_model_and_decoding(ask):
     expected = {"model": "m", "temperature": 0.0, "max_tokens": 300, "seed": 0}
     assert expected.items() <= calls[0].body.items()
     assert (calls[0].prompt, calls[0].first, calls[0].second) == ("how?", "so", "like this")
+
+
+# ---- parameters that follow the model ----------------------------------------------------------------------------
+
+
+def refusing(*names: str, style: str = "openai"):
+    """A model that takes none of these parameters, and says so as OpenAI does, or in words only."""
+
+    def answer(call) -> Answer:
+        name = next((name for name in names if name in call.body), None)
+        if name is None:
+            return verdict("A")
+        if style == "openai":
+            other = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+            message = f"Unsupported parameter: '{name}' is not supported with this model.{other}"
+            error = {
+                "message": message,
+                "type": "invalid_request_error",
+                "param": name,
+                "code": "unsupported_parameter",
+            }
+            return Answer(json.dumps({"error": error}).encode(), 400)
+        detail = f"[{{'type': 'extra_forbidden', 'loc': ('body', '{name}'), 'msg': 'Extra inputs are not permitted'}}]"
+        return Answer(json.dumps({"error": {"message": detail, "code": 422}}).encode(), 422)
+
+    return answer
+
+
+@pytest.mark.parametrize("style", ["openai", "words"])
+@pytest.mark.parametrize(
+    ("names", "sent", "refused"),
+    [
+        (("max_tokens",), {"max_completion_tokens": 300, "temperature": 0.0, "seed": 0}, ()),
+        (("max_tokens", "temperature", "seed"), {"max_completion_tokens": 300}, ("temperature", "seed")),
+        (("seed",), {"max_tokens": 300, "temperature": 0.0}, ("seed",)),
+    ],
+)
+def test_parameters_that_a_model_refuses_are_learnt_once(serve, meter, style, names, sent, refused):  # noqa: F811
+    server = serve(refusing(*names, style=style))
+    endpoint = Endpoint(server.url, "m", FAST, threading.Event())
+    replies = [endpoint.ask(QUESTION, meter), endpoint.ask(messages("helpful", "why?", "so", "thus"), meter)]
+    assert [reply.text.splitlines()[-1] for reply in replies] == ["Verdict: A"] * 2
+    assert [set(reply.refused) for reply in replies] == [set(refused)] * 2
+    assert len(server.calls) == len(names) + 2, "what was refused is not asked again"
+    last = server.calls[-1].body
+    assert {
+        key: last[key] for key in ("temperature", "seed", "max_tokens", "max_completion_tokens") if key in last
+    } == sent
+    assert meter.billed == [Tokens(400, 20)] * 2, "what was refused costs nothing"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("max_tokens", "max_completion_tokens"), "max_completion_tokens"),
+        ((), "max_tokens is too large: 300 > 128"),
+        ((), "temperature must be above 0.1"),
+        (("messages",), "messages"),
+    ],
+)
+def test_other_refusals_are_named_and_no_limit_is_dropped(serve, meter, names, message):  # noqa: F811
+    told = Answer(json.dumps({"error": {"message": message, "code": "invalid_value"}}).encode(), 400)
+    server = serve(refusing(*names) if names else lambda call: told)
+    with pytest.raises(NoAnswer, match=f"HTTP 400: .*{message}"):
+        Endpoint(server.url, "m", FAST, threading.Event()).ask(QUESTION, meter)
+    assert len(server.calls) == max(1, len(names))
+    assert all({"max_tokens", "max_completion_tokens"} & set(call.body) for call in server.calls)
+
+
+def test_many_threads_learn_the_same(serve):  # noqa: F811
+    server = serve(refusing("max_tokens", "temperature", "seed"))
+    endpoint = Endpoint(server.url, "m", FAST, threading.Event())
+    asked = [messages("helpful", f"{i}?", "so", "thus") for i in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda question: endpoint.ask(question, Recorder()), asked))
+    assert {tuple(sorted(reply.refused)) for reply in replies} == {("seed", "temperature")}
+    assert set(server.calls[-1].body) & {"temperature", "seed", "max_tokens"} == set()

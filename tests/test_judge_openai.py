@@ -20,6 +20,8 @@ from peo_bench.judges.budget import Budget
 from peo_bench.judges.card import card, overall_win_rates, win_rates
 from peo_bench.judges.judge import Desk, make_judge, make_judges
 from peo_bench.judges.openai_judge import GIVE_UP_AFTER
+from peo_bench.report.contents import of_judge
+from peo_bench.results.judge_records import JudgeCard
 
 N = 6
 TABLE = comparisons(N)
@@ -59,6 +61,33 @@ def test_win_rates_have_a_closed_form(judge):
     overall = {(e["objective"], e["a"]): e["win_rate"] for e in overall_win_rates(judged.rows)}
     by_method = share.groupby([TABLE["objective"], TABLE["method_a"]]).mean() * 100
     assert overall == pytest.approx(by_method.to_dict())
+
+
+def reasoning(call):
+    """A model that takes no temperature and spends the limit of every second question on its reasoning."""
+    if "temperature" in call.body:
+        error = {"message": "Unsupported value", "param": "temperature", "code": "unsupported_value"}
+        return Answer(json.dumps({"error": error}).encode(), 400)
+    return says("", finish="length") if int(digest(call.prompt), 16) % 2 else by_length(call)
+
+
+def test_what_a_model_refuses_and_leaves_empty_is_on_its_card_also_from_the_cache(judge):
+    first, server = judge(reasoning)
+    asked = len(server.calls)
+    again, _ = judge(reasoning, server=server)
+    assert len(server.calls) == asked
+    shown = [card(judged.rows, n_calls=ALL, priced=True, refused=judged.refused) for judged in (first, again)]
+    assert shown[0] == shown[1]
+    assert shown[0]["refused"] == ("temperature",)
+    assert 0 < shown[0]["empty"] == shown[0]["parse_failures"] < ALL
+    told = JudgeCard(**shown[0])
+    assert [said.partition(", ")[0] for said in of_judge("m", told)] == [
+        f"Judge m: {shown[0]['empty']} replies are empty",
+        "Judge m: the model takes no temperature; its own held.",
+    ]
+    usual = card(judge()[0].rows, n_calls=ALL, priced=True)
+    assert (usual["empty"], usual["refused"]) == (None, None)
+    assert list(of_judge("m", JudgeCard(**usual))) == []
 
 
 def test_a_second_time_nothing_is_asked(judge):

@@ -22,19 +22,23 @@ from peo_bench.winrates.winrate import effective_wilson, win_rate
 Floats = npt.NDArray[np.float64]
 
 
-def card(rows: pd.DataFrame, *, n_calls: int, priced: bool) -> dict[str, Any]:
+def card(rows: pd.DataFrame, *, n_calls: int, priced: bool, refused: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what a reader must know of a judge before believing it.
 
     `position_consistency`: share of pairs shown in both orders, both with a verdict, whose verdicts name the same
-    answer as better (or both a tie); None where nothing was shown. `parse_failures`: replies without a verdict. `ties`:
-    replies that call a tie, or verdicts where a judge calls nobody. `skipped`: comparisons without a call, since the
-    answers were equal. `usd`: what the replies used here cost, None if the price is not known.
+    answer as better (or both a tie); None where nothing was shown. `parse_failures`: replies without a verdict;
+    `empty`: those of them without a text. `ties`: replies that call a tie, or verdicts where a judge calls nobody.
+    `skipped`: comparisons without a call, since the answers were equal. `usd`: what the replies used here cost, None if
+    the price is not known. `refused`: parameters that the model did not take.
     """
     asked = rows[rows["asked"]]
+    unread = asked[asked["verdict"].isna()]
     both = np.sign(by_order(asked).dropna() - 0.5)
     return {
         "position_consistency": float((both["ab"] == both["ba"]).mean()) if len(both) else None,
-        "parse_failures": int(asked["verdict"].isna().sum()),
+        "parse_failures": len(unread),
+        "empty": (int((unread["raw"].str.strip() == "").sum()) or None) if "raw" in unread else None,
+        "refused": refused or None,
         "n_calls": n_calls,
         "usd": round(float(asked["usd"].sum()), 6) if priced else None,
         "ties": int(((asked if len(asked) else rows)["verdict"] == 0.5).sum()),

@@ -8,6 +8,8 @@ environment at the last moment and cut out of every message.
 Every attempt is metered: what it can cost is set aside before it is made and settled after it, whatever became of it.
 One that was refused (4xx but 408, 503) or never sent costs nothing; any other without a reply may have been answered,
 and billed, on the other side.
+
+Parameters follow the model: one that it refuses by name is left out from then on, or has the name that it asks for.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ import os
 import random
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,6 +46,14 @@ MOST_CHARACTERS = 8
 """Of a token, on the average of a text; fewer tokens are a mistake in counting. English has 4 to 5."""
 LONGEST_RETRY_AFTER = 300.0
 """Seconds; an endpoint that asks for a longer wait (a daily quota, say) is unavailable for now."""
+
+
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""What the limit of a reply is called; newer models refuse the first, older servers the second."""
+UNSUPPORTED = re.compile(
+    r"unsupported|not supported|does not support|unrecogni[sz]ed|unknown|unexpected|not permitted|extra_forbidden", re.I
+)
+"""What an error says of a parameter that a model does not take; other errors are about its value."""
 
 
 def check_key_name(name: str) -> None:
@@ -109,10 +119,11 @@ class _Completion(BaseModel):
 
 @dataclass(frozen=True)
 class Reply:
-    """The text of a reply, and what it is billed for."""
+    """The text of a reply, what it is billed for, and the parameters that the model had refused before."""
 
     text: str
     tokens: Tokens
+    refused: tuple[str, ...] = ()
 
 
 class Endpoint:
@@ -134,6 +145,9 @@ class Endpoint:
 
         self.model = model
         self.settings = settings
+        self._asked: dict[str, object] = settings.model_dump(include={"temperature", "max_tokens", "seed"})
+        self._refused: tuple[str, ...] = ()
+        self._learning = threading.Lock()
         self._stop = stop
         self._sleep = sleep or sleep_using_event(stop)
         self._key = os.environ.get(settings.api_key_env, "")
@@ -183,14 +197,17 @@ class Endpoint:
 
         from peo_bench.judges.transport import deadline, was_sent
 
-        request: Any = {"model": self.model, "messages": list(messages), "stream": False}
-        request |= self.settings.model_dump(include={"temperature", "max_tokens", "seed"})
+        with self._learning:
+            asked, refused = dict(self._asked), self._refused
+        request: Any = {"model": self.model, "messages": list(messages), "stream": False, **asked}
         try:
             with deadline(self.settings.timeout_s) as end:
                 raw = self._client.chat.completions.with_raw_response.create(**request)
                 body = raw.content.decode("utf-8", "replace")
         except openai.APIStatusError as error:
-            raise self._refused(error) from None
+            if error.status_code in (400, 422) and self._learns(error, asked):
+                return self._attempt(messages)
+            raise self._fault(error) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             late = end.passed or isinstance(error, openai.APITimeoutError)
@@ -199,9 +216,28 @@ class Endpoint:
             raise _Transient(reason, tokens=UNCOUNTED if was_sent(cause) else FREE) from None
         except Exception as error:  # what a hostile or broken server makes of the client: charsets, headers, bodies
             raise _Transient(f"the answer cannot be read: {type(error).__name__}: {error}") from None
-        return _read(body, sum(len(message["content"]) for message in messages))
+        return replace(_read(body, sum(len(message["content"]) for message in messages)), refused=refused)
 
-    def _refused(self, error: Any) -> Exception:
+    def _learns(self, error: Any, asked: Mapping[str, object]) -> bool:
+        """Change what is asked if the model refused a parameter by name; say whether another attempt is worth it."""
+        said = f"{error.code} {error.message}"
+        named = [name for name in asked if name == error.param or re.search(rf"\b{name}\b", said)]
+        if not named or not UNSUPPORTED.search(said):
+            return False
+        name = error.param if error.param in named else named[0]
+        with self._learning:
+            if self._asked != asked:  # another thread has learnt meanwhile
+                return True
+            if name in LIMITS:
+                if name == LIMITS[-1]:
+                    return False
+                self._asked = {LIMITS[-1] if key == name else key: value for key, value in asked.items()}
+            else:
+                self._asked = {key: value for key, value in asked.items() if key != name}
+                self._refused = (*self._refused, name)
+        return True
+
+    def _fault(self, error: Any) -> Exception:
         """Turn an HTTP error into a fault that may pass or, unbilled, one that will not."""
         status = int(error.status_code)
         reason = f"HTTP {status}"

@@ -48,7 +48,8 @@ class Judged:
 
     `rows`: the columns of `judgements.parquet` (docs/run-folder.md) but `judge`, one row per answered comparison and
     order; `missing`: comparisons and orders without an answer, with `reason`. `n_calls` counts the different calls
-    answered, now or earlier, `n_new` those of this invocation. `priced` says whether `usd` is known.
+    answered, now or earlier, `n_new` those of this invocation. `priced` says whether `usd` is known; `refused` are
+    parameters that the model did not take.
     """
 
     rows: pd.DataFrame
@@ -56,6 +57,7 @@ class Judged:
     n_calls: int
     n_new: int
     priced: bool
+    refused: tuple[str, ...] = ()
 
 
 def verdict_table(rows: Sequence[Mapping[str, object]], *more: str) -> pd.DataFrame:

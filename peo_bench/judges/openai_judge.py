@@ -140,10 +140,9 @@ class OpenAIJudge(Judge):
                 rows.append(item.row(parse_reply(reply.text), reply.text, usd, asked=True))
             else:
                 lost.append(item.identity | {"reason": missing[item.key]})
-        named = [*IDENTITY, "order"]
-        return Judged(
-            verdict_table(rows), pd.DataFrame(lost, columns=[*named, "reason"]), len(known), n_new, self.can_be_priced
-        )
+        unanswered = pd.DataFrame(lost, columns=[*IDENTITY, "order", "reason"])
+        refused = tuple(sorted({name for reply in known.values() for name in reply.refused}))
+        return Judged(verdict_table(rows), unanswered, len(known), n_new, self.can_be_priced, refused)
 
 
 @dataclass(frozen=True)
@@ -169,6 +168,8 @@ class KeptReply(Frozen):
     text: str
     input_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
+    refused: list[str] = []
+    """Parameters that the model refused; it answered by its own."""
 
 
 class _OverBudget(NoAnswer):
@@ -263,7 +264,7 @@ class Session:
             self._failed(error)
             return str(error)
         asked, answered = self.judge.billed(request, reply.tokens)
-        kept = KeptReply(text=reply.text, input_tokens=asked, output_tokens=answered)
+        kept = KeptReply(text=reply.text, input_tokens=asked, output_tokens=answered, refused=list(reply.refused))
         self.replies.put(request.to_json(), kept)
         self._kept += 1
         if self._kept >= KILLED_AFTER:

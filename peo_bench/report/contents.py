@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,7 +12,7 @@ from peo_bench.report.texts import policy_key
 from peo_bench.report.wording import at_most, decimal, listing, method_name
 from peo_bench.results.costs_records import MethodCost
 from peo_bench.results.folder import RunFolder, number, truth
-from peo_bench.results.judge_records import JudgeMetrics
+from peo_bench.results.judge_records import JudgeCard, JudgeMetrics
 from peo_bench.results.metrics_records import (
     CapabilityRow,
     Comparison,
@@ -161,7 +161,19 @@ def warnings(run: RunRecord, views: Sequence[TaskView]) -> tuple[str, ...]:
         for view in views
         for method in view.unmeasured
     ]
+    found += [said for view in views for judge, told in view.judges.items() for said in of_judge(judge, told.card)]
     return (*found, *run.notes)
+
+
+def of_judge(judge: str, card: JudgeCard) -> Iterator[str]:
+    """Say what is unusual about a judge's replies."""
+    if card.empty:
+        yield (
+            f"Judge {judge}: {card.empty} replies are empty, which are no verdicts. Models that reason spend the limit "
+            "on it: raise it with --set judge.max_tokens=..."
+        )
+    if card.refused:
+        yield f"Judge {judge}: the model takes no {' and no '.join(card.refused)}; its own held."
 
 
 def lead(view: TaskView) -> str:

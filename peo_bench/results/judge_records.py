@@ -28,6 +28,10 @@ class JudgeCard(Record):
     """Share of labels of people that it agrees with, where `judge calibrate` has measured it."""
     calibration: Mapping[str, JsonValue] | None = None
     """What `judge calibrate` found."""
+    empty: Count = None
+    """Replies without a text, among those without a verdict: the token limit or a filter came first."""
+    refused: tuple[str, ...] | None = None
+    """Parameters that the model refused, so that its own held."""
 
 
 class OverallWinRate(Record):

@@ -96,7 +96,9 @@ def judge_metrics(judged: Judged, calibrated: JsonObject | None) -> JudgeMetrics
     known = {"agreement": calibrated["agreement"], "calibration": dict(calibrated)} if calibrated else {}
     counted = without_surplus_ties(judged.rows, judged.missing)
     return JudgeMetrics(
-        card=JudgeCard(**card(judged.rows, n_calls=judged.n_calls, priced=judged.priced), **known),
+        card=JudgeCard(
+            **card(judged.rows, n_calls=judged.n_calls, priced=judged.priced, refused=judged.refused), **known
+        ),
         win_rates=[WinRate(**entry) for entry in win_rates(counted)],
         overall=[OverallWinRate(**entry) for entry in overall_win_rates(counted)],
         elo=elo_ratings(counted),

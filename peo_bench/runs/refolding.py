@@ -157,7 +157,10 @@ class Refolded:
         return self._answers[_offered(offer)].assign(truncated=result["truncated"] / result["n"])
 
     def judging(self, answers: pd.DataFrame) -> Judging:
-        """Return what judges said, from their verdicts; calls, prices and calibrations are taken as stated."""
+        """Return what judges said, from their verdicts.
+
+        Calls, prices, calibrations and refused parameters are taken as stated.
+        """
         judging, stated = Judging(), self._run.run.judging
         if stated is None:
             return judging
@@ -178,7 +181,8 @@ class Refolded:
             told = task.judges.get(judge) if task and task.judges else None
             priced = told is not None and told.card.usd is not None
             calibration = told.card.calibration if told else None
-            judged = Judged(own, missing, counts.calls, counts.calls_now, priced)
+            refused = (told.card.refused if told else None) or ()
+            judged = Judged(own, missing, counts.calls, counts.calls_now, priced, refused)
             judging.add(judge, judged, dict(calibration) if calibration else None)
         judging.spent_usd = stated.spent_usd
         return judging
