@@ -59,7 +59,6 @@ class Cell:
         )
         x, y = (np.linspace(0, 1, n) for n in DENSE)
         self.dense = self.places(np.array([(a, b) for a in x for b in y]))
-        self.evaluate(self.dense)
 
     def places(self, unit: Floats) -> list[tuple[float, ...]]:
         """Return the coefficients of points (n, 2) of the unit square."""
@@ -120,6 +119,7 @@ class Cell:
 
 
 def measure(cell: Cell, seed: int) -> dict[str, Any]:
+    cell.evaluate(cell.dense)
     corner = cell.corner()
     whole = cell.volume([*cell.phis, *cell.dense], corner)
     soup = cell.gold([])

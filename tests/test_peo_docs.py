@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import gold_bound
 import peo_verdicts
 import search_efficiency
 
@@ -28,3 +29,10 @@ def test_the_strategies_of_the_table_are_as_recorded():
 def test_the_table_at_matched_kl_is_the_recorded_one():
     result = json.loads(peo_verdicts.RESULT_MATCHED.read_text(encoding="utf-8"))
     assert peo_verdicts.matched_table(result) in peo_verdicts.DOCS.read_text(encoding="utf-8")
+
+
+def test_the_most_that_a_search_could_gain_is_the_recorded_one():
+    cells = json.loads(gold_bound.RESULT.read_text(encoding="utf-8"))
+    assert {name.split(":")[0] for name in cells} == {name.split(":")[0] for name in gold_bound.CELLS}
+    assert gold_bound.table(cells) in gold_bound.DOCS.read_text(encoding="utf-8")
+    assert all(row["gain_at_most"] >= 0 for row in cells.values()), "the soups are among the places"
