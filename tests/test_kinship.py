@@ -8,13 +8,13 @@ import pytest
 import torch
 from models import edit_config, gemma2, gpt2, llama, qwen2, save_base, tokenizer
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, Gemma3Config, MptConfig, MptForCausalLM, PreTrainedTokenizerFast
 
 from peo_bench.data import given_checkpoint
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
-from peo_bench.models.kinship import HARMLESS, compare
+from peo_bench.models.kinship import HARMLESS, compare, compare_configs
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]])
 
@@ -108,6 +108,20 @@ def copied(plain, tmp_path, made=None):
             path.unlink()
         made.save_pretrained(folder)
     return folder
+
+
+def test_configurations_in_parts_are_compared_key_by_key(tmp_path, monkeypatch):
+    """MPT's attention and Gemma 3's language model have configurations of their own, with names and dtypes."""
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    config = MptConfig(vocab_size=len(tokenizer()), d_model=32, n_layers=2, n_heads=4, eos_token_id=2)
+    base = save_base(tmp_path, "base", MptForCausalLM(config)).path / "model"
+    expert = copied(base, tmp_path)
+    checkpoint_job(str(expert), "delta", checkpoint_job(str(base), "base"))
+    edit_config(expert, attn_config={"alibi_bias_max": 4})
+    with pytest.raises(UsageError, match=r"\(attn_config\.alibi_bias_max is 4 in its config\.json, not 8\)"):
+        checkpoint_job(str(expert), "delta", checkpoint_job(str(base), "base"))
+    parts = [Gemma3Config(text_config={"rms_norm_eps": 1e-6}), Gemma3Config(text_config={"rms_norm_eps": 1e-3})]
+    assert "text_config.rms_norm_eps is 1e-06" in compare_configs(*parts).problem
 
 
 def test_rope_of_older_and_newer_files_is_the_same(plain, tmp_path):

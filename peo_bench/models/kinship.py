@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,31 +90,39 @@ def _has_tokenizer(folder: Path) -> bool:
 def compare_configs(mine: PretrainedConfig, base: PretrainedConfig) -> Kinship:
     """Compare the configurations of a full fine-tune and of its base, defaults filled in on both sides."""
     found = Kinship()
-    own, known = mine.to_dict(), base.to_dict()
-    for key in sorted(own.keys() | known.keys(), key=lambda key: (key != "model_type", key)):
-        if _same(own.get(key), known.get(key)) or HARMLESS.fullmatch(key):
+    own, known = _flat(mine.to_dict()), _flat(base.to_dict())
+    for path in sorted(own.keys() | known.keys(), key=lambda path: (path != ("model_type",), path)):
+        if _same(own.get(path), known.get(path)) or any(HARMLESS.fullmatch(key) for key in path):
             continue
-        text = f"{key} is {own.get(key)} in its config.json, not {known.get(key)}"
-        if key in TOLD or (key == "max_position_embeddings" and _plain_rope(own) and _plain_rope(known)):
+        text = f"{'.'.join(path)} is {own.get(path)} in its config.json, not {known.get(path)}"
+        *part, key = path
+        more = key == "max_position_embeddings" and _plain_rope(own, part) and _plain_rope(known, part)
+        if key in TOLD or more:
             found.warnings.append(f"{text}: the base's is used")
         else:
             found.problem = found.problem or text
     return found
 
 
+def _flat(config: Mapping[str, object], part: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
+    """Return the values of a configuration and of its parts, by path."""
+    found: dict[tuple[str, ...], object] = {}
+    for key, value in config.items():
+        path = (*part, str(key))
+        found |= _flat(value, path) if isinstance(value, Mapping) and value else {path: value}
+    return found
+
+
 def _same(mine: object, theirs: object) -> bool:
     """Tell whether two values of a key are one in single precision, in which a GGUF file keeps them and models run."""
-    if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-        return mine.keys() == theirs.keys() and all(_same(mine[key], theirs[key]) for key in mine)
     if isinstance(mine, float) and isinstance(theirs, float):
         return struct.pack("f", mine) == struct.pack("f", theirs)
     return mine == theirs
 
 
-def _plain_rope(config: Mapping[str, object]) -> bool:
-    """Tell whether positions are rotary and not scaled, so that their number changes nothing."""
-    rope = config.get("rope_parameters")
-    return isinstance(rope, Mapping) and rope.get("rope_type") == "default"
+def _plain_rope(config: Mapping[tuple[str, ...], object], part: Sequence[str]) -> bool:
+    """Tell whether positions are rotary and not scaled in a part, so that their number changes nothing."""
+    return config.get((*part, "rope_parameters", "rope_type")) == "default"
 
 
 def _parts(tokenizer: PreTrainedTokenizerBase) -> JsonObject:
