@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,40 @@ TWINS = {
 def test_no_two_modules_share_a_name_for_different_things():
     names = [path.stem for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")]
     assert {name for name in names if names.count(name) > 1} == set(TWINS)
+
+
+def promises() -> list[list[str]]:
+    """The rows of docs/reliability.md, as cells: hazard, promise, trade-off, tests, figure."""
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows[1:]]
+
+
+def named_tests(cell: str) -> Iterator[tuple[Path, str]]:
+    for file, names in re.findall(r"`(tests/test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", cell):
+        yield from ((ROOT / file, name) for name in re.findall(r"test_\w+", names))
+
+
+@pytest.mark.parametrize("row", promises(), ids=lambda row: row[0][:40])
+def test_every_promise_has_a_trade_off_tests_by_name_and_a_figure(row):
+    assert len(row) == 5
+    assert all(row)
+    tests = list(named_tests(row[3]))
+    assert len(tests) == len(re.findall(r"`test_\w+`", row[3])) > 0
+    for file, name in tests:
+        known = {node.name for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)}
+        assert name in known, f"{file.name} has no {name}"
+
+
+def test_figures_count_the_cases_of_the_named_tests(request):
+    """Of rows whose files are all in this session: in a whole run of the suite, every row."""
+    chosen = request.config.getoption
+    if chosen("keyword") or chosen("markexpr") or chosen("lf") or any("::" in given for given in request.config.args):
+        pytest.skip("only some cases of a file are in this session")
+    items = Counter((item.path, item.originalname) for item in request.session.items if hasattr(item, "originalname"))
+    files = {path for path, _ in items}
+    for hazard, _, _, cell, figure in promises():
+        tests = list(named_tests(cell))
+        if {file for file, _ in tests} <= files:
+            cases = sum(items[test] for test in tests)
+            assert figure.startswith(f"{cases} case{'s' * (cases > 1)}: "), f"{hazard}: {cases}"
