@@ -1,10 +1,10 @@
 """An answer's tokens are those of stock transformers' whole dialogue, behind the prompt that generation continues."""
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from peo_bench.models.rendering import answer_tokens, prompt_ids, remarks
+from peo_bench.models.rendering import answer_texts, answer_tokens, prompt_ids, remarks
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|user|>", "<|assistant|>"]
 WORDS = ["hello", "world", "how", "are", "you", "fine", "yes"]
@@ -32,6 +32,8 @@ def sentencepiece(model, scheme: str, template: str | None) -> PreTrainedTokeniz
         inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
         inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    blank = [decoders.Replace("▁", " "), decoders.Fuse(), *([] if scheme == "never" else [decoders.Strip(" ", 1, 0)])]
+    inner.decoder = decoders.Sequence(blank)
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     made = PreTrainedTokenizerFast(tokenizer_object=inner, additional_special_tokens=SPECIAL[4:], **names)
     made.chat_template = template
@@ -66,6 +68,8 @@ def test_answers_are_the_tokens_of_the_stock_dialogue(model, scheme, template):
         stock = tokenizer.apply_chat_template(dialogue, return_dict=False)
         ours = prompt_ids(tokenizer, prompt) + ids
         assert ours == stock[: len(ours)]
+        (text,) = answer_texts(tokenizer, [ids], stop=[tokenizer.eos_token_id])
+        assert answer_tokens(tokenizer, [text.rstrip()]) == [ids]  # what was generated is scored as it was generated
     assert remarks(tokenizer) == [] or "Llama 2" in template or "are trained to end with" in remarks(tokenizer)[0]
 
 
