@@ -12,6 +12,9 @@ import yaml
 
 from peo_bench.data.sources import DATA_DIR, find_files
 from peo_bench.errors import UsageError
+from peo_bench.runs.config import resolve_config
+from peo_bench.runs.request import RunRequest
+from peo_bench.runs.writing import suite_notes
 from peo_bench.settings import Frozen, load_yaml
 from peo_bench.suites import SUITES, TASKS, keys
 from peo_bench.suites.keys import key_tables
@@ -233,3 +236,21 @@ def test_nothing_of_a_users_model_is_trained_whole_unless_a_suite_says_so(study)
     found = load_suite(str(study / "mine.yaml"))
     assert (found.training.form, found.reward_model.form) == ("lora", "lora")
     assert all(load_suite(name).reward_model.form == "full" for name in SUITES.names() if name.startswith("sandbox"))
+
+
+@pytest.mark.parametrize(
+    ("options", "holds"),
+    [
+        ({}, True),
+        ({"set": ["test_prompts=60"]}, True),
+        ({"limit": 64}, False),
+        ({"set": ["training.epochs=0.25"]}, False),
+        ({"set": ["sft.steps=30"]}, False),
+        ({"suite": "smollm2"}, None),
+    ],
+)
+def test_what_a_suite_says_of_its_regime_is_said_of_that_regime_only(options, holds):
+    notes = suite_notes(resolve_config(RunRequest(methods="soup", **options)))
+    said = {True: "Regime: finished experts", False: "are not those of suite sandbox: its regime is another."}
+    assert len(notes) == (0 if holds is None else 1)
+    assert all(said[holds] in note for note in notes)

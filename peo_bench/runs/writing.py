@@ -23,7 +23,8 @@ from peo_bench.results.metrics_records import Metrics, TaskMetrics
 from peo_bench.results.records import Counts, Hardware, Missing, ObjectiveRecord, RunRecord, ScorerRecord
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.judging import Judging, write_judgements
-from peo_bench.suites.suite import TaskConfig
+from peo_bench.suites import SUITES
+from peo_bench.suites.suite import TaskConfig, load_suite
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy", "pandas", "pymoo", "moocore")
 STRICTLY = (
@@ -115,7 +116,7 @@ def run_record(
         reused_artefacts=provenance.reused,
         underpowered=f"{n} test prompts: differences below the intervals shown are noise" if n < SMALL else False,
         limited=config.limit,
-        notes=(*config.suite.notes, *_notes(config, task), *provenance.notes),
+        notes=(*suite_notes(config), *_notes(config, task), *provenance.notes),
         scorers=provenance.scorers,
         packages={name: _version(name) for name in PACKAGES},
         hardware=hardware(provenance.threads),
@@ -125,6 +126,20 @@ def run_record(
         job_seconds=provenance.job_seconds,
         measure=provenance.measure,
     )
+
+
+REGIME = ("data", "model", "sft", "training", "reward_model", "decoding", "proxies")
+"""A suite's keys that what its notes say of its regime rests on."""
+
+
+def suite_notes(config: RunConfig) -> tuple[str, ...]:
+    """Return the suite's notes; of one of ours that was changed, only that they do not hold."""
+    suite = config.suite
+    if not suite.notes or suite.name not in SUITES.names():
+        return suite.notes
+    ours = load_suite(suite.name)
+    same = config.limit is None and all(getattr(suite, key) == getattr(ours, key) for key in REGIME)
+    return suite.notes if same else (f"Data or training are not those of suite {suite.name}: its regime is another.",)
 
 
 def _notes(config: RunConfig, task: TaskConfig) -> list[str]:
