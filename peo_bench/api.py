@@ -80,6 +80,8 @@ def plan(**options: Option) -> pd.DataFrame:
 
 def load(folder: str | os.PathLike[str]) -> Run:
     """Return a finished run; raises `UsageError` for a folder that is none or is damaged."""
+    if not isinstance(folder, str | os.PathLike):
+        raise UsageError(f"{folder!r} is no path: give the folder of a finished run")
     return Run(Path(folder))
 
 
@@ -145,6 +147,8 @@ class Run:
         """Return the policy that a method offers at a weight of helpfulness, to `generate` with and to `export`."""
         from peo_bench.steering.families import SteeredPolicy
 
+        if not isinstance(helpful, Real) or isinstance(helpful, bool):
+            raise UsageError(f"helpful={helpful!r}: give a number between 0 and 1")
         return SteeredPolicy(self.folder, method, helpful, seed)
 
 

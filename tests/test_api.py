@@ -73,8 +73,9 @@ def test_a_policy_answers_as_steer_does(here):
     assert policy.generate([QUESTION]) == policy.generate([QUESTION], samples=2)[:1]
     assert policy.preference.to_json() == {"helpful": 0.7, "harmless": 0.3}
     assert policy.spec != pb.load("out").policy("soup", helpful=0.2).spec
-    with pytest.raises(UsageError, match="off the simplex"):
-        pb.load("out").policy("soup", helpful=1.2)
+    for helpful, said in ((1.2, "off the simplex"), ("0.7", "give a number between 0 and 1"), (True, "give a number")):
+        with pytest.raises(UsageError, match=said):
+            pb.load("out").policy("soup", helpful=helpful)
     for prompts, said in (
         ([" "], "a prompt is empty"),
         (QUESTION, "one text is no list"),
@@ -138,6 +139,8 @@ def test_what_the_package_offers_is_listed():
 def test_what_is_no_run_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"run\.json"):
         pb.load(tmp_path)
+    with pytest.raises(UsageError, match="3 is no path"):
+        pb.load(3)
 
 
 def test_importing_the_package_loads_nothing_heavy():

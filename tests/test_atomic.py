@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from peo_bench.core.method import PolicyFamily
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
+from peo_bench.errors import UsageError
 from peo_bench.files import atomic
 from peo_bench.files.atomic import finite, follow_umask, replacing, write_json, write_text
 from peo_bench.jobs.job import Job, job_kind
@@ -116,7 +117,7 @@ def test_no_folder(tmp_path):
 def test_the_target_is_a_folder(tmp_path):
     """A folder is not replaced, and no temporary file stays beside it."""
     (tmp_path / "taken").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(UsageError, match="taken: is a folder where a file belongs"):
         write_text(tmp_path / "taken", "new")
     assert names(tmp_path) == ["taken"]
 
@@ -151,7 +152,7 @@ def test_failed_export(tmp_path, monkeypatch):
     family = PolicyFamily(Space("simplex"), lambda preference: policy("lost"))
     found = family, SimpleNamespace(names=("helpful", "harmless")), Store(tmp_path / "store")
     monkeypatch.setattr(families, "load_family", lambda *args: found)
-    with pytest.raises(KeyError, match="lost"):
+    with pytest.raises(UsageError, match="lost is missing or damaged: repeat the run"):
         families.SteeredPolicy(tmp_path, "soup", 0.5).export(tmp_path / "out" / "policy")
     assert names(tmp_path / "out") == []
 
@@ -222,6 +223,18 @@ def test_artefacts_can_be_shared(tmp_path, umask):
     assert found == {
         path.name: (0o777 if path.is_dir() else 0o666) & ~umask for path in (tmp_path / "store").rglob("*")
     }
+
+
+def test_artefacts_that_a_run_folder_keeps_follow_the_umask(tmp_path, umask):
+    """A private cache makes no private run folder, and an open one no open."""
+    store = Store(tmp_path / "store")
+    handle = store.run(Job("test-weights"))
+    for path in (handle.path, *handle.path.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    store.copy_to(tmp_path / "kept", [handle.id])
+    kept = [path for path in (tmp_path / "kept").rglob("*") if handle.id in str(path)]
+    assert {mode(path) for path in kept if path.is_file()} == {0o666 & ~umask}
+    assert {mode(path) for path in kept if path.is_dir()} == {0o777 & ~umask}
 
 
 # ---- values ---------------------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ CASES = {
         for how, damage in (OF_PARQUET | OF_TABLE).items()
     },
     ("config.yaml", "latin"): latin,
+    ("metrics.json", "no task"): whole_bytes(b'{"schema_version": 1, "tasks": {}}'),
 }
 
 

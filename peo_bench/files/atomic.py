@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast, overload
 
+from peo_bench.errors import UsageError
 from peo_bench.files.json_types import Json, JsonObject
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
@@ -61,9 +62,11 @@ def _create_beside(path: Path, mode: int = 0o666) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it takes the place of `path`.
 
-    For writers that want a file name (Parquet, for instance).
+    For writers that want a file name (Parquet, for instance). Raises `UsageError` where a folder is in the place.
     """
     target = path.resolve()
+    if target.is_dir():
+        raise UsageError(f"{path}: is a folder where a file belongs: move it away")
     known = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
     temporary = _create_beside(target, 0o666 if known is None else known & 0o666)
     try:

@@ -224,6 +224,7 @@ class Store:
                 copy = partial_copies / job_id
                 _delete(copy)
                 shutil.copytree(self[job_id].path, copy)
+                follow_umask(copy)
                 flush(copy)
                 target._place(job_id, copy)
         _delete(partial_copies)

@@ -13,7 +13,7 @@ from peo_bench.files.inside import refuse_links
 from peo_bench.kill_points import kill_point
 from peo_bench.results.costs_records import Costs
 from peo_bench.results.metrics_records import Metrics
-from peo_bench.results.record import read_record, read_text
+from peo_bench.results.record import damaged, read_record, read_text
 from peo_bench.results.records import RunRecord
 from peo_bench.results.tables import ANSWERS, CURVES, POINTS, SEARCH, VERDICTS, read_csv, read_parquet
 
@@ -45,11 +45,14 @@ def read_run_folder(path: Path) -> RunFolder:
         path / name for name in ("answers.parquet", "judgements.parquet", "curves.csv", "search.csv")
     )
     config, artefacts = path / "config.yaml", path / "artefacts"
+    metrics = read_record(path / "metrics.json", Metrics)
+    if run.task not in metrics.tasks:
+        raise damaged(path / "metrics.json", f"it lacks the run's task {run.task}")
     return RunFolder(
         run=run,
         config=read_text(config) if config.exists() else "",
         points=read_csv(path / "points.csv", POINTS),
-        metrics=read_record(path / "metrics.json", Metrics),
+        metrics=metrics,
         costs=read_record(path / "costs.json", Costs) if (path / "costs.json").exists() else Costs(),
         answers=read_parquet(texts, ANSWERS) if texts.exists() else None,
         judgements=read_parquet(judged, VERDICTS) if judged.exists() else None,
