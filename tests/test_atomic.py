@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
+from training_fixtures import TEMPLATE, tiny_model, tiny_tokenizer
 
 from peo_bench.core.method import PolicyFamily
 from peo_bench.core.space import Space
@@ -147,14 +148,34 @@ def test_temporary_file_left_by_a_kill(tmp_path, monkeypatch):
     assert names(tmp_path) == sorted(["file.txt", killed.name])
 
 
+WORLD = SimpleNamespace(names=("helpful", "harmless"))
+
+
 def test_failed_export(tmp_path, monkeypatch):
     """An export that stops half-way leaves no folder behind."""
     family = PolicyFamily(Space("simplex"), lambda preference: policy("lost"))
-    found = family, SimpleNamespace(names=("helpful", "harmless")), Store(tmp_path / "store")
+    found = family, WORLD, Store(tmp_path / "store")
     monkeypatch.setattr(families, "load_family", lambda *args: found)
     with pytest.raises(UsageError, match="lost is missing or damaged: repeat the run"):
         families.SteeredPolicy(tmp_path, "soup", 0.5).export(tmp_path / "out" / "policy")
     assert names(tmp_path / "out") == []
+
+
+def test_an_exports_card_says_how_the_runs_prompts_were_written(tmp_path, monkeypatch):
+    """Stock transformers writes today's date where the run wrote one day's; the reader of the card is told."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + TEMPLATE
+    family = PolicyFamily(Space("simplex"), lambda preference: policy("base"))
+    run = SimpleNamespace(command="peo-bench run", peo_bench="0", suite="s", model="m", licence="none")
+    monkeypatch.setattr(families, "load_family", lambda *args: (family, WORLD, Store(tmp_path / "store")))
+    monkeypatch.setattr(families, "read_record", lambda *args: run)
+    monkeypatch.setattr("peo_bench.engine.engine.Engine.materialised", lambda *args: (tiny_model(), tokenizer))
+    families.SteeredPolicy(tmp_path, "soup", 0.5).export(tmp_path / "dated")
+    card = (tmp_path / "dated" / "README.md").read_text()
+    assert "- the run's prompts and answers: its chat template writes the date, which is 2024-07-26 here" in card
+    tokenizer.chat_template = TEMPLATE
+    families.SteeredPolicy(tmp_path, "soup", 0.5).export(tmp_path / "plain")
+    assert "writes the date" not in (tmp_path / "plain" / "README.md").read_text()
 
 
 # ---- permissions ----------------------------------------------------------------------------------------------

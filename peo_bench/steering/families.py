@@ -207,6 +207,7 @@ class SteeredPolicy:
         """
         from peo_bench.engine.engine import Engine
         from peo_bench.models.quiet import quiet
+        from peo_bench.models.rendering import remarks
 
         spec, method = self.spec, self.method
         if spec.candidates:
@@ -228,14 +229,16 @@ class SteeredPolicy:
                 model, tokenizer = Engine(artefacts_of(self._store)).materialised(spec.mix[0][1])
                 model.save_pretrained(scratch)
                 tokenizer.save_pretrained(scratch)
-            write_text(scratch / "README.md", self._card())
+                said = remarks(tokenizer)
+            write_text(scratch / "README.md", self._card(said))
             follow_umask(scratch)
             scratch.rename(to)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
 
-    def _card(self) -> str:
+    def _card(self, said: Sequence[str]) -> str:
+        """Return the model card; `said` is what a reader should know of how the tokenizer writes prompts."""
         run = read_record(self._folder / "run.json", RunRecord)
         origin = f"`{run.command}` (peo-bench {run.peo_bench}, suite {run.suite}, base model {run.model})"
         weights = self.spec.mix[0][1]
@@ -252,7 +255,7 @@ A policy of the run {origin}.
 - weights: base `{weights.base}` plus{_rule(weights)}
 {terms or "- nothing: the reference policy"}
 - data licence: {run.licence}; the base model's licence applies too.
-
+{"".join(f"- the run's prompts and answers: {remark}{chr(10)}" for remark in said)}
 Trained on preference data that contains harmful prompts; not evaluated for deployment.
 """
 
