@@ -430,9 +430,9 @@ def test_the_slider_runs_from_helpful_to_harmless_with_a_policy_of_everybody(vie
 
 def test_disagreement_is_the_largest_gap_at_one_preference(folder: RunFolder) -> None:
     found = texts.embed_texts(folder.answers, SCORERS)
-    table = folder.answers
     assert found is not None
-    assert table is not None
+    assert folder.answers is not None
+    table = folder.answers[folder.answers["split"] == "test"]
     prompt = found.prompts[3]
     own = table[(table["prompt"] == prompt.text) & table["preference"].notna()]
     gaps = [

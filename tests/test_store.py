@@ -80,6 +80,8 @@ DAMAGE = {
     "versions are missing": lambda path: edit(path, versions=None),
     "seconds are missing": lambda path: edit(path, seconds=None),
     "a file outside": lambda path: edit(path, files={"../../../outside": {"size": 0, "sha256": ""}}),
+    "a file without a name": lambda path: edit(path, files={"": {"size": 0, "sha256": ""}}),
+    "a file of no possible name": lambda path: edit(path, files={"a\0b": {"size": 0, "sha256": ""}}),
     "a file is changed": lambda path: (path / "deep" / "value.txt").write_text("6"),
     "a file is gone": lambda path: (path / "deep" / "value.txt").unlink(),
     "a file is a folder": lambda path: swap(path / "deep" / "value.txt", os.mkdir),

@@ -63,6 +63,8 @@ def check_files(folder: Path, known: Mapping[str, Any], but: Collection[str] = (
     """Raise `Damaged` unless the files of `folder`, but those called as in `but`, are those `known` by fingerprint."""
     for name, fingerprint_known in known.items():
         file = folder
+        if not Path(name).parts or "\0" in name:
+            raise Damaged(f"{name!r} is no file's name")
         *folders, last = Path(name).parts
         for part in folders:
             file = file / part

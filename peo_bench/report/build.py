@@ -43,8 +43,8 @@ def build_report(run_dir: Path, *, redact: bool = False) -> Path:
     gives the same bytes. ``redact`` leaves prompts and answers out. Raises UsageError where ``run_dir`` is no finished
     run.
     """
-    refuse_links(run_dir)
     files = _files(run_dir, redact)
+    refuse_links(run_dir)
     for name in (JSON, MARKDOWN):
         write_text(run_dir / name, files[name])
     kill_point("report")
