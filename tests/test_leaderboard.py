@@ -215,6 +215,8 @@ def test_the_reference_policys_scores_are_in_every_rows_digest(board: Path) -> N
     assert any("reference.parquet is damaged" in line for line in verify(board.parent))
     path.unlink()
     assert any("reference.parquet is missing" in line for line in verify(board.parent))
+    os.mkfifo(path)
+    assert verify(board.parent), "a pipe is not waited for"
 
 
 def test_scores_that_are_no_file_are_not_waited_for(peo_bench, board: Path) -> None:

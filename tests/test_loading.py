@@ -16,7 +16,15 @@ from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.engine.row_lora import load_adapter
 from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
-from peo_bench.models.loading import context_length, load_causal, load_policy, new_classifier, read_tokenizer, skeleton
+from peo_bench.models.loading import (
+    context_length,
+    load_causal,
+    load_config,
+    load_policy,
+    new_classifier,
+    read_tokenizer,
+    skeleton,
+)
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9]])
 
@@ -405,3 +413,21 @@ def test_a_context_is_that_of_the_language_model_wherever_the_configuration_says
     assert [context_length(config) for config in kinds] == [77, 78, None]
     nested = Gemma3Config(text_config={"max_position_embeddings": 4096})
     assert context_length(nested) == 4096
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attn_implementation": "evil/kernel"},
+        {"_attn_implementation": "kernels-community/flash-attn2@main:f"},
+        {"text_config": {"attn_implementation": {"": "paged|evil/kernel"}}},
+        {"experts_implementation": "evil/kernel"},
+    ],
+)
+def test_code_on_the_hub_that_a_configuration_names_is_refused(whole, tmp_path, change):
+    """transformers would fetch it, in any revision, where the package kernels is installed."""
+    folder = edited(whole, tmp_path, dict, **change)
+    for load in (load_causal, skeleton, load_config):
+        with pytest.raises(UsageError, match=r"config\.json: \w+_implementation names code on the hub"):
+            load(folder)
+    assert load_causal(edited(whole, tmp_path / "own", dict, attn_implementation="eager")) is not None

@@ -360,4 +360,5 @@ def _write(board: Board) -> None:
 
 
 def _sha256(path: Path) -> str:
+    check_file(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -32,6 +32,9 @@ COMPUTED = re.compile(r"(rotary_emb\.inv_freq|position_ids|attn\.(masked_)?bias)
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Number formats of safetensors in which weights are the numbers that they are, without scales."""
 
+KERNELS = re.compile(r"(attn|attention|experts)_implementation")
+"""Keys of configurations that can name code to be fetched."""
+
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 """What configurations call the number of layers."""
 
@@ -118,6 +121,7 @@ def _check_files(folder: Path) -> None:
 
     Also for a file that is damaged, and for more layers than there are tensors.
     """
+    refuse_foreign_kernels(folder)
     single = folder / "model.safetensors"
     parts = sorted(folder.glob("model-*-of-*.safetensors"))
     other = next((path for path in (folder / f"{single.name}.index.json", *parts) if path.is_file()), None)
@@ -245,10 +249,27 @@ def load_config(folder: Path) -> PretrainedConfig:
     """Return the configuration of the model in a folder, defaults filled in."""
     from transformers import AutoConfig
 
+    refuse_foreign_kernels(folder)
     try:
         return AutoConfig.from_pretrained(folder, **SAFE)
     except unreadable() as error:
         raise UsageError(f"{folder}: its config.json cannot be used ({reason(error)})") from None
+
+
+def refuse_foreign_kernels(folder: Path) -> None:
+    """Raise `UsageError` for a configuration whose attention would be fetched from the hub: that is code of others."""
+    config = folder / "config.json"
+    waiting: list[object] = [read_object(config)] if config.is_file() else []
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            for key, value in part.items():
+                named = [str(name) for name in (value.values() if isinstance(value, dict) else [value])]
+                if KERNELS.search(key) and any("/" in name for name in named):
+                    raise UsageError(f"{config}: {key} names code on the hub: take the key out to use the model's own")
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
 
 
 def context_length(config: PretrainedConfig) -> int | None:
