@@ -168,9 +168,14 @@ def study(tmp_path, monkeypatch):
     return folder
 
 
+def read(suite):
+    """The suite of a run, as its command reads it."""
+    return resolve_config(RunRequest(methods="soup", suite=suite)).suite
+
+
 def test_what_a_file_names_is_found_beside_it(study):
     """Data and the task beside the suite, prompts beside the task; what the run keeps needs no task file."""
-    suite = load_suite("../study/mine.yaml")
+    suite = read("../study/mine.yaml")
     assert suite.task == "my_task"
     assert suite_task(suite).objectives == load_task("peo_pairs").objectives
     assert [name for name, _ in find_files(suite.data.sources[0].path)] == ["pairs.jsonl"]
@@ -178,7 +183,7 @@ def test_what_a_file_names_is_found_beside_it(study):
     kept = yaml.safe_dump(suite.model_dump(mode="json"))
     (study / "tasks" / "my_task.yaml").unlink()
     assert SuiteConfig.model_validate(yaml.safe_load(kept)) == suite
-    assert "task_definition" not in load_suite("sandbox").model_dump(), "a named task leaves no trace"
+    assert "task_definition" not in read("sandbox").model_dump(), "a named task leaves no trace"
     with pytest.raises(UsageError, match="where is it"):
         find_files("pairs.jsonl")
 
@@ -188,7 +193,7 @@ def test_a_data_dir_wins_over_the_suites_folder(study, tmp_path, monkeypatch):
     other.mkdir()
     (other / "pairs.jsonl").write_text("{}\n")
     monkeypatch.setenv(DATA_DIR, str(other))
-    load_suite(str(study / "mine.yaml"))
+    read(str(study / "mine.yaml"))
     assert find_files("pairs.jsonl") == [("pairs.jsonl", other / "pairs.jsonl")]
 
 

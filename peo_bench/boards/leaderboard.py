@@ -26,7 +26,7 @@ from peo_bench.boards.records import BoardRecord, BoardRow, RowProvenance, RowVa
 from peo_bench.core.preference import Preference
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import replacing, write_json
-from peo_bench.files.digest import digest
+from peo_bench.files.digest import digest, file_digest
 from peo_bench.files.inside import inside, refuse_links
 from peo_bench.files.json_types import Json
 from peo_bench.registry import check_name
@@ -361,4 +361,4 @@ def _write(board: Board) -> None:
 
 def _sha256(path: Path) -> str:
     check_file(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_digest(path)

@@ -20,8 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from peo_bench.data.sources import file_digest, located, remember
+from peo_bench.data.sources import located, remember
 from peo_bench.errors import UsageError
+from peo_bench.files.digest import file_digest
 from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind, outline_of, outlined
 from peo_bench.jobs.workspace import Workspace

@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -140,6 +140,10 @@ class DataSource(Frozen):
     @abstractmethod
     def convert(self, row: Row) -> object:
         """Return what `row` holds; raise `RowError` or `DroppedError`."""
+
+    def join(self, items: Sequence[Any]) -> tuple[list[Any], Counter[str]]:
+        """Return what the converted rows hold together, and by reason how many of their parts are in nothing."""
+        return list(items), Counter()
 
 
 class PairSource(DataSource):

@@ -8,7 +8,6 @@ torchrun, a scheduler); a module-level table would be empty in a spawned one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from peo_bench.data.schema import IMPLICIT, DataSource, DroppedError, PairSource
 from peo_bench.errors import UsageError
+from peo_bench.files.digest import file_digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.rows import PACKED_TOO, READERS, Row, RowError, file_format, file_rows
 
@@ -100,12 +100,6 @@ def look_beside(folder: Path | None) -> None:
         os.environ[BESIDE] = str(folder)
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def remember(digest: str, path: Path) -> None:
     """Say where the content with this digest lies, to this process and those it starts."""
     known = json.loads(os.environ.get(LOCATIONS, "{}"))
@@ -149,10 +143,9 @@ def read_source(
 
 
 def _joined(loaded: Loaded[Any], source: DataSource) -> Loaded[Any]:
-    """Return what rows hold together where pairs are made of several."""
-    if isinstance(source, PairSource):
-        loaded.items, alone = source.join(loaded.items)
-        loaded.dropped += alone
+    """Return what the rows of a source hold together."""
+    loaded.items, alone = source.join(loaded.items)
+    loaded.dropped += alone
     return loaded
 
 

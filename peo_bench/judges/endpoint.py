@@ -145,7 +145,7 @@ class Endpoint:
 
         self.model = model
         self.settings = settings
-        self._asked: dict[str, object] = settings.model_dump(include={"temperature", "max_tokens", "seed"})
+        self._asked: dict[str, object] = dict(settings.parameters)
         self._refused: tuple[str, ...] = ()
         self._learning = threading.Lock()
         self._stop = stop

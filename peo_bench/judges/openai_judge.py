@@ -65,8 +65,7 @@ class OpenAIJudge(Judge):
         self.settings = settings
         self.price = settings.prices.get(self.model)
         self.id = f"{self.model}-{prompt_hash()}"
-        decoding = settings.model_dump(include={"temperature", "max_tokens", "seed"})
-        told = ", ".join(f"{key} {value:g}" for key, value in decoding.items())
+        told = ", ".join(f"{key} {value:g}" for key, value in settings.parameters.items())
         self.description = f"{self.base_url}, {told}, {settings.prompts} prompts"
 
     @property
@@ -96,8 +95,8 @@ class OpenAIJudge(Judge):
 
         The address belongs to it, since a model of the same name elsewhere may have other weights.
         """
-        settings = self.settings.model_dump(include={"temperature", "max_tokens", "seed"})
-        return {"base_url": self.base_url, "model": self.model, "prompts": prompt_hash(), **settings}
+        told: JsonObject = {"base_url": self.base_url, "model": self.model, "prompts": prompt_hash()}
+        return told | self.settings.parameters
 
     def request(self, objective: str, prompt: str, first: str, second: str) -> Request:
         """Return the question which of two answers is better."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from peo_bench.files.json_types import JsonObject
 from peo_bench.settings import Frozen
 
 
@@ -41,3 +42,8 @@ class JudgeSettings(Frozen):
     """By model id; `--max-usd` needs them."""
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key, which is never stored."""
+
+    @property
+    def parameters(self) -> JsonObject:
+        """What is sent with every question and changes replies."""
+        return self.model_dump(include={"temperature", "max_tokens", "seed"})

@@ -18,10 +18,11 @@ from typing import Any, cast
 
 from peo_bench.core import roles
 from peo_bench.core.spec import PolicySpec, spec_from_json
-from peo_bench.data.sources import file_digest, located, remember
+from peo_bench.data.sources import located, remember
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.generation import batch_of, make_engine
 from peo_bench.files.atomic import finite
+from peo_bench.files.digest import file_digest
 from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Cost, Job, JobKind, never_alone
 from peo_bench.jobs.store import Store

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from peo_bench.data.sources import file_digest
 from peo_bench.errors import UsageError
+from peo_bench.files.digest import file_digest
 from peo_bench.resources import resource_dir
 from peo_bench.settings import check_size, yaml_text
 

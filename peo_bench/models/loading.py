@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
-from peo_bench.models.files import adapter_file, headers_in, read_object, reason, tensor_shapes, weight_files
+from peo_bench.models.files import (
+    MODEL_INDEX,
+    MODEL_WEIGHTS,
+    adapter_file,
+    headers_in,
+    read_object,
+    reason,
+    tensor_shapes,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -121,10 +130,10 @@ def _check_files(folder: Path) -> None:
 
     Also for a file that is damaged, and for more layers than there are tensors.
     """
-    refuse_foreign_kernels(folder)
-    single = folder / "model.safetensors"
+    _refuse_foreign_kernels(folder)
+    single = folder / MODEL_WEIGHTS
     parts = sorted(folder.glob("model-*-of-*.safetensors"))
-    other = next((path for path in (folder / f"{single.name}.index.json", *parts) if path.is_file()), None)
+    other = next((path for path in (folder / MODEL_INDEX, *parts) if path.is_file()), None)
     if single.is_file() and other is not None:
         raise UsageError(
             f"{folder}: holds both {single.name} and {other.name}, which may be different models: delete one of them"
@@ -249,14 +258,14 @@ def load_config(folder: Path) -> PretrainedConfig:
     """Return the configuration of the model in a folder, defaults filled in."""
     from transformers import AutoConfig
 
-    refuse_foreign_kernels(folder)
+    _refuse_foreign_kernels(folder)
     try:
         return AutoConfig.from_pretrained(folder, **SAFE)
     except unreadable() as error:
         raise UsageError(f"{folder}: its config.json cannot be used ({reason(error)})") from None
 
 
-def refuse_foreign_kernels(folder: Path) -> None:
+def _refuse_foreign_kernels(folder: Path) -> None:
     """Raise `UsageError` for a configuration whose attention would be fetched from the hub: that is code of others."""
     config = folder / "config.json"
     waiting: list[object] = [read_object(config)] if config.is_file() else []

@@ -60,12 +60,10 @@ def report_problems(run_dir: Path) -> list[str]:
     there = [name for name in REPORTS if (run_dir / name).exists()]
     if not there or read_run_folder(run_dir).run.peo_bench != __version__:
         return []
-    made = [_files(run_dir, redact) for redact in (False, True)]
-    return [
-        f"{name} is not the report of this folder: type `peo-bench report {run_dir}`"
-        for name in there
-        if _content(run_dir / name) not in [files[name].encode() for files in made]
-    ]
+    for redact in (False, True):
+        made = _files(run_dir, redact) if there else {}
+        there = [name for name in there if _content(run_dir / name) != made[name].encode()]
+    return [f"{name} is not the report of this folder: type `peo-bench report {run_dir}`" for name in there]
 
 
 def _content(path: Path) -> bytes:

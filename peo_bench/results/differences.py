@@ -6,7 +6,6 @@ cannot show, `peo_bench.runs.verification` does: it computes the files again and
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from peo_bench.files.atomic import write_text
+from peo_bench.files.digest import file_digest
 from peo_bench.files.inside import inside
 
 SUMS = "SHA256SUMS"
@@ -33,7 +33,7 @@ MOST = 50
 
 def write_sums(folder: Path) -> None:
     """Write the digests of the files that are there."""
-    lines = [f"{_sha256(folder / name)}  {name}\n" for name in SUMMED if (folder / name).is_file()]
+    lines = [f"{file_digest(folder / name)}  {name}\n" for name in SUMMED if (folder / name).is_file()]
     write_text(folder / SUMS, "".join(lines))
 
 
@@ -54,7 +54,7 @@ def sum_problems(folder: Path) -> Iterator[str]:
         file = inside(folder, name)
         if not file.is_file():
             yield f"{name} is missing"
-        elif _sha256(file) != digest:
+        elif file_digest(file) != digest:
             yield f"{name} was changed (SHA-256)"
 
 
@@ -111,8 +111,3 @@ def _equal(a: Any, b: Any, tolerance: float) -> bool:
         return all(absent)
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b))
     return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) if numbers else bool(a == b)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from peo_bench.data.sources import DATA_DIR
+from peo_bench.data.sources import DATA_DIR, look_beside
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
 from peo_bench.judges.judge import make_judges
@@ -19,7 +19,7 @@ from peo_bench.methods import METHODS, make_method
 from peo_bench.registry import check_name
 from peo_bench.runs.request import RunRequest
 from peo_bench.settings import Frozen, parse_yaml
-from peo_bench.suites.suite import SuiteConfig, load_suite, with_settings
+from peo_bench.suites.suite import SuiteConfig, load_suite, suite_folder, with_settings
 
 WRAPPED = ("best-of-n", "rps.soup")
 """The wrappers among `--methods all`, on what costs no training; ExPO is there as a control."""
@@ -155,6 +155,7 @@ def _resolved(request: RunRequest) -> RunConfig:
     if not names:
         raise UsageError("--methods is empty: type for instance --methods peo,modpo")
     config = load_suite(request.suite)
+    look_beside(suite_folder(request.suite))
     if names == ("all",):
         names = all_methods(config)
     every = (*names, *RunConfig(suite=config, methods=names, preferences=(0.5,)).controls)

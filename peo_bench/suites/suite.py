@@ -12,7 +12,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from peo_bench.core.decoding import Decoding
 from peo_bench.data.prompts import PromptSource
 from peo_bench.data.schema import PairSource
-from peo_bench.data.sources import look_beside
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.json_types import Json
 from peo_bench.judges.settings import JudgeSettings
@@ -229,12 +228,9 @@ def load_suite(name_or_path: str) -> SuiteConfig:
 
     Relative paths in a file (a task, checkpoints, data where there is no `--data-dir`) are relative to its folder.
     """
-    path = Path(name_or_path)
-    known = path.suffix not in ENDINGS
-    suite = read_yaml(SUITES.get(name_or_path) if known else path, SuiteConfig)
+    beside = suite_folder(name_or_path)
+    suite = read_yaml(Path(name_or_path) if beside else SUITES.get(name_or_path), SuiteConfig)
     check_name("suite", suite.name)
-    beside = None if known else path.absolute().parent
-    look_beside(beside)
     if beside:
         own = {} if suite.model in NAMED else {"model": _beside(beside, suite.model)}
         suite = suite.model_copy(update=own | {key: _scorers(beside, getattr(suite, key)) for key in SCORED})
@@ -245,6 +241,12 @@ def load_suite(name_or_path: str) -> SuiteConfig:
         if decoding and "decoding" not in suite.model_fields_set
         else suite
     )
+
+
+def suite_folder(name_or_path: str) -> Path | None:
+    """Return the folder of the suite's file, None for a registered suite."""
+    path = Path(name_or_path)
+    return path.absolute().parent if path.suffix in ENDINGS else None
 
 
 def _with_task(suite: SuiteConfig, folder: Path) -> SuiteConfig:
