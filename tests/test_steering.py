@@ -44,6 +44,7 @@ class Told:
     """Stands for the engine, and for the model and tokenizer that it gives: says which weights it was asked for."""
 
     text = ""
+    chat_template = None
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass
@@ -95,7 +96,8 @@ def test_helpful_is_helpful_in_either_order(peo_bench, folder, order):
     assert json.loads(found["answer"]) == found["preference"] == {"helpful": 0.75, "harmless": 0.25}
     (page,) = family_answers(run, None)[1]("hello", 0.75)
     assert (page["answer"], page["preference"]) == (found["answer"], found["preference"])
-    assert peo_bench("export", str(run), "--to", str(run / "policy"), *asked)[0] == 0
+    exported = peo_bench("export", str(run), "--to", str(run / "policy"), *asked)
+    assert exported[0] == 0, exported[2]
     card = (run / "policy" / "README.md").read_text()
     assert "+0.75 x task vector of `helpful`" in card
     assert "+0.25 x task vector of `harmless`" in card
