@@ -44,7 +44,6 @@ class Told:
     """Stands for the engine, and for the model and tokenizer that it gives: says which weights it was asked for."""
 
     text = ""
-    chat_template = None
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass
@@ -68,6 +67,7 @@ class Told:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Write a run folder for a task with these objectives; return it."""
     monkeypatch.setitem(METHODS._entries, "experts", Experts)
+    monkeypatch.setattr("peo_bench.models.rendering.remarks", lambda tokenizer: ())
     monkeypatch.setattr(engine, "Engine", Told)
     card = SimpleNamespace(**dict.fromkeys(("command", "peo_bench", "suite", "model", "licence"), "x"))
     monkeypatch.setattr(
