@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import scorer_checkpoints as made
 import torch
 from safetensors.torch import load_file, save_file
 from scorer_checkpoints import ANSWERS, PROMPTS
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -19,6 +21,7 @@ from transformers import (
     LlamaConfig,
     LlamaForSequenceClassification,
     LlamaModel,
+    PreTrainedTokenizerFast,
 )
 
 from peo_bench.core.method import Objective
@@ -26,6 +29,7 @@ from peo_bench.errors import UsageError
 from peo_bench.evaluation.generation import score
 from peo_bench.jobs.job import Job
 from peo_bench.jobs.store import Store
+from peo_bench.models.controls import encode_pair
 from peo_bench.scorers import load_scorer, open_scorer
 from peo_bench.scorers.columns import Label, count_scorers
 from peo_bench.scorers.kinds import scorer_job, scorer_jobs
@@ -128,6 +132,45 @@ def test_a_template_and_the_chat_template(tmp_path: Path, deberta: Path) -> None
     assert form.remarks() == ["its chat template writes the date, which is 2024-07-26 here whatever the day"]
     (ids,) = (text["input_ids"] for text in form.encode(["hello"], ["no"]))
     assert form.tokenizer("26 Jul 2024", add_special_tokens=False)["input_ids"] == ids[4:]
+
+
+@pytest.mark.parametrize("limit", [None, 14])
+@pytest.mark.parametrize(("layout", "kind"), [("hh-gpt2", "gpt2"), ("sequence-classification", "deberta")])
+def test_names_of_tokens_that_end_answers_are_text_in_a_pair_special_or_not(
+    layout: str, kind: str, limit: int | None, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """The pair is that of the tokenizer that does not know them, cut as it cuts."""
+    folder = shutil.copytree(request.getfixturevalue(kind), tmp_path / kind)
+    plain = AutoTokenizer.from_pretrained(folder / "model")
+    config = folder / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": [2, len(plain)]}))
+    scorer = open_scorer(folder, layout)
+    scorer.tokenizer.add_tokens([AddedToken("<turn>", special=False)])
+    prompt, answer = "hello <turn> </s> how do", "no <turn> number </s> with care A number A number"
+    (found,) = scorer.encode([prompt], [answer], limit)
+    (question,) = scorer.questions([prompt])
+    cut = {} if limit is None else {"truncation": True, "max_length": limit}
+    expected = plain(question, answer, split_special_tokens=True, **cut)
+    assert found == {name: ids for name, ids in expected.items() if name != "attention_mask"}
+    assert len(plain) not in found["input_ids"]
+    (whole,) = scorer.encode(["hello"], ["<turn>"])
+    assert len(plain) not in whole["input_ids"], "alone too"
+
+
+def test_a_name_among_the_pieces_of_a_unigram_model_is_spelled() -> None:
+    """As DeBERTa-v3's and T5's: their converted vocabularies hold the control tokens, which no text should hit."""
+    letters = [(letter, -5.0) for letter in "\u2581[SEP]abc"]
+    inner = Tokenizer(models.Unigram([("[UNK]", 0.0), ("[SEP]", 0.0), *dict.fromkeys(letters)], unk_id=0))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    inner.post_processor = processors.TemplateProcessing(
+        single="$A [SEP]", pair="$A [SEP] $B:1 [SEP]:1", special_tokens=[("[SEP]", 1)]
+    )
+    inner.add_special_tokens(["[UNK]", "[SEP]"])
+    words = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", sep_token="[SEP]")
+    ids, halves = encode_pair(words, "a [SEP]", "b")
+    assert "".join(words.convert_ids_to_tokens(ids)) == "\u2581a\u2581[SEP][SEP]\u2581b[SEP]"
+    assert words.convert_ids_to_tokens(ids)[3:8] == list("[SEP]")
+    assert halves == [0] * 9 + [1] * 3
 
 
 @pytest.mark.parametrize("layout", ["beaver", "hh-gpt2", "sequence-classification"])

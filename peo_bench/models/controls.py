@@ -43,6 +43,10 @@ class _Renamed:
     names: Mapping[str, str]
     ids: Mapping[int, int]
 
+    def own(self, ids: Sequence[int]) -> list[int]:
+        """Return the tokenizer's own ids of those that the backend gives."""
+        return [self.ids.get(i, i) for i in ids]
+
 
 def controls(tokenizer: PreTrainedTokenizerBase) -> Controls:
     """Return what finds the names of control tokens."""
@@ -109,6 +113,9 @@ def _renamed(tokenizer: PreTrainedTokenizerBase, pattern: re.Pattern[str]) -> _R
             names[token["content"]] = f"{_NONCE}.{token['id']}."
             token["content"] = names[token["content"]]
         own[token["content"]] = token["id"]
+    model = content["model"]
+    if model["type"] == "Unigram":  # its pieces are looked for in the text by themselves, control tokens among them
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
     backend = Tokenizer.from_str(json.dumps(content))
     return _Renamed(backend, names, {i: own[token.content] for i, token in backend.get_added_tokens_decoder().items()})
 
@@ -125,21 +132,44 @@ def encode(
     They are those of the same tokenizer without these tokens, cut to `limit` as it cuts: what it adds behind a text
     stays. Raises `UsageError` where its model has them by itself.
     """
+    renamed = _renamed(tokenizer, controls(tokenizer).asked)
+    whole = "".join(_hidden(tokenizer, renamed, piece, plain) for piece, plain in pieces)
+    _truncate(tokenizer, renamed, limit)
+    return renamed.own(renamed.backend.encode(whole, add_special_tokens=add_special_tokens).ids)
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, limit: int | None = None
+) -> tuple[list[int], list[int]]:
+    """Return token and type ids of the pair (prompt, answer) as the tokenizer joins two texts, controls as text.
+
+    The longer text is cut first, as by `truncation=True`. Raises `UsageError` as `encode` does.
+    """
     found = controls(tokenizer)
     renamed = _renamed(tokenizer, found.asked)
+    texts = _hidden(tokenizer, renamed, prompt, found.asked), _hidden(tokenizer, renamed, answer, found.said)
+    _truncate(tokenizer, renamed, limit)
+    encoding = renamed.backend.encode(*texts)
+    return renamed.own(encoding.ids), list(encoding.type_ids)
+
+
+def _hidden(tokenizer: PreTrainedTokenizerBase, renamed: _Renamed, piece: str, plain: re.Pattern[str] | None) -> str:
+    """Return a piece in which the names that `plain` does not find are those of the renamed tokens."""
     hidden = ""
-    for piece, plain in pieces:
-        for i, part in enumerate(re.split(f"({found.asked.pattern})", piece)):
-            text = i % 2 == 0 or (plain is not None and plain.fullmatch(part))
-            hidden += part if text else renamed.names[part]
-            if i % 2 and text:
-                _check_text(tokenizer, renamed, part)
+    for i, part in enumerate(re.split(f"({controls(tokenizer).asked.pattern})", piece)):
+        text = i % 2 == 0 or (plain is not None and plain.fullmatch(part))
+        hidden += part if text else renamed.names[part]
+        if i % 2 and text:
+            _check_text(tokenizer, renamed, part)
+    return hidden
+
+
+def _truncate(tokenizer: PreTrainedTokenizerBase, renamed: _Renamed, limit: int | None) -> None:
+    """Cut what is encoded next to `limit` tokens."""
     if limit is None:
         renamed.backend.no_truncation()
     else:
         renamed.backend.enable_truncation(limit, direction=tokenizer.truncation_side)
-    ids = renamed.backend.encode(hidden, add_special_tokens=add_special_tokens).ids
-    return [renamed.ids.get(i, i) for i in ids]
 
 
 def _check_text(tokenizer: PreTrainedTokenizerBase, renamed: _Renamed, name: str) -> None:

@@ -64,7 +64,7 @@ def source_of(params: Mapping[str, Json]) -> str:
 
 @job_kind(
     "scorer",
-    version=6,
+    version=7,
     defaults={"template": None, "dtype": "float32", "anchors": {}},
     keeps="nothing",
     common=True,

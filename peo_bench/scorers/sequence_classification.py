@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
+from peo_bench.models.controls import encode_pair
 from peo_bench.models.loading import Fit, read_model
 from peo_bench.models.rendering import chat_text, date_remarks, names_special
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, encoded, last_attended
@@ -73,12 +74,13 @@ class SequenceClassifier(ModelScorer):
         return prompts
 
     def _pairs(self, questions: list[str], answers: list[str], limit: int | None) -> list[Encoded]:
-        """Return the tokens of (question, answer) pairs, in which no text is a special token."""
+        """Return the tokens of (question, answer) pairs, in which no text is a control token."""
         cut = {} if limit is None else {"truncation": True, "max_length": limit}
         batch = encoded(self.tokenizer(questions, answers, **cut))
         for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
             if names_special(self.tokenizer, question, answer):
-                (batch[i],) = encoded(self.tokenizer([question], [answer], split_special_tokens=True, **cut))
+                ids, types = encode_pair(self.tokenizer, question, answer, limit)
+                batch[i] = {name: ids if name == "input_ids" else types for name in batch[i]}
         return batch
 
     def _form(self, prompt: str, answer: str) -> str:
