@@ -6,7 +6,7 @@ Options are those of `peo-bench run`, by the same names; see `peo-bench run --he
 >>> stages = pb.plan(methods=["peo", "modpo"], suite="sandbox", preferences=3)
 >>> list(stages.columns[:3])
 ['stage', 'jobs', 'cached']
->>> run = pb.run(methods=["peo", "modpo"], seeds=[0, 1], set={"peo.budget": 16})  # doctest: +SKIP
+>>> run = pb.run(methods=["peo", "modpo"], seeds=[0, 1], set={"peo.budget": 24})  # doctest: +SKIP
 >>> run.policy("peo", helpful=0.7).generate(["How do I sharpen a knife?"])  # doctest: +SKIP
 """
 

@@ -161,7 +161,7 @@ def analyse_points(folder: Path, rng: Rng) -> None:
 
 
 OPTIONS = {
-    "methods": "peo,modpo", "suite": "sandbox", "model": "sandbox", "set": ["peo.budget=16"], "seeds": "0,1",
+    "methods": "peo,modpo", "suite": "sandbox", "model": "sandbox", "set": ["peo.budget=24"], "seeds": "0,1",
     "preferences": "0,0.5,1", "limit": 64, "max_kl": 1.0, "expert": [], "policy": [], "judge": ["scorers"],
     "capabilities": "",
 }  # fmt: skip

@@ -28,7 +28,7 @@ data: {kind: sandbox}
         (["run", "--preferences", "0,1.5"], "off the simplex"),
         (["run", "--preferences", "many"], "number of points"),
         (["run", "--set", "peo.budgit=3"], "did you mean budget"),
-        (["run", "--set", "peo.budget=3"], "greater than or equal to 9"),
+        (["run", "--set", "peo.budget=3"], "greater than or equal to 12"),
         (["run", "--set", "training.betta=1"], "did you mean beta"),
         (["run", "--set", "nothing"], "METHOD.KEY=VALUE"),
         (["run", "--set", "mod.x=1"], "not in the run"),
@@ -122,7 +122,7 @@ def test_plan_executes_nothing_and_bounds_later_rounds(peo_bench, tmp_path):
     stages = {stage["stage"]: stage for stage in json.loads(out)}
     assert stages["aspect"]["jobs"] == 2
     assert stages["modpo"]["jobs"] == 3
-    assert stages["extrapolation"]["cost"]["evaluations"] == 27
+    assert stages["extrapolation"]["cost"]["evaluations"] == 26
     assert stages["later rounds of peo-expo"]["cost"]["evaluations"] >= 30
     assert stages["sandbox-oracle"]["cost"]["answers"] == 48 * 320
     assert stages["answers (test)"]["cost"]["scorer_calls"] == 26 * 255 * 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -22,7 +22,7 @@ from preferences import asked
 from scipy.special import log_softmax
 
 from peo_bench.core.decoding import Decoding
-from peo_bench.core.method import Objective, World
+from peo_bench.core.method import Build, Objective, World
 from peo_bench.core.spec import spec_from_json
 from peo_bench.engine.merging import merged_vectors
 from peo_bench.evaluation.validation import Point, prompt_utilities
@@ -174,8 +174,9 @@ class Tabular:
 
     @cache  # noqa: B019 (one oracle for the whole module)
     def _build(self, name: str, settings: str):
-        settings = json.loads(settings)
-        build = make_method(name, {name: settings}).build(world())
+        return self.drive(make_method(name, {name: json.loads(settings)}).build(world()))
+
+    def drive(self, build: Build):
         handles: dict[str, Handle] = {}
         try:
             step = next(build)
@@ -327,15 +328,55 @@ def test_preference_vectors_go_twice_as_far_as_the_soup(tabular, w):
 
 @pytest.mark.parametrize("w", PREFERENCES)
 def test_peo_past_expert_stays_on_the_line_and_reaches_past_the_experts(tabular, w):
-    family = tabular.build("peo-past-expert", {"max_kl": 6.0, "budget": 13})
+    family = tabular.build("peo-past-expert", {"max_kl": 6.0, "budget": 22})
     a, b = family.coefficients(asked(w))
     assert a + b == pytest.approx(1.0)
     assert abs(tabular.log_probs(family.resolve(asked(w))) - optimum((a, b))).max() < 1e-8
     assert family.coefficients(asked((1.0, 0.0)))[0] > 1 > 0 > family.coefficients(asked((0.0, 1.0)))[0]
-    inside = tabular.build("peo-past-expert", {"max_kl": 0.4, "budget": 5})
+    inside = tabular.build("peo-past-expert", {"max_kl": 0.4, "budget": 14})
     assert all(0 <= c <= 1 for c in inside.coefficients(asked(w))), (
         "experts beyond the budget: within the soup's segment"
     )
+
+
+class Counting(Tabular):
+    """Keeps the jobs that it executed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[Job] = []
+
+    def run(self, job: Job) -> dict:
+        self.jobs.append(job)
+        return super().run(job)
+
+
+SEARCHES = sorted({name for name in METHODS.names() if "budget" in METHODS.get(name).Settings.model_fields} - {"expo"})
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 21])
+@pytest.mark.parametrize("name", [*SEARCHES, "expo.modpo"])
+def test_every_search_scores_as_many_policies(name, n):
+    """35 and once the reference policy, whatever a run reports; ExPO what divides among fewer than five preferences."""
+    preferences = tuple(asked((float(w), 1 - float(w))) for w in np.linspace(0, 1, n))
+    oracle = Counting()
+    oracle.drive(make_method(name).build(replace(world(), preferences=preferences)))
+    scored = [job for job in oracle.jobs if job.kind in ("candidates", "extrapolation")]
+    spent = sum(job.bound.evaluations for job in scored)
+    whole = 35 // min(n, 5) * min(n, 5)
+    assert spent == 1 + (whole if "expo" in name else 35)
+    assert sum(job.params.get("units", False) for job in scored) == 1
+    build = make_method(name).build(replace(world(), preferences=preferences))
+    assert planned(build) == spent, "`plan` knows it beforehand"
+
+
+def planned(build: Build) -> int:
+    """Return the evaluations that a build announces before any of them is done."""
+    step = next(build)
+    while not any(job.kind == "candidates" for job in step.jobs):
+        step = build.send({job.id: Handle(job.id, Path("."), {}, Cost(), 0.0) for job in closure(step.jobs)})
+    now = sum(job.bound.evaluations for job in step.jobs)
+    return now + step.later.evaluations
 
 
 @pytest.mark.parametrize("q", [0.0, 0.25, 0.5, 0.75, 1.0])

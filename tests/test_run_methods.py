@@ -32,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
         "--set",
         "map.budget=8",
         "--set",
-        "peo-past-expert.budget=4",
+        "peo-past-expert.budget=7",
         "--set",
         "peo-past-expert.grid=3",
         "--set",

@@ -159,3 +159,15 @@ def test_the_region_beyond_one_generalist_is_its_box():
     region = beyond_the_generalist(PHIS, line, np.array([[0, 0], [2, 2], [0, 0]]), 2.25)
     assert region.coefficients(np.zeros((1, 2))) == pytest.approx(np.array([[0.5, 0.5]]))
     assert region.coefficients(np.ones((1, 2))) == pytest.approx(np.array([[0.5 + 1.25 / 2, 0.5 + 1.25]]))
+
+
+def test_where_the_soup_exceeds_the_budget_the_search_looks_between_it_and_the_reference():
+    """The far edge keeps it with room for the interval; the box is no point, and holds the reference policy."""
+    line = soups((8.0, 2.0, 8.0))
+    utilities = line.utilities(OBJECTIVES)
+    region = beyond_the_soup(PHIS, line, utilities, 0.5)
+    far = region.coefficients(np.column_stack([PHIS[:, 0], np.ones(len(PHIS))]))
+    shares = far.sum(axis=1)
+    assert (shares**2 * (8.0, 2.0, 8.0) < 0.5 / 4).all(), "KL by the square law"
+    box = beyond_the_generalist(PHIS, line, np.array([[0, 0], [2, 2], [0, 0]]), 0.5)
+    assert box.coefficients(np.array([(0.0, 0.0), (1.0, 1.0)])) == pytest.approx(np.array([(0.5, 0.5), (0.0, 0.0)]))

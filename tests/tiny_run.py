@@ -14,7 +14,7 @@ TINY = [
     *("--limit", "36", "--preferences", "3", "--workers", "1"),
     *("--set", "sft.steps=30", "--set", "data.corpus=512", "--set", "data.oracle_samples=16"),
     *("--set", "training.batch_size=8"),
-    *("--set", "peo.budget=10", "--set", "peo.grid=3"),
+    *("--set", "peo.budget=13", "--set", "peo.grid=3"),
 ]
 
 

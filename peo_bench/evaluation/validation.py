@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Z = 1.96
 """Half-width of the KL's interval, in standard errors."""
+AT_MOST = 5
+"""Preferences at which a search scores a family."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,18 @@ def point_from_json(values: Mapping[str, Any]) -> Point:
 
 
 def validation_bound(world: World, evaluations: int) -> Cost:
-    """Return the most that scoring `evaluations` policies (and the reference) on validation prompts can cost."""
+    """Return the most that scoring `evaluations` policies on validation prompts can cost."""
     return _bound(evaluations, world.validation_prompts, world.decoding.max_new_tokens, len(world.objectives))
 
 
 def _bound(evaluations: int, prompts: int, tokens: int, scorers: int) -> Cost:
-    answers = (evaluations + 1) * prompts
+    answers = evaluations * prompts
     return Cost(
         answers=answers,
         tokens_generated=answers * tokens,
         scorer_calls=answers * scorers,
         kl_tokens=answers * tokens,
-        evaluations=evaluations + 1,
+        evaluations=evaluations,
     )
 
 
@@ -173,9 +175,18 @@ def answer_utility(world: World, preference: Preference, reference: Mapping[str,
     )
 
 
+def searched_preferences(world: World) -> tuple[Preference, ...]:
+    """Return the preferences at which a search scores a family: the run's, of more than `AT_MOST` as many of them.
+
+    Evenly spaced, so that what a search spends does not grow with what a run reports.
+    """
+    places = np.linspace(0, len(world.preferences) - 1, min(AT_MOST, len(world.preferences)))
+    return tuple(world.preferences[i] for i in places.round().astype(int))
+
+
 @dataclass(frozen=True)
 class Candidates:
-    """What a job "candidates" found: the reference's units and a point per policy."""
+    """What a job "candidates" found: the reference's units (none without `params["units"]`) and a point per policy."""
 
     reference: Mapping[str, Sequence[float]]
     points: tuple[Point, ...]
@@ -185,10 +196,10 @@ class Candidates:
         return utility_scores(self.points, self.reference, objectives)
 
     def steered(self, world: World) -> Floats:
-        """Return the steered utility (k, n) of k families of policies, a point for each of the run's n preferences."""
-        n, m = len(world.preferences), len(world.objectives)
-        utilities = self.utilities(world.objectives).reshape(-1, n, m)
-        return np.asarray(np.einsum("kno,no->kn", utilities, [w.weights for w in world.preferences]))
+        """Return the steered utility (k, n) of k families, each a point for all n `searched_preferences`."""
+        asked = searched_preferences(world)
+        utilities = self.utilities(world.objectives).reshape(-1, len(asked), len(world.objectives))
+        return np.asarray(np.einsum("kno,no->kn", utilities, [w.weights for w in asked]))
 
 
 def read_candidates(handle: Handle) -> Candidates:
@@ -199,16 +210,19 @@ def read_candidates(handle: Handle) -> Candidates:
 @job_kind(
     "candidates",
     version=3,
-    bound=job_bound(lambda job: len(job.params["specs"])),
-    defaults=sampling_params(),
+    bound=job_bound(lambda job: len(job.params["specs"]) + job.params["units"]),
+    defaults=sampling_params() | {"units": True},
     keeps="result",
 )
 def score_candidates(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
-    """Score the policies `params["specs"]`, maybe none; the result reads as `Candidates`."""
+    """Score the policies `params["specs"]`, maybe none, and with `params["units"]` the reference policy for its units.
+
+    The result reads as `Candidates`.
+    """
     validator = Validator(job, inputs, work)
     specs = [spec_from_json(value) for value in job.params["specs"]]
     kept = work.memo("kept")
     points = validator.points(specs, kept) if specs else []
-    result: JsonObject = {"reference": validator.reference_units(kept), "points": [asdict(point) for point in points]}
+    units = validator.reference_units(kept) if job.params["units"] else {}
     work.charge(validator.cost)
-    return result
+    return {"reference": units, "points": [asdict(point) for point in points]}

@@ -18,20 +18,21 @@ from pydantic import Field
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.rounds import Building
 from peo_bench.core.spec import PolicySpec, Weights
-from peo_bench.evaluation.kl_budget import best_for_all, kl_budget, times_until
-from peo_bench.evaluation.validation import Candidates, read_candidates, validation_bound
+from peo_bench.evaluation.kl_budget import EVALUATIONS, best_for_all, kl_budget, times_until
+from peo_bench.evaluation.validation import Candidates, read_candidates, searched_preferences, validation_bound
+from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Handle, Job
 
 
 class ExPOSettings(MethodSettings):
     """`alphas` are the strengths to try beside 0; by default, evenly spaced up to the KL budget, as `budget` allows.
 
-    Every alpha costs one validation evaluation per preference. The default budget is PEO's 9 + 27.
+    Every alpha costs one validation evaluation per searched preference: with five, as many as any search has.
     `max_kl` is in nats, by default 1.5 or the largest of the wrapped family.
     """
 
     alphas: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(None, min_length=1)
-    budget: int = Field(36, ge=2)
+    budget: int = Field(EVALUATIONS, ge=2)
     max_kl: float | None = Field(None, gt=0)
 
     def tries(self, n_preferences: int) -> int:
@@ -66,7 +67,7 @@ class ExPO(Method):
     name = "expo"
     reference = "Zheng et al. 2024, arXiv 2404.16792"
     trains = "nothing"
-    costs = "37 evaluations on top of what it wraps"
+    costs = "36 evaluations on top of what it wraps"
     exact = "extrapolation in weights or log-probabilities"
     ours = "one alpha for all preferences, chosen on validation prompts"
     Settings = ExPOSettings
@@ -75,26 +76,25 @@ class ExPO(Method):
     def build(self, world: World) -> Build:
         """Build the wrapped family, score it at 0, then at every alpha on validation prompts, keep the best alpha."""
         inner, known = yield from self._build_inner(world)
-        reference, n = world.reference.id, len(world.preferences)
+        reference, asked = world.reference.id, searched_preferences(world)
+        n = len(asked)
 
-        def score(alphas: list[float]) -> Job:
-            specs = [
-                extrapolate(inner.resolve(w), reference, alpha, inner.mixes)
-                for alpha in alphas
-                for w in world.preferences
-            ]
+        def score(alphas: list[float], units: bool) -> Job:
+            specs = [extrapolate(inner.resolve(w), reference, alpha, inner.mixes) for alpha in alphas for w in asked]
             ids = dict.fromkeys(name for spec in specs for name in spec.ids if name != reference)
             deltas = [known[name] for name in ids]
-            return world.validation_job("candidates", {"specs": [spec.to_json() for spec in specs]}, deltas)
+            params: JsonObject = {"specs": [spec.to_json() for spec in specs], "units": units}
+            return world.validation_job("candidates", params, deltas)
 
-        start = score([0.0])
+        start = score([0.0], units=True)
         handles = yield Round([start], later=validation_bound(world, self.settings.tries(n) * n))
         found = read_candidates(handles[start.id])
         max_kl = kl_budget(self.settings.max_kl or world.max_kl, found.points)
-        alphas = self.settings.grid(n, min(times_until(max_kl, point.kl) for point in found.points) - 1)
+        furthest = min(times_until(max_kl, point.kl) for point in found.points)
+        alphas = self.settings.grid(n, furthest - 1 if furthest >= 1 else furthest / 2 - 1)
         points = found.points
         if alphas:
-            job = score(alphas)
+            job = score(alphas, units=False)
             points += read_candidates((yield Round([job]))[job.id]).points
         best = best_for_all(Candidates(found.reference, points), world, max_kl, starts=n)
         alpha = -1.0 if best is None else [0.0, *alphas][best]
@@ -109,8 +109,8 @@ class ExPO(Method):
 
     def _build_inner(self, world: World) -> Generator[Round, Mapping[str, Handle], tuple[PolicyFamily, dict[str, Job]]]:
         """Run the wrapped build, announcing this wrapper's evaluations too; return its family and its jobs by id."""
-        n = len(world.preferences)
-        search = validation_bound(world, n) + validation_bound(world, self.settings.tries(n) * n)
+        n = len(searched_preferences(world))
+        search = validation_bound(world, 1 + n + self.settings.tries(n) * n)
         inner = Building(self.inner, world)
         while inner.round:
             inner.send((yield Round(inner.round.jobs, inner.round.later + search)))

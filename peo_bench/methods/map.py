@@ -26,8 +26,7 @@ from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, R
 from peo_bench.core.preference import Preference
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
-from peo_bench.errors import UsageError
-from peo_bench.evaluation.kl_budget import kl_budget, times_until
+from peo_bench.evaluation.kl_budget import EVALUATIONS, kl_budget, require_evaluations, times_until
 from peo_bench.evaluation.validation import read_candidates, utility_scores, validation_bound
 from peo_bench.jobs.job import Job
 from peo_bench.training.search import fit_error, fit_quadratic, surrogate_front
@@ -38,7 +37,7 @@ Floats = npt.NDArray[np.float64]
 class MAPSettings(MethodSettings):
     """`budget` evaluations within `max_kl` nats (default: 1.5 or the largest expert's); `optimiser` finds the front."""
 
-    budget: int = Field(36, ge=8)
+    budget: int = Field(EVALUATIONS, ge=8)
     max_kl: float | None = Field(None, gt=0)
     optimiser: Literal["nsga2", "nsga3", "moead"] = "nsga3"
 
@@ -49,7 +48,7 @@ class MAP(Method):
     name = "map"
     reference = "Li et al. 2024, arXiv 2406.12845"
     trains = "one expert per objective"
-    costs = "2 U, 38 evaluations"
+    costs = "2 U, 36 evaluations"
     exact = "quadratic fits; NSGA-III with the published population, generations and eta"
     ours = "KL budget, box, sample, reference directions, preference by highest fitted utility"
     Settings = MAPSettings
@@ -59,21 +58,20 @@ class MAP(Method):
         """Score the sample on validation prompts, fit, find the front; a preference takes its best fitted point."""
         m, settings = len(world.objectives), self.settings
         needed = m + (m + 1) * (m + 2) // 2
-        if settings.budget < needed:
-            raise UsageError(f"map.budget={settings.budget}: {m} experts and a quadratic need {needed} evaluations")
+        require_evaluations(self.name, settings.budget, needed, f"{m} experts and a quadratic")
         base, ids = world.reference.id, [job.id for job in world.aspects]
 
-        def score(sample: Floats) -> Job:
+        def score(sample: Floats, units: bool) -> Job:
             specs = [policy(base, zip(ids, c.tolist(), strict=True)).to_json() for c in sample]
-            return world.validation_job("candidates", {"specs": specs}, world.aspects)
+            return world.validation_job("candidates", {"specs": specs, "units": units}, world.aspects)
 
-        start = score(np.eye(m))
+        start = score(np.eye(m), units=True)
         handles = yield Round([start], later=validation_bound(world, settings.budget - m))
         experts = read_candidates(handles[start.id])
         max_kl = kl_budget(settings.max_kl or world.max_kl, experts.points)
         high = np.array([times_until(max_kl, point.kl) for point in experts.points]).round(3)
         sample = box_sample(m, settings.budget - m, world.seed)
-        job = score(sample * high)
+        job = score(sample * high, units=False)
         points = experts.points + read_candidates((yield Round([job]))[job.id]).points
         excess = [[point.kl_upper - max_kl] for point in points]
         values = np.hstack([utility_scores(points, experts.reference, world.objectives), excess])

@@ -24,6 +24,7 @@ from pydantic import Field
 from peo_bench.core.method import Build, Method, MethodSettings, PolicyFamily, Round, World
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
+from peo_bench.evaluation.kl_budget import EVALUATIONS, require_evaluations
 from peo_bench.evaluation.validation import prompt_utilities, read_candidates, utility_scores
 from peo_bench.files.json_types import JsonObject
 from peo_bench.methods.expo import ExPO, ExPOSettings
@@ -32,11 +33,14 @@ from peo_bench.training.extrapolation import Search, read_search
 from peo_bench.training.interpolation import simplex_grid, soup_line
 from peo_bench.training.steering_map import Evaluated, SteeringMap, cautious_map, evaluated_line, supported_map
 
+LEAST_SEARCH = 9
+"""Evaluations of the shortest search: `surrogate` fits a quadratic to a 3 x 3 grid."""
+
 
 class PEOSettings(MethodSettings):
-    """`grid` evaluations in phase 2, `budget` in phase 3; `max_kl` in nats, by default 1.5 or the larger expert's."""
+    """`budget` evaluations, `grid` of them in phase 2; `max_kl` in nats, by default 1.5 or the larger expert's."""
 
-    budget: int = Field(27, ge=9)
+    budget: int = Field(EVALUATIONS, ge=12)
     strategy: Literal["gp", "surrogate", "grid", "nsga2", "cma-es"] = "gp"
     grid: int = Field(9, ge=3)
     max_kl: float | None = Field(None, gt=0)
@@ -49,7 +53,7 @@ class PEO(Method):
     expo_adds = False
     reference = "PEO, arXiv 2503.01233"
     trains = "one expert per objective"
-    costs = "2 U, 37 evaluations"
+    costs = "2 U, 36 evaluations"
     exact = "plane arithmetic in fp32"
     ours = "interpolation weights, search, KL budget and steering map (the paper's are not published)"
     Settings = PEOSettings
@@ -66,7 +70,7 @@ class PEOGeneralist(Method):
     expo_adds = False
     reference = "PEO, arXiv 2503.01233, a reading"
     trains = "one expert per objective"
-    costs = "2 U, 37 evaluations"
+    costs = "2 U, 36 evaluations"
     exact = "plane arithmetic in fp32"
     ours = "the box beyond one generalist, KL budget, walk along the validation front"
     Settings = PEOSettings
@@ -81,13 +85,15 @@ Steer = Callable[[World, list[Evaluated], Search], SteeringMap]
 
 def _search(world: World, settings: PEOSettings, name: str, region: str, steer_through: Steer) -> Build:
     """Score the line of soups and search `region`; `steer_through` makes a path of the evaluations."""
+    what = f"{settings.grid} soups ({name}.grid) and a search"
+    require_evaluations(name, settings.budget, settings.grid + LEAST_SEARCH, what)
     phis = simplex_grid(settings.grid)
     line = soup_line(world, phis, name)
     params: JsonObject = {
         "phis": [list(phi) for phi in phis],
         "region": region,
         "maximise": {objective.column: objective.maximise for objective in world.objectives},
-        "budget": settings.budget,
+        "budget": settings.budget - settings.grid,
         "strategy": settings.strategy,
         "max_kl": settings.max_kl or world.max_kl,
     }
@@ -127,7 +133,7 @@ class PEOExPO(Method):
     expo_adds = False
     reference = "PEO, arXiv 2503.01233; ExPO, arXiv 2404.16792"
     trains = "one expert per objective"
-    costs = "2 U, 37 evaluations"
+    costs = "2 U, 36 evaluations"
     exact = "extrapolation of the soup"
     ours = "one alpha for all preferences, chosen on validation prompts within a KL budget"
     Settings = ExPOSettings

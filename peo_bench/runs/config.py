@@ -93,7 +93,7 @@ def parse_settings(items: list[str], methods: tuple[str, ...]) -> tuple[dict[str
         key, equals, text = item.partition("=")
         owner, _, name = key.rpartition(".")
         if not equals or not (owner or key in SuiteConfig.model_fields):
-            raise UsageError(f"--set {item!r}: type METHOD.KEY=VALUE or SECTION.KEY=VALUE, as in --set peo.budget=16")
+            raise UsageError(f"--set {item!r}: type METHOD.KEY=VALUE or SECTION.KEY=VALUE, as in --set peo.budget=24")
         try:
             value = parse_yaml(text)
         except yaml.YAMLError:

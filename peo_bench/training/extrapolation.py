@@ -51,7 +51,7 @@ def read_search(handle: Handle) -> Search:
 @job_kind(
     "extrapolation",
     version=3,
-    bound=job_bound(lambda job: job.params["budget"] - 1),
+    bound=job_bound(lambda job: job.params["budget"]),
     defaults=sampling_params(),
     keeps="result",
 )
@@ -110,9 +110,11 @@ class Region:
 def beyond_the_soup(phis: Floats, line: Candidates, utilities: Floats, max_kl: float) -> Region:
     """Return all soups (w, 1 - w) and their multiples up to the KL budget: the experts are corners of it.
 
-    The first axis of the square is w, the second runs from the soup to where KL's square law meets the budget.
+    The first axis of the square is w, the second runs from the soup to where KL's square law meets the budget; where
+    the soup exceeds it, to half of that, since it is the upper end of an interval that has to keep it.
     """
     limits = np.array([times_until(max_kl, point.kl) for point in line.points])
+    limits[limits < 1] /= 2
 
     def coefficients(unit: Floats) -> Floats:
         w, beyond = unit.T
@@ -133,11 +135,13 @@ def beyond_the_generalist(phis: Floats, line: Candidates, utilities: Floats, max
     """Return the box theta_gen + lambda_1 tau_1 + lambda_2 tau_2, lambda >= 0, beyond the best soup for equal weights.
 
     The square root of KL is a length to second order, so that along tau_i the budget is met at the latest at
-    lambda_i = (sqrt(max_kl) - sqrt(KL(theta_gen))) / sqrt(KL(expert i)).
+    lambda_i = (sqrt(max_kl) - sqrt(KL(theta_gen))) / sqrt(KL(expert i)). A generalist that exceeds the budget leaves no
+    room beyond it: then the box is what lies between it and the reference policy.
     """
     best = int(np.argmax(utilities.mean(axis=1)))
     room = math.sqrt(max_kl) - math.sqrt(max(line.points[best].kl, 0.0))
     experts = [line.points[int(np.argmax(phis[:, i]))] for i in range(2)]
-    high = [min(FURTHEST, MARGIN * max(room, 0.0) / math.sqrt(max(e.kl, 1e-12))) for e in experts]
+    outwards = [min(FURTHEST, MARGIN * room / math.sqrt(max(e.kl, 1e-12))) for e in experts]
+    high = outwards if room > 0 else -phis[best]
     known = Known(np.zeros((1, 2)), np.append(utilities[best], line.points[best].kl - max_kl)[None])
     return Region(lambda unit: phis[best] + unit * high, known)
