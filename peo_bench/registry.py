@@ -59,8 +59,15 @@ class Registry(Generic[T]):
         """Register `value`; a second, different value under one name is an error, also where the first is built in."""
         check_name(self.what, name)
         known = self._entries.setdefault(name, value)
-        if known != value and self._load(name, known) != self._load(name, value):
+        if known != value and not self._same(name, known, value):
             raise UsageError(f"{self.what} {name!r} is registered twice, as {known} and {value}: rename one of them")
+
+    def _same(self, name: str, one: T | str, other: T | str) -> bool:
+        """Tell whether both stand for one thing; what cannot be loaded (yet: an import in a circle) stands for none."""
+        try:
+            return self._load(name, one) == self._load(name, other)
+        except UsageError:
+            return False
 
     def names(self) -> list[str]:
         """Return every known name, sorted."""

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from peo_bench import pareto
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective
 from peo_bench.core.preference import Preference
 from peo_bench.results.costs_records import Costs, MethodCost
@@ -209,7 +210,7 @@ def _measure(n_prompts: int, weights: tuple[float, ...]) -> Measure:
         units="reference",
         scorers={"reward": ["sandbox-reward v1"], "cost": ["sandbox-cost v1"]},
         judges={},
-        decoding={"max_new_tokens": 32},
+        decoding=Decoding(max_new_tokens=32),
         precision="float32",
         preferences=tuple(Preference.of(["helpful", "harmless"], helpful=w) for w in sorted(weights)),
         prompts=identity_of(f"p{j:04d}" for j in range(n_prompts)),

@@ -104,7 +104,7 @@ def test_other_seeds_are_averaged_and_said_to_be(peo_bench, tmp_path):
         ({"judges": {"helpful": "gpt"}}, "judges:"),
         ({"version": 2}, "version: 1 against 2"),
         ({"prompts": {"n": 60, "sha256": "0"}}, "prompts:"),
-        ({"decoding": {"max_new_tokens": 64}}, "decoding:"),
+        ({"decoding": {"max_new_tokens": 64, "temperature": 1.0, "top_p": 1.0}}, "decoding:"),
     ],
 )
 def test_runs_that_were_measured_otherwise_are_refused(peo_bench, two_runs, tmp_path, change, says):

@@ -272,7 +272,7 @@ def broken_families():
 
 
 @pytest.mark.parametrize(("said", "family"), broken_families())
-def test_a_family_that_offers_no_policy_loses_its_method_only(tmp_path, said, family):
+def test_a_family_that_offers_no_policy_loses_its_method_only(tmp_path, caplog, said, family):
     class Offering(Adder):
         def build(self, world):
             yield Round([value(2)])
@@ -283,7 +283,9 @@ def test_a_family_that_offers_no_policy_loses_its_method_only(tmp_path, said, fa
         built = build_families(runner, {"offering": Offering(), "good": Adder()}, WORLD, [])
     assert set(built.families) == {"good"}
     assert said in built.lost["offering"]
+    caplog.clear()
     assert see_ahead("offering", Offering(), WORLD, Store(tmp_path)).lost == built.lost["offering"]
+    assert not caplog.records, "a plan says it in its note"
 
 
 def test_a_build_that_breaks_at_once_is_foreseen(tmp_path):

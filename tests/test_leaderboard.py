@@ -13,6 +13,7 @@ import pytest
 from run_folder_fixture import write_run_folder
 
 from peo_bench.boards.leaderboard import _row_sha256, _sha256, boards, verify
+from peo_bench.errors import UsageError
 from peo_bench.report.board import published
 from peo_bench.resources import resource_dir
 from peo_bench.results.measure import Measure
@@ -101,6 +102,27 @@ def test_a_tampered_row_is_caught(peo_bench, board, path, value):
     assert "0 problems" not in out
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("temperature", "hot", "valid number"),
+        ("top_p", {"of": 1}, "valid number"),
+        ("max_new_tokens", 0, "greater than 0"),
+        ("top_k", 5, "not permitted"),
+        ("temperature", None, "temperature is missing"),
+    ],
+)
+def test_decoding_settings_are_those_there_are(sealed: Path, key: str, value: object, said: str) -> None:
+    """A board whose rows were decoded who knows how is damaged: nothing is filled in."""
+    table = content(sealed)
+    table["measure"]["decoding"] |= {key: value}
+    if value is None:
+        del table["measure"]["decoding"][key]
+    (sealed / "board.json").write_text(json.dumps(table))
+    with pytest.raises(UsageError, match=rf"board\.json: .*measure\.decoding.*{said}"):
+        boards(sealed.parent)
+
+
 def test_precision_is_a_setting_of_its_own_and_boards_keep_their_names(sealed: Path) -> None:
     """The first boards were named while precision stood among the decoding settings, where their files have it."""
     table = content(sealed)
@@ -108,7 +130,7 @@ def test_precision_is_a_setting_of_its_own_and_boards_keep_their_names(sealed: P
     (sealed / "board.json").write_text(json.dumps(table))
     (shipped,) = boards(sealed.parent)
     assert content(sealed)["measure"]["decoding"]["precision"] == shipped.measure.precision == "float32"
-    assert "precision" not in shipped.measure.decoding
+    assert "precision" not in shipped.measure.to_json()["decoding"]
     assert shipped.measure.name == shipped.folder.name
     assert from_json(Measure, shipped.measure.to_json(), sealed) == shipped.measure
     half = shipped.measure.model_copy(update={"precision": "bfloat16"})

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from peo_bench import pareto
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective
 from peo_bench.core.preference import Preference
 from peo_bench.results.judge_records import JudgeCard, JudgeMetrics
@@ -57,7 +58,7 @@ def test_a_kl_budget_keeps_the_policies_that_were_asked_for_its_preferences() ->
         units="raw",
         scorers={},
         judges={},
-        decoding={},
+        decoding=Decoding(),
         precision="float32",
         preferences=tuple(Preference.of(NAMES, helpful=w) for w in KL),
         prompts=identity_of(table["prompt_id"]),
@@ -135,7 +136,7 @@ def measure_of_two(units: str, bound: tuple[float, float], weights: tuple[float,
         units=units,
         scorers={},
         judges={},
-        decoding={},
+        decoding=Decoding(),
         precision="float32",
         preferences=tuple(Preference.of(NAMES, helpful=w) for w in weights),
         prompts=identity_of(["p0", "p1"]),

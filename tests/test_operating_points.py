@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from test_closed_form import world
 
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective
 from peo_bench.core.preference import Preference
 from peo_bench.core.spec import policy
@@ -132,7 +133,7 @@ MEASURE = Measure(
     units="raw",
     scorers={"reward": ("a v1",)},
     judges={},
-    decoding={"temperature": 1.0},
+    decoding=Decoding(),
     precision="float32",
     preferences=(Preference.of(NAMES, helpful=0.7),),
     prompts=identity_of(["b", "a", "b"]),
@@ -155,7 +156,7 @@ def test_prompts_are_one_set_whatever_their_order_and_repetitions() -> None:
 
 OTHER = {
     "task": "u", "version": 3, "reference_point": {"cost": 5.0, "reward": -1.0}, "units": "reference",
-    "scorers": {"reward": ("b v1",)}, "judges": {"j": "k"}, "decoding": {"temperature": 0.5},
+    "scorers": {"reward": ("b v1",)}, "judges": {"j": "k"}, "decoding": Decoding(temperature=0.5),
     "preferences": (Preference.of(NAMES, helpful=0.5),), "prompts": identity_of(["a"]),
     "objectives": (OBJECTIVES[0], Objective("harmless", "cost", True)),
 }  # fmt: skip

@@ -67,6 +67,12 @@ def test_an_entry_point_cannot_take_a_name(methods, monkeypatch):
         methods.names()
 
 
+def test_a_clash_within_an_import_in_a_circle_is_a_clash(methods):
+    """A package that registers its name while it is being imported cannot be loaded yet."""
+    with pytest.raises(UsageError, match=r"'peo' is registered twice, as .*peo:PEO and half_imported\.module:Thing"):
+        methods.add("peo", "half_imported.module:Thing")
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [

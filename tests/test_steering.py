@@ -121,6 +121,15 @@ def test_without_an_objective_called_helpful_it_is_refused_in_one_line(peo_bench
         )
 
 
+def test_a_run_whose_package_is_not_here_is_one_line_that_says_what_to_install(peo_bench, folder, monkeypatch):
+    run = folder(*OBJECTIVES)
+    monkeypatch.delitem(METHODS._entries, "experts")
+    code, _, err = peo_bench("steer", str(run), "hello", "--method", "experts", "--helpful", "1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {run}: experts cannot be made here (unknown method 'experts'")
+    assert err.endswith("install the package that adds it, in the version of the run\n")
+
+
 def test_an_artefact_that_is_not_in_the_folder_is_named_in_one_line(peo_bench, folder, monkeypatch):
     run = folder(*OBJECTIVES)
     monkeypatch.setattr(engine, "Engine", ENGINE)

@@ -137,14 +137,14 @@ def build_families(runner: Doer, methods: Mapping[str, Method], world: World, al
 
 
 @contextmanager
-def _losing(name: str, lost: dict[str, str]) -> Iterator[None]:
-    """Note in `lost` what breaks a method's build; a user's mistake goes through."""
+def _losing(name: str, lost: dict[str, str], level: int = logging.ERROR) -> Iterator[None]:
+    """Note in `lost`, and log, what breaks a method's build; a user's mistake goes through."""
     try:
         yield
     except PeoBenchError:
         raise
     except Exception as error:
-        logger.error("%s: %s: %s", name, type(error).__name__, error, exc_info=True)
+        logger.log(level, "%s: %s: %s", name, type(error).__name__, error, exc_info=True)
         lost[name] = f"{type(error).__name__}: {error}"
 
 
@@ -165,7 +165,7 @@ def see_ahead(name: str, method: Method, world: World, store: Store) -> Ahead:
     """Return what can be said of a method's build from what is in the store; no job is done."""
     lost: dict[str, str] = {}
     jobs: Mapping[str, Job] = {}
-    with _losing(name, lost):
+    with _losing(name, lost, logging.DEBUG):
         build = Building(method, world)
         jobs = build.jobs
         while build.round:

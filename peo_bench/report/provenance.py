@@ -55,7 +55,7 @@ def _measured(folder: RunFolder) -> list[Fact]:
         ("task", f"{measure.task} v{measure.version}"),
         *((f"scorer of {column}", fact(by)) for column, by in measure.scorers.items()),
         *told,
-        *((f"decoding: {name}", fact(value)) for name, value in measure.decoding.items()),
+        *((f"decoding: {name}", fact(value)) for name, value in measure.decoding),
         ("precision", measure.precision),
         ("test prompts: n", fact(measure.prompts.n)),
         ("test prompts: sha256", measure.prompts.sha256),

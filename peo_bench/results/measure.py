@@ -10,13 +10,13 @@ from typing import Annotated, Literal, TypeGuard, TypeVar
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    JsonValue,
     PlainSerializer,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.method import Objective
 from peo_bench.core.preference import Preference
 from peo_bench.files.digest import digest
@@ -59,6 +59,14 @@ def _rows(preferences: tuple[Preference, ...]) -> list[list[float]]:
     return [list(preference.weights) for preference in preferences]
 
 
+def _whole(value: object) -> object:
+    """Refuse decoding settings of which one is missing: a default would be told as measured."""
+    absent = [name for name in Decoding.model_fields if isinstance(value, Mapping) and name not in value]
+    if absent:
+        raise ValueError(f"{absent[0]} is missing")
+    return value
+
+
 class Measure(Record):
     """`measure` in `run.json`: how a run measured."""
 
@@ -76,8 +84,8 @@ class Measure(Record):
     """By column what scored: a registered scorer with its version, the artefact of a checkpoint, or the run's own."""
     judges: Mapping[str, str]
     """What each judge is, by id."""
-    decoding: Mapping[str, JsonValue]
-    """Decoding settings."""
+    decoding: Annotated[Decoding, BeforeValidator(_whole)]
+    """Decoding settings: max_new_tokens, temperature and top_p."""
     precision: str
     """Of weights and activations: float32 or bfloat16."""
     preferences: Annotated[tuple[Preference, ...], PlainSerializer(_rows)]
@@ -135,7 +143,7 @@ class Measure(Record):
         """
         content = self.to_json()
         precision = content.pop("precision")
-        named = {**content, "decoding": {**self.decoding, "precision": precision}}
+        named = {**content, "decoding": {**self.decoding.model_dump(), "precision": precision}}
         return f"{self.task}-v{self.version}-{digest(named)[:8]}"
 
     def differences(self, other: Measure) -> list[str]:

@@ -64,6 +64,9 @@ def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFami
         raise UsageError(f"--seed {seed}: this run has the seeds {', '.join(seeds)}")
     try:
         world, made = world_of(saved.worlds[chosen]), make_method(method, saved.settings)
+    except UsageError as error:
+        again = "install the package that adds it, in the version of the run"
+        raise UsageError(f"{folder}: {method} cannot be made here ({error}): {again}") from None
     except ODD as error:
         raise damaged(folder / FAMILIES, f"{type(error).__name__}: {error}") from None
     store = Store(folder / "artefacts")
