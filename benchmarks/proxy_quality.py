@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from documents import put_tables
 from plane import Floats, Scored, sandbox_world
 
 from peo_bench.evaluation.generation import generate, score
@@ -23,6 +26,7 @@ from peo_bench.sandbox.grammar import HAZARDS
 SIZES = (1536, 4096, 8192, 12000)
 SAMPLES = 32
 RESULT = Path(__file__).parent / "results" / "proxy_quality.json"
+DOCS = Path(__file__).parents[1] / "docs" / "sandbox.md"
 
 
 def within(a: Floats, b: Floats) -> tuple[float, float]:
@@ -58,6 +62,23 @@ def measure(world: Scored) -> dict[str, object]:
     }
 
 
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return docs/sandbox.md's table, by size."""
+    lines = [
+        "| scorer prompts | seed | slope of cost: benign / dual-use / dangerous | slope of reward | cost with gold "
+        "| reward with gold | proxies with each other (gold) |",
+        "|--:|--:|---|---|--:|--:|--:|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["scorer_prompts"], row["seed"])):
+        slopes, gold = row["slope_on_gold"], row["correlation_with_gold"]
+        cells = [f"{row['scorer_prompts']:,}", str(row["seed"])]
+        cells += [" / ".join(f"{slopes[column][h]:.2f}" for h in HAZARDS) for column in ("cost", "reward")]
+        cells += [f"{gold[column]:.3f}" for column in ("cost", "reward")]
+        cells += [f"{row['correlation_of_proxies']:.2f} ({row['correlation_of_gold']:.2f})"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     rows = []
     for seed in [int(text) for text in sys.argv[1:]] or [5, 6]:
@@ -66,6 +87,7 @@ def main() -> None:
                 rows.append({"seed": seed, "scorer_prompts": size, **measure(Scored(runner, world))})
             print(rows[-1], flush=True)
     RESULT.write_text(json.dumps({"samples": SAMPLES, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    put_tables(DOCS, "proxies", table(rows))
 
 
 if __name__ == "__main__":

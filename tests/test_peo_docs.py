@@ -6,6 +6,7 @@ import json
 
 import gold_bound
 import peo_verdicts
+import proxy_quality
 import search_efficiency
 
 
@@ -36,3 +37,9 @@ def test_the_most_that_a_search_could_gain_is_the_recorded_one():
     assert {name.split(":")[0] for name in cells} == {name.split(":")[0] for name in gold_bound.CELLS}
     assert gold_bound.table(cells) in gold_bound.DOCS.read_text(encoding="utf-8")
     assert all(row["gain_at_most"] >= 0 for row in cells.values()), "the soups are among the places"
+
+
+def test_the_table_of_proxies_is_the_recorded_one():
+    rows = json.loads(proxy_quality.RESULT.read_text(encoding="utf-8"))["rows"]
+    assert {row["scorer_prompts"] for row in rows} == set(proxy_quality.SIZES)
+    assert proxy_quality.table(rows) in proxy_quality.DOCS.read_text(encoding="utf-8")
