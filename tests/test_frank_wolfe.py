@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from test_factors import PARAMS, artefacts  # noqa: F401 - the fixture
-from training_fixtures import workspace
+from training_fixtures import foreseen, workspace
 
 from peo_bench.core.spec import Weights
 from peo_bench.engine.engine import Engine
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.models.loading import load_tokenizer
-from peo_bench.training.foresight import foreseen_lengths
 from peo_bench.training.frank_wolfe import add_gradient, frank_wolfe, log_ratios, merge_by_gradients
 from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
 from peo_bench.training.settings import dpo_settings
@@ -81,6 +80,7 @@ def test_all_weight_on_one_objective_ends_at_its_expert(artefacts, tmp_path: Pat
     assert result["coefficients"] == pytest.approx([1.0, 0.0])
     assert len(result["path"]) == 5
     asked = Job("frank-wolfe", {**job([1.0, 0.0]).params}, {"reference": Job("sft"), "pairs": Job("pairs")})
-    lengths = foreseen_lengths(asked, inputs(artefacts))
+    done = {role: inputs(artefacts)[role] for role in asked.needs}
+    lengths = foreseen(asked, done).lengths
     assert result["lengths"] == lengths.to_json()
     assert lengths.whole + lengths.cut + lengths.dropped == 2 * 48

@@ -5,11 +5,13 @@ import json
 import pytest
 from training_fixtures import save_pairs, save_policy
 
+from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.data.pairs import pairs_job
 from peo_bench.data.schema import PairSource
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
-from peo_bench.runs.job_notes import foreseen_notes, job_notes
+from peo_bench.runs.job_notes import FIRST_ROWS, PARTLY, UNKNOWN, foreseen_notes, job_notes
+from peo_bench.training.foresight import Foresight
 
 
 def handle(job_id, **result):
@@ -48,6 +50,14 @@ def test_lengths_are_told_and_above_a_twentieth_with_what_to_do(job_id, found, n
     assert job_notes([handle(job_id, objective="helpful", lengths=found)] * 2) == ([note] if note else [])
 
 
+def test_the_rows_that_a_reward_model_holds_out_are_told_beside_those_it_reads():
+    found = handle("reward-model-0b", objective="helpful", lengths=lengths(90, 0, 4), pairs_held_out=10)
+    assert job_notes([found]) == [
+        "reward-model helpful: of 94 rows (beside 10 held out), 0 lost the end of an answer and 4 were left out, being "
+        "longer than 64 tokens."
+    ]
+
+
 def test_rows_left_out_are_counted_by_reason_and_the_first_malformed_one_is_named():
     dropped = {"helpful": {"malformed": 2, "duplicate": 1}, "harmless": {"malformed": 1}}
     pairs = handle("pairs-2", dropped=dropped, malformed=["h.jsonl:7: not JSON", "h.jsonl:9: prompt is int"])
@@ -80,7 +90,7 @@ def test_a_plan_tells_what_is_wrong_with_the_first_rows_of_the_data(tmp_path, ro
     (tmp_path / "mine.jsonl").write_text(text)
     source = PairSource(objective="helpful", path="mine.jsonl")
     job = pairs_job([source], ["helpful"], data_dir=tmp_path)
-    found = foreseen_notes(job, {})
+    found = foreseen_notes(job, known())
     assert len(found) == len(notes)
     assert all(told.startswith(note) for told, note in zip(found, notes, strict=True))
 
@@ -89,23 +99,61 @@ def test_a_plan_refuses_data_of_which_nothing_can_be_used(tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"question": "?", "chosen": "yes", "rejected": "no"}\n')
     job = pairs_job([PairSource(objective="helpful", path="mine.jsonl")], ["helpful"], data_dir=tmp_path)
     with pytest.raises(UsageError, match=r"no column 'prompt' \(columns: chosen, question, rejected\)"):
-        foreseen_notes(job, {})
+        foreseen_notes(job, known())
 
 
 def test_a_hubs_data_set_is_not_fetched_for_a_plan():
-    assert foreseen_notes(pairs_job([PairSource(objective="helpful", hub="a/b")], ["helpful"]), {}) == []
+    assert foreseen_notes(pairs_job([PairSource(objective="helpful", hub="a/b")], ["helpful"]), known()) == []
+
+
+def known(*done):
+    """What a plan can count on: finished jobs and their handles."""
+    return Foresight({job.id: handle for job, handle in done}.get, FIRST_ROWS)
 
 
 def test_a_plan_tells_what_a_training_will_cut(tmp_path):
-    done = {"checkpoint": save_policy(tmp_path / "base"), "pairs": save_pairs(tmp_path / "pairs")}
     needs = {"reference": Job("checkpoint", {}), "pairs": Job("pairs", {})}
-    ids = {job.id: done[job.kind] for job in needs.values()}
+    done = (needs["reference"], save_policy(tmp_path / "base")), (needs["pairs"], save_pairs(tmp_path / "pairs"))
     long, short = (Job("aspect", {"objective": "helpful", "max_length": n}, needs) for n in (512, 14))
-    assert foreseen_notes(long, ids) == []
-    (note,) = foreseen_notes(short, ids)
+    assert foreseen_notes(long, known(*done)) == []
+    (note,) = foreseen_notes(short, known(*done))
     assert note.startswith("aspect helpful: of 48 rows, ")
     assert note.endswith("% is too many, raise it with --set training.max_length=...")
-    assert foreseen_notes(short, {}) == []
+    scorer = Job("reward-model", {"objective": "helpful", "direction": "reward", "max_length": 14}, needs)
+    (note,) = foreseen_notes(scorer, known(*done))
+    assert note.startswith("reward-model helpful: of 44 rows (beside 4 held out), 0 lost the end of an answer and ")
+    assert note.endswith("% is too many, raise it with --set reward_model.max_length=...")
+
+
+@pytest.mark.parametrize("kind", ["aspect", "reward-model", "online", "data-mix"])
+def test_before_anything_is_done_a_plan_counts_on_the_first_rows_of_the_data(tmp_path, kind):
+    """Three of four answers are 20 words long; the prompt is <s>, <user>, a word and <assistant>."""
+    base = save_policy(tmp_path / "base").path / "model"
+    rows = [{"prompt": f"w{i}", "chosen": "good" if i % 4 == 0 else "w1 " * 20, "rejected": "bad"} for i in range(300)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = PairSource(objective="helpful", path="mine.jsonl")
+    pairs = pairs_job([source], ["helpful"], data_dir=tmp_path)
+    params = {"objective": "helpful", "objectives": ["helpful"], "max_length": 18}
+    if kind == "online":
+        params |= {"max_length": 18, "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0}
+    if kind == "data-mix":
+        kind, params["objective"] = "aspect", "mixture"
+        pairs = Job("mixed-pairs", {"objectives": ["helpful"]}, {"pairs:helpful": pairs})
+    job = Job(kind, params, {"reference": checkpoint_job(str(base), "base"), "pairs": pairs})
+    told, basis = foreseen_notes(job, known())
+    lost = {"reward-model": (0, 150, "75%"), "online": (0, 200, "100%")}.get(kind, (150, 0, "75%"))
+    assert f": of 200 rows, in the first 200 of every file, {lost[0]} lost the end of an answer and {lost[1]} " in told
+    assert f": {lost[2]} is too many, raise it with --set " in told
+    assert basis == PARTLY
+    assert foreseen_notes(Job(kind, params | {"max_length": 512}, job.needs), known()) == [PARTLY]
+
+
+def test_a_plan_says_where_lengths_are_not_known_yet(tmp_path):
+    base = checkpoint_job(str(save_policy(tmp_path / "base").path / "model"), "base")
+    hub = pairs_job([PairSource(objective="helpful", hub="a/b")], ["helpful"])
+    for needs in ({"reference": base, "pairs": hub}, {"reference": Job("sft"), "pairs": Job("sandbox-pairs")}):
+        assert foreseen_notes(Job("aspect", {"objective": "helpful"}, needs), known()) == [UNKNOWN]
+    assert foreseen_notes(Job("mixed-pairs", {"objectives": ["helpful"]}, {"pairs:helpful": hub}), known()) == []
 
 
 def test_remarks_on_checkpoints_are_passed_on_once():

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from training_fixtures import (
     count_recomputed,
+    foreseen,
     handle,
     pair_rows,
     save_pairs,
@@ -37,7 +38,7 @@ from peo_bench.runs.request import RunRequest
 from peo_bench.runs.world import build_world, make_methods
 from peo_bench.suites.suite import suite_task
 from peo_bench.training import aspect, sft
-from peo_bench.training.foresight import foreseen_lengths
+from peo_bench.training.foresight import Foreseen
 from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
 from peo_bench.training.saving import full_norm
 from peo_bench.training.training_rows import training_order
@@ -262,11 +263,9 @@ def test_pairs_whole_cut_and_dropped_are_told_as_the_trainer_sees_them(
     lengths = trainer.lengths
     assert lengths.cut == sum(fit and sum(size) > 14 for fit, size in zip(fits, sizes, strict=True)) > 0
     assert (lengths.whole + lengths.cut, lengths.dropped, lengths.limit) == (sum(fits), 48 - sum(fits), 14)
-    needs = {"reference": Job("checkpoint", {}), "pairs": Job("pairs", {})}
-    assert foreseen_lengths(Job("aspect", params(max_length=14), needs), inputs) == lengths, (
-        "known before it is trained"
-    )
-    assert foreseen_lengths(Job("aspect", params(max_length=14), needs), {"pairs": inputs["pairs"]}) is None
+    job = Job("aspect", params(max_length=14), {"reference": Job("sft"), "pairs": Job("pairs", {})})
+    assert foreseen(job, inputs) == Foreseen(lengths), "known before it is trained"
+    assert foreseen(job, {"pairs": inputs["pairs"]}) == Foreseen(None)
     # a cut answer is one that has lost its end in the batches that are trained on
     ended: list[int] = []
     for batch in trainer.get_train_dataloader():

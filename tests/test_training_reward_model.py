@@ -9,12 +9,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_fixtures import count_recomputed, handle, pair_rows, save_pairs, save_policy, tiny_tokenizer, workspace
+from training_fixtures import (
+    count_recomputed,
+    foreseen,
+    handle,
+    pair_rows,
+    save_pairs,
+    save_policy,
+    tiny_tokenizer,
+    workspace,
+)
 
 from peo_bench.errors import Diverged, UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.training import reward_model
-from peo_bench.training.foresight import foreseen_lengths
+from peo_bench.training.foresight import Foreseen
 from peo_bench.training.lengths import Lengths
 from peo_bench.training.reward_model import RewardModelScorer
 
@@ -65,7 +74,7 @@ def test_what_a_limit_drops_is_told_and_known_before(inputs: dict[str, Handle], 
     assert trainer.lengths == Lengths(whole, cut=0, dropped=108 - whole, limit=20)
     assert 0 < whole < 108
     needs = {"reference": Job("checkpoint", {}), "pairs": Job("pairs", {})}
-    assert foreseen_lengths(Job("reward-model", found, needs), inputs) == trainer.lengths
+    assert foreseen(Job("reward-model", found, needs), inputs) == Foreseen(trainer.lengths, held_out=12)
 
 
 @pytest.mark.parametrize("form", ["full", "lora"])

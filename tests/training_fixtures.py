@@ -7,8 +7,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from peo_bench.jobs.job import Cost, Handle
+from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.jobs.workspace import Workspace
+from peo_bench.training.foresight import Foreseen, Foresight
 
 WORDS = [f"w{i}" for i in range(100)] + ["good", "bad", "plain"]
 TEMPLATE = "{{ bos_token }}{% for m in messages %} <user> {{ m['content'] }}{% endfor %} <assistant> "
@@ -83,6 +84,11 @@ def count_recomputed(monkeypatch: Any) -> list[Any]:
 def handle(path: Path, result: dict[str, Any]) -> Handle:
     """A finished artefact at `path`."""
     return Handle(path.name, path, result, Cost(), 0.0)
+
+
+def foreseen(job: Job, done: dict[str, Handle], first: int = 200) -> Foreseen | None:
+    """What a plan knows of the lengths of a training whose needs, by role, are `done`."""
+    return Foresight({job.needs[role].id: found for role, found in done.items()}.get, first).of(job)
 
 
 def sentence(rng: random.Random, length: int) -> str:

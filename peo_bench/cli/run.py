@@ -135,7 +135,7 @@ def plan(
         )
     screen = console()
     screen.print(table)
-    for note in (note for stage in stages for note in stage.get("notes", ())):
+    for note in dict.fromkeys(note for stage in stages for note in stage.get("notes", ())):
         screen.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
 
 

@@ -40,7 +40,7 @@ from peo_bench.models.loading import TEMPLATES, has_tokenizer
 from peo_bench.resources import require
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,14 @@ def _at_hand(identity: Mapping[str, Json]) -> Path | None:
         return folder if tensor_shapes(folder) else None
     except (OSError, ValueError, UsageError):
         return None
+
+
+def tokenizer_at_hand(job: Job) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer of the base that a job takes over, None where that is no checkpoint or not here."""
+    from peo_bench.models.loading import load_tokenizer
+
+    folder = _at_hand(job.params) if job.kind == "checkpoint" else None
+    return None if folder is None else load_tokenizer(folder)
 
 
 def _full_problem(folder: Path, base: PreTrainedModel) -> str | None:

@@ -74,6 +74,12 @@ def first_rows(job: Job, n: int) -> dict[str, Loaded[Pair]]:
     return found
 
 
+def first_pairs(job: Job, n: int) -> dict[str, list[Pair]]:
+    """Return by objective the pairs that the first `n` rows of every file give, as far as single rows tell."""
+    limits = job.params["max_prompt_chars"], job.params["max_chars"]
+    return {name: list(_short(loaded.items, *limits, Counter())) for name, loaded in first_rows(job, n).items()}
+
+
 def prompts_job(
     pairs: Job,
     validation: int,

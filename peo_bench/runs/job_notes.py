@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from peo_bench.core import roles
 from peo_bench.data.pairs import first_rows
 from peo_bench.jobs.job import Handle, Job
-from peo_bench.jobs.store import Store
 from peo_bench.jobs.versions import version_notes
+from peo_bench.training.foresight import Foreseen, Foresight
+from peo_bench.training.lengths import Lengths
 
 ALARM = 0.05
 """Share of a training's rows that are cut or dropped, above which a limit is too low."""
 
 FIRST_ROWS = 200
 """Of every data file, that are read before anything is done."""
+
+FIRST = f"the first {FIRST_ROWS} of every file"
+
+PARTLY = f"What limits on length cost is counted on {FIRST}: on all rows once pairs and reference policy are made."
+UNKNOWN = (
+    "What limits on length cost is not known yet: plan says it once pairs and reference policy are made, the report "
+    "when a training is done."
+)
+"""Said of trainings that have not run."""
 
 SETTINGS = {"reward-model": "reward_model.max_length"}
 """Where a kind's limit is set, if not at `training.max_length`."""
@@ -27,7 +38,7 @@ def job_notes(handles: Iterable[Handle]) -> list[str]:
         note
         for handle in handles
         for note in (
-            *_lengths(_kind(handle), handle.result.get("objective"), handle.result.get("lengths")),
+            *_lengths(_kind(handle), handle.result.get("objective"), _reported(handle.result)),
             *_checkpoint(handle),
             *_data(handle),
         )
@@ -35,36 +46,41 @@ def job_notes(handles: Iterable[Handle]) -> list[str]:
     return [*dict.fromkeys(notes), *version_notes(handles)]
 
 
-def foreseen_notes(job: Job, store: Store) -> list[str]:
+def foreseen_notes(job: Job, foresight: Foresight) -> list[str]:
     """Return what a job will report, as far as it shows: of the first rows of its data, of a training's lengths.
 
-    Lengths where a training's pairs and its reference policy are there. Raises `UsageError` for data of which nothing
-    can be used.
+    Raises `UsageError` for data of which nothing can be used.
     """
     if job.kind == "pairs":
         found = first_rows(job, FIRST_ROWS)
         malformed = [place for loaded in found.values() for place in loaded.malformed]
         dropped = {name: loaded.dropped for name, loaded in found.items()}
-        return _left_out(f"the first {FIRST_ROWS} of every file", dropped, malformed)
-    if not any(map(roles.is_pairs, job.needs)):
+        return _left_out(FIRST, dropped, malformed)
+    foreseen = foresight.of(job) if any(map(roles.is_pairs, job.needs)) else None
+    if foreseen is None:
         return []
-    from peo_bench.training.foresight import foreseen_lengths
-
-    done = {role: handle for role, need in job.needs.items() if (handle := store.get(need.id))}
-    lengths = foreseen_lengths(job, done)
-    return _lengths(job.kind, job.params.get("objective"), lengths.to_json() if lengths else None)
+    told = _lengths(job.kind, job.params.get("objective"), foreseen)
+    return [*told, *([UNKNOWN] if foreseen.lengths is None else [PARTLY] if foreseen.first else [])]
 
 
-def _lengths(kind: str, objective: str | None, lengths: Mapping[str, int] | None) -> list[str]:
+def _reported(result: Mapping[str, Any]) -> Foreseen:
+    """Return what a finished training says of its lengths, as if it were foreseen."""
+    counts = result.get("lengths")
+    return Foreseen(Lengths(**counts) if counts else None, result.get("pairs_held_out", 0))
+
+
+def _lengths(kind: str, objective: str | None, found: Foreseen) -> list[str]:
     """Say how many rows of a training its limit cut and dropped, if any, and from `ALARM` on what to do."""
-    if not lengths or not lengths["cut"] + lengths["dropped"]:
+    lengths = found.lengths
+    if lengths is None or not lengths.cut + lengths.dropped:
         return []
-    total = lengths["whole"] + lengths["cut"] + lengths["dropped"]
-    lost = (lengths["cut"] + lengths["dropped"]) / total
+    total = lengths.whole + lengths.cut + lengths.dropped
+    lost = (lengths.cut + lengths.dropped) / total
     what = " ".join(filter(None, (kind, objective)))
+    beside = f" (beside {found.held_out} held out)" if found.held_out else ""
     note = (
-        f"{what}: of {total} rows, {lengths['cut']} lost the end of an answer and {lengths['dropped']} were left out, "
-        f"being longer than {lengths['limit']} tokens"
+        f"{what}: of {total} rows{beside}{f', in {FIRST}' if found.first else ''}, {lengths.cut} lost the end of an "
+        f"answer and {lengths.dropped} were left out, being longer than {lengths.limit} tokens"
     )
     if lost <= ALARM:
         return [f"{note}."]

@@ -11,17 +11,18 @@ from peo_bench.jobs.job import Cost, Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.judges.judge import make_judges
 from peo_bench.runs.config import RunConfig
-from peo_bench.runs.job_notes import foreseen_notes, job_notes
+from peo_bench.runs.job_notes import FIRST_ROWS, foreseen_notes, job_notes
 from peo_bench.runs.judging import judge_plan
 from peo_bench.runs.world import answers_job, build_world, companions, make_methods, scaled
 from peo_bench.suites.suite import suite_task
+from peo_bench.training.foresight import Foresight
 
 
 def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
     """Return the stages in order, each with jobs, cached and the cost bound of what is left to do.
 
-    A stage carries the `notes` on its jobs, if any, such as limits that cut too much: on finished ones, and on
-    trainings whose pairs and reference policy are there.
+    A stage carries the `notes` on its jobs, if any, such as limits that cut too much: on finished ones, and on coming
+    trainings as far as their pairs, or the first rows of the data, and the reference policy's tokenizer are there.
     Rounds that depend on results not yet there appear as "later rounds of <method>" with their declared bound.
     """
     store, task = Store(cache), suite_task(config.suite)
@@ -68,6 +69,7 @@ def _selecting(one: Cost, k: int, scorers: int) -> Cost:
 
 def _by_kind(jobs: list[Job], store: Store) -> list[dict[str, Any]]:
     stages: dict[str, dict[str, Any]] = {}
+    foresight = Foresight(store.get, FIRST_ROWS)
     for job in jobs:
         stage = stages.setdefault(job.kind, {"stage": job.kind, "jobs": 0, "cached": 0, "cost": Cost()})
         stage["jobs"] += 1
@@ -76,7 +78,7 @@ def _by_kind(jobs: list[Job], store: Store) -> list[dict[str, Any]]:
             stage["cached"] += 1
         else:
             stage["cost"] = stage["cost"] + job.bound
-        found = job_notes([done]) if done else foreseen_notes(job, store)
+        found = job_notes([done]) if done else foreseen_notes(job, foresight)
         notes = list(dict.fromkeys([*stage.get("notes", ()), *found]))
         stage |= {"notes": notes} if notes else {}
     return [stage | {"cost": stage["cost"].to_json()} for stage in stages.values()]

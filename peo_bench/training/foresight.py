@@ -1,19 +1,22 @@
-"""What a limit on length would do to a training that has not run, where pairs and reference policy are there."""
+"""What a limit on length would do to trainings that have not run.
+
+It is counted on the pairs where they are made, else on the first rows of the data files of which they will be.
+"""
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
 
 from peo_bench.core import roles
+from peo_bench.data.given_checkpoint import tokenizer_at_hand
+from peo_bench.data.pairs import first_pairs
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.models.loading import load_tokenizer
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
 from peo_bench.training.lengths import Lengths
-from peo_bench.training.pair_rows import pairs_file
 from peo_bench.training.settings import dpo_settings
 from peo_bench.training.training_rows import TextRow, read_rows
 
@@ -21,64 +24,144 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def foreseen_lengths(job: Job, inputs: Mapping[str, Handle]) -> Lengths | None:
-    """Return what the training will report as its `lengths`; None for a kind that is limited in no such way.
+@dataclass(frozen=True)
+class Foreseen:
+    """What a training will report as its `lengths`, None where that is not known yet.
 
-    `inputs` are the handles of the needed jobs: None too where those of the pairs or of the reference are not there.
+    `held_out` pairs are kept back from it; `first` says that only the first rows of the data are counted.
     """
-    count = FORESEEN.get(job.kind)
-    read = {role for role in job.needs if roles.is_pairs(role) or role == "reference"}
-    if count is None or not read <= inputs.keys():
-        return None
-    return count(job, inputs, load_tokenizer(inputs["reference"].path / "model"))
+
+    lengths: Lengths | None
+    held_out: int = 0
+    first: bool = False
 
 
-def _policy(job: Job, inputs: Mapping[str, Handle], tokenizer: PreTrainedTokenizerBase) -> Lengths:
-    """Count the pairs of one objective: what leaves no room behind the prompt is dropped, longer answers are cut."""
-    params = job.params
-    return _pairs(tokenizer, pairs_file(inputs, params.get("objective") or params["objectives"][0]), params)
+@dataclass(frozen=True)
+class _Sized:
+    """A pair with the number of tokens of its prompt and of its longer answer, the answer's end included."""
+
+    row: TextRow
+    prompt: int
+    answer: int
 
 
-def _policies(job: Job, inputs: Mapping[str, Handle], tokenizer: PreTrainedTokenizerBase) -> Lengths:
-    names = job.params["objectives"]
-    return functools.reduce(operator.add, [_pairs(tokenizer, pairs_file(inputs, n), job.params) for n in names])
+@dataclass(frozen=True)
+class _Limited:
+    """How trainings of a kind are limited: whose pairs of which split they read, and what becomes of these."""
+
+    objectives: Callable[[Mapping[str, Any]], Sequence[str]]
+    split: Literal["policy", "scorer"]
+    count: Callable[[Sequence[_Sized], Mapping[str, Any]], Lengths]
 
 
-def _pairs(tokenizer: PreTrainedTokenizerBase, path: Path, params: Mapping[str, object]) -> Lengths:
-    limit, rows = dpo_settings(params).max_length, read_rows(path, ("prompt", "chosen", "rejected"))
-    longest = [prompt + answer for prompt, answer in _token_counts(tokenizer, rows) if prompt < limit]
-    return Lengths.of(longest, limit, dropped=len(rows) - len(longest))
+class Foresight:
+    """Foresees the lengths of a plan's trainings; the tokens of pairs that several of them read are counted once."""
+
+    def __init__(self, find: Callable[[str], Handle | None], first: int) -> None:
+        """Count with the finished jobs that `find` gives by id, else the `first` rows of every data file."""
+        self._find, self._first = find, first
+        self._tokenizers: dict[Job, PreTrainedTokenizerBase | None] = {}
+        self._sizes: dict[tuple[Job, Job, str, str], list[_Sized]] = {}
+
+    def of(self, job: Job) -> Foreseen | None:
+        """Return what is known of the lengths of a training; None for a kind that is limited in no such way."""
+        kind = FORESEEN.get(job.kind)
+        if kind is None:
+            return None
+        sources = [source for name in kind.objectives(job.params) for source in _sources(job, name)]
+        parts = [self._sized(job.needs["reference"], pairs, name, kind.split) for pairs, name in sources]
+        if not all(parts):
+            return Foreseen(None)
+        sized, first = list(chain.from_iterable(parts)), any(self._find(pairs.id) is None for pairs, _ in sources)
+        trained = sized if first or kind.split == "policy" else _trained(sized)
+        return Foreseen(kind.count(trained, job.params), len(sized) - len(trained), first)
+
+    def _sized(self, reference: Job, pairs: Job, objective: str, split: str) -> list[_Sized]:
+        """Return the pairs of an objective; none where they or the tokenizer are not here."""
+        key = reference, pairs, objective, split
+        if key not in self._sizes:
+            tokenizer = self._tokenizer(reference)
+            rows = [] if tokenizer is None else self._rows(pairs, objective, split)
+            self._sizes[key] = [] if tokenizer is None else list(_sized(tokenizer, rows))
+        return self._sizes[key]
+
+    def _tokenizer(self, reference: Job) -> PreTrainedTokenizerBase | None:
+        if reference not in self._tokenizers:
+            done = self._find(reference.id)
+            known = load_tokenizer(done.path / "model") if done else tokenizer_at_hand(reference)
+            self._tokenizers[reference] = known
+        return self._tokenizers[reference]
+
+    def _rows(self, pairs: Job, objective: str, split: str) -> Sequence[TextRow]:
+        done = self._find(pairs.id)
+        if done:
+            return read_rows(done.path / f"{objective}-{split}.jsonl", ("prompt_id", "prompt", "chosen", "rejected"))
+        found = first_pairs(pairs, self._first).get(objective, []) if pairs.kind == "pairs" else []
+        return [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in found]
 
 
-def _scorer(job: Job, inputs: Mapping[str, Handle], tokenizer: PreTrainedTokenizerBase) -> Lengths:
-    """Count the pairs that a reward model is trained on: what is longer than the limit is dropped."""
-    from peo_bench.training.reward_model import scorer_pairs, settings_of
+def _sources(job: Job, objective: str) -> list[tuple[Job, str]]:
+    """Return the jobs that make the pairs of an objective, or those that go into a mixture, with whose pairs."""
+    pairs = job.needs.get(roles.pairs(objective)) or job.needs["pairs"]
+    if pairs.kind != "mixed-pairs":
+        return [(pairs, objective)]
+    return [(pairs.needs[roles.pairs(name)], name) for name in pairs.params["objectives"]]
 
-    limit, (rows, _) = settings_of(job.params).max_length, scorer_pairs(inputs, job.params["objective"])
-    whole = sum(prompt + answer <= limit for prompt, answer in _token_counts(tokenizer, rows))
-    return Lengths(whole, cut=0, dropped=len(rows) - whole, limit=limit)
 
-
-def _token_counts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TextRow]) -> Iterator[tuple[int, int]]:
-    """Yield the tokens of the prompt and of the longer answer of every pair, its end included."""
+def _sized(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TextRow]) -> Iterator[_Sized]:
     prompts = prompt_tokens(tokenizer, [row["prompt"] for row in rows])
     chosen = answer_tokens(tokenizer, [row["chosen"] for row in rows])
     rejected = answer_tokens(tokenizer, [row["rejected"] for row in rows])
-    return zip(map(len, prompts), map(max, map(len, chosen), map(len, rejected)), strict=True)
+    for row, prompt, *answers in zip(rows, prompts, chosen, rejected, strict=True):
+        yield _Sized(row, len(prompt), max(map(len, answers)))
 
 
-def _online(job: Job, inputs: Mapping[str, Handle], tokenizer: PreTrainedTokenizerBase) -> Lengths:
-    from peo_bench.training.online import prompts_lengths, training_prompts
+def _trained(sized: Sequence[_Sized]) -> list[_Sized]:
+    """Return the pairs for scorers without those that a reward model holds out."""
+    from peo_bench.training.reward_model import split_by_prompt
 
-    texts, _ = training_prompts(inputs, job.params["objectives"])
-    return prompts_lengths(tokenizer, texts, job.params)
+    _, held_out = split_by_prompt([pair.row for pair in sized])
+    names = {row["prompt_id"] for row in held_out}
+    return [pair for pair in sized if pair.row["prompt_id"] not in names]
 
 
-FORESEEN: dict[str, Callable[[Job, Mapping[str, Handle], PreTrainedTokenizerBase], Lengths]] = {
-    "aspect": _policy,
-    "modpo": _policy,
-    "gradients": _policy,
-    "frank-wolfe": _policies,
-    "reward-model": _scorer,
-    "online": _online,
+def _policy(sized: Sequence[_Sized], params: Mapping[str, Any]) -> Lengths:
+    """Count pairs: what leaves no room behind the prompt is dropped, longer answers are cut."""
+    limit = dpo_settings(params).max_length
+    longest = [pair.prompt + pair.answer for pair in sized if pair.prompt < limit]
+    return Lengths.of(longest, limit, dropped=len(sized) - len(longest))
+
+
+def _scorer(sized: Sequence[_Sized], params: Mapping[str, Any]) -> Lengths:
+    """Count pairs: what is longer than the limit is dropped."""
+    from peo_bench.training.reward_model import settings_of
+
+    limit = settings_of(params).max_length
+    whole = sum(pair.prompt + pair.answer <= limit for pair in sized)
+    return Lengths(whole, cut=0, dropped=len(sized) - whole, limit=limit)
+
+
+def _online(sized: Sequence[_Sized], params: Mapping[str, Any]) -> Lengths:
+    """Count prompts, each once: what leaves no room for an answer is dropped."""
+    from peo_bench.training.online import prompts_lengths
+
+    return prompts_lengths({pair.row["prompt"]: pair.prompt for pair in sized}.values(), params)
+
+
+def _one(params: Mapping[str, Any]) -> Sequence[str]:
+    return [params.get("objective") or params["objectives"][0]]
+
+
+def _all(params: Mapping[str, Any]) -> Sequence[str]:
+    names: Sequence[str] = params["objectives"]
+    return names
+
+
+FORESEEN = {
+    "aspect": _Limited(_one, "policy", _policy),
+    "modpo": _Limited(_one, "policy", _policy),
+    "gradients": _Limited(_one, "policy", _policy),
+    "frank-wolfe": _Limited(_all, "policy", _policy),
+    "reward-model": _Limited(_one, "scorer", _scorer),
+    "online": _Limited(_all, "policy", _online),
 }

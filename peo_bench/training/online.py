@@ -13,7 +13,7 @@ TRL has no PPO any more; RLOO estimates the same policy gradient without a value
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,7 +238,7 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Tr
         processing_class=tokenizer,
         peft_config=trainers.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
     )
-    trainer.lengths = prompts_lengths(tokenizer, texts, params)
+    trainer.lengths = prompts_lengths(map(len, prompt_tokens(tokenizer, texts)), params)
     return trainer
 
 
@@ -299,10 +299,10 @@ def _room(params: Mapping[str, Any]) -> int:
     return dpo_settings(params).max_length - decoding_of(params).max_new_tokens
 
 
-def prompts_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], params: Mapping[str, Any]) -> Lengths:
-    """Return how many prompts leave room for an answer, and how many are dropped."""
+def prompts_lengths(prompts: Iterable[int], params: Mapping[str, Any]) -> Lengths:
+    """Return how many prompts of so many tokens leave room for an answer, and how many are dropped."""
     room = _room(params)
-    fits = [len(ids) <= room for ids in prompt_tokens(tokenizer, list(prompts))]
+    fits = [length <= room for length in prompts]
     return Lengths(whole=sum(fits), cut=0, dropped=len(fits) - sum(fits), limit=room)
 
 
