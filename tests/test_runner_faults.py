@@ -59,7 +59,7 @@ def forked(monkeypatch):
 
     import transformers.utils.logging  # noqa: F401 - once, instead of in every worker
 
-    def start(events, threads):
+    def start(events, environ):
         runners._worker_events = events
 
     monkeypatch.setattr(Runner, "start_method", "fork")

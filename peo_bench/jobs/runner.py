@@ -8,6 +8,7 @@ others; so does one whose process is killed, twice. A full disk ends the run.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -26,7 +28,7 @@ from peo_bench.files.room import disk_full, is_disk_full
 from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.store import Store
-from peo_bench.process import compute_strictly, is_strict
+from peo_bench.process import compute_strictly, environment, is_strict
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class Outcome:
 class Runner:
     """Does jobs in `workers` processes (1: in this one) over the store at `root`."""
 
-    start_method = "spawn"
+    start_method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
     def __init__(self, root: Path, workers: int = 1, observe: Observer = lambda *event: None) -> None:
         """Start nothing yet; use `with` or `close` to end the worker processes."""
@@ -206,8 +208,13 @@ class Runner:
     def _processes(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context(self.start_method)
+            context.set_forkserver_preload([MOST_NEED])
             self._events = context.SimpleQueue()
-            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, (self._events, str(self.threads)))
+            given = (self._events, dict(os.environ) | {"OMP_NUM_THREADS": str(self.threads)})
+            if self.start_method == "forkserver":
+                with environment(given[1]):
+                    forkserver.ensure_running()
+            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, given)
             threading.Thread(target=self._relay, daemon=True).start()
         return self._pool
 
@@ -248,16 +255,29 @@ def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -
 _worker_events: Events | None = None
 
 
-def _start_worker(events: Events, threads: str) -> None:
-    """Prepare a worker process: its threads, its event queue, and an end when the parent is gone."""
+MOST_NEED = "transformers.trainer"
+"""What most jobs need and takes longest to import: the server that workers are forked from does it once for all."""
+
+
+def _start_worker(events: Events, environ: Mapping[str, str]) -> None:
+    """Prepare a worker process: its environment and threads, its event queue, and an end when the parent is gone.
+
+    It is forked from a server that may be older than this run, whose libraries were imported with other settings.
+    """
     global _worker_events
     _worker_events = events
-    os.environ["OMP_NUM_THREADS"] = threads
+    os.environ.clear()
+    os.environ.update(environ)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    import transformers.trainer  # noqa: F401 - what most jobs need, imported before the first one is waited for
+    import torch
+    from threadpoolctl import threadpool_limits
 
+    importlib.import_module(MOST_NEED)
+    threads = int(environ["OMP_NUM_THREADS"])
+    threadpool_limits(threads)
+    torch.set_num_threads(threads)
     if is_strict():
         compute_strictly()
 
