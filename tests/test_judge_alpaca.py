@@ -73,6 +73,8 @@ def test_a_reply_that_cannot_be_parsed_is_no_tie(judged):
     annotate.mute = True
     rows = judge().rows
     assert rows["verdict"].isna().sum() == 4
+    annotate.mute = False
+    assert judge().rows["verdict"].notna().all(), "it was asked for again"
 
 
 def test_after_a_failure_the_rest_is_missing_and_asked_again(judged):

@@ -187,6 +187,16 @@ def test_a_reply_cut_before_its_first_word_is_a_reply(ask):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("said", ["Both are fine.", "Verdict: A\nVerdict: B"])
+def test_a_reply_without_a_verdict_is_asked_for_again_at_once(ask, said):
+    reply, waits, calls = ask(says(said))
+    assert (reply.text, reply.complete) == ("Because.\nVerdict: A", True)
+    assert (waits, len(calls)) == ([0.0], 2)
+    reply, waits, calls = ask(*[says(said)] * 9)
+    assert (reply.text, reply.complete) == (said, False)
+    assert len(calls) == FAST.attempts
+
+
 @pytest.mark.parametrize("count", [-100_000, 0, 1, 100, 10**12, 1.5, "7", None, True, [1]])
 def test_a_number_of_tokens_that_cannot_be_true_is_not_believed(ask, count):
     """The question has 1,100 characters: 100 tokens are too few for any tokeniser, 10**12 too many for any model."""

@@ -153,18 +153,33 @@ def test_what_was_missing_is_asked_again_and_nothing_else(judge):
     assert {call.prompt for call in server.calls[before:]} == {"question 3"}
 
 
-def test_an_unparseable_reply_is_kept_counted_and_no_tie(judge):
+def test_a_reply_without_a_verdict_is_asked_for_again_then_kept_counted_and_no_tie(judge):
     def mumbling(call):
         return says("I cannot decide, both are fine.") if call.prompt == "question 2" else by_length(call)
 
-    judged, server = judge(mumbling)
+    budget = Budget()
+    judged, server = judge(mumbling, budget=budget)
     odd = judged.rows[judged.rows["prompt_id"] == "p2"]
     assert odd["verdict"].isna().all()
     assert (odd["raw"] == "I cannot decide, both are fine.").all()
-    assert len(server.calls) == ALL, "a reply is a reply: it is not asked again"
+    assert Counter(server.questions.values()) == {1: ALL - len(odd), FAST.attempts: len(odd)}
+    assert budget.spent == pytest.approx(len(server.calls) * PRICE)
     found = card(judged.rows, n_calls=judged.n_calls, priced=judged.priced)
     assert found["parse_failures"] == len(odd) == ALL // N
     assert {(e["n"], e["unparsed"]) for e in win_rates(judged.rows)} == {(N - 1, 2)}
+    before = len(server.calls)
+    again, _ = judge(server=server)
+    assert again.rows["verdict"].notna().all()
+    assert {call.prompt for call in server.calls[before:]} == {"question 2"}, "the next run asks again for it alone"
+
+
+def test_a_judge_that_never_gives_a_verdict_is_given_up(judge):
+    settings = FAST.model_copy(update={"concurrency": 1})
+    judged, server = judge(lambda call: says("Both are fine."), settings=settings)
+    assert len(server.calls) == GIVE_UP_AFTER * FAST.attempts
+    assert judged.rows["verdict"].isna().all()
+    assert len(judged.rows) == GIVE_UP_AFTER
+    assert set(judged.missing["reason"]) == {"the judge is unavailable: the reply holds no verdict"}
 
 
 def test_position_consistency_by_hand(judge):

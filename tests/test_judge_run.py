@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from judge_server import PRICE, Answer, JudgeServer, by_length, serve  # noqa: F401 - serve is a fixture
+from judge_server import PRICE, Answer, JudgeServer, by_length, says, serve  # noqa: F401 - serve is a fixture
 from tiny_run import TINY
 from tiny_run import peo_bench as command
 
@@ -186,12 +186,11 @@ def test_missing_verdicts_are_named_and_asked_again(finished, copy, serve):  # n
     assert "HTTP 500" in done.stdout
     record = json.loads((copy / "out/run.json").read_text())
     assert record["status"] == "incomplete"
-    assert record["counts"]["missing"] == 0, "every point is there"
     (counts,) = (value for name, value in record["judging"]["judges"].items() if name != "scorers")
     missing = pd.read_csv(copy / "out/judgements-missing.csv")
     assert counts["missing"] == len(missing) > 0
     assert counts["ok"] + counts["missing"] == counts["expected"]
-    assert sum(record["counts"]["by_reason"].values()) == counts["missing"], "verdicts are counted by reason, too"
+    agree(copy)
     assert missing["prompt_id"].nunique() == 1
     page = (copy / "out/report.html").read_text()
     for banner in (f"{counts['missing']} verdicts missing", "incomplete", "named in judgements-missing.csv: HTTP 500"):
@@ -203,6 +202,33 @@ def test_missing_verdicts_are_named_and_asked_again(finished, copy, serve):  # n
     assert {call.prompt for call in server.calls[before:]} == {broken}
     assert not (copy / "out/judgements-missing.csv").exists()
     assert metrics(copy)["win_rates"] == metrics(whole)["win_rates"]
+
+
+def agree(where: Path) -> None:
+    """Every number of what is missing is the same: in the counts, by reason, entry by entry, judge by judge."""
+    record, points = json.loads((where / "out/run.json").read_text()), pd.read_csv(where / "out/points.csv")
+    counts, judges = record["counts"], record["judging"]["judges"].values()
+    assert counts["missing"] == sum(counts["by_reason"].values()) == sum(entry["n"] for entry in record["missing"])
+    assert counts["missing"] == sum(judge["missing"] for judge in judges), "every point is there"
+    assert counts["ok"] == (points["method"] != "oracle").sum() + sum(judge["ok"] for judge in judges)
+    assert counts["expected"] == counts["ok"] + counts["missing"]
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+def test_replies_that_hold_no_verdict_are_missing(finished, copy, serve, finish):  # noqa: F811
+    """A judge that is there and says nothing of use must not leave a run that calls itself complete."""
+    server = serve(lambda call: says("I like them both.", finish=finish))
+    done = run(copy, server, check=False)
+    assert done.returncode == 3
+    record = json.loads((copy / "out/run.json").read_text())
+    assert record["status"] == "incomplete"
+    assert "the reply holds no verdict" in record["counts"]["by_reason"]
+    agree(copy)
+    (counts,) = (value for name, value in record["judging"]["judges"].items() if name != "scorers")
+    page = (copy / "out/report.html").read_text()
+    assert f"{counts['missing']} verdicts missing" in page
+    assert "judgements.parquet: the reply holds no verdict" in page
+    assert verify_run(copy / "out") == []
 
 
 def test_a_budget_stops_cleanly_with_exit_code_5(finished, copy, serve):  # noqa: F811

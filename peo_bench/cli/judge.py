@@ -48,42 +48,43 @@ def calibrate(
     with received(*(path for path in (data, verdicts) if path)):
         pairs = read_labelled(data, layout, verdicts)
     settings = with_settings(load_suite(suite), parse_settings(set_, ())[0]).judge
-    found, reached = _calibrated(pairs, judge, settings, max_usd, str(data))
+    found, code = _calibrated(pairs, judge, settings, max_usd, str(data))
     if as_json:
         typer.echo(json.dumps(finite(found), indent=2, allow_nan=False))
     else:
         console().print(_table(found))
-    missing = any(entry["n_missing"] for entry in found.values())
-    raise typer.Exit(5 if reached else 3 if missing else 0)
+    raise typer.Exit(code)
 
 
 def _calibrated(
     pairs: list[LabelledPair], names: list[str], settings: Any, max_usd: float | None, data: str
-) -> tuple[dict[str, Any], bool]:
-    """Return by judge id its card and agreement, and whether the budget was reached."""
+) -> tuple[dict[str, Any], int]:
+    """Return by judge id its card and agreement, and the exit code."""
     from peo_bench.judges.agreement import agreement, labelled_table, recorded
     from peo_bench.judges.budget import Budget
     from peo_bench.judges.card import card
     from peo_bench.judges.judge import Desk, make_judges
-    from peo_bench.runs.judging import REPLIES, save_calibration
+    from peo_bench.runs.judging import REPLIES, save_calibration, unreadable
 
     if not names:
         if not any(pair.verdicts for pair in pairs):
             raise UsageError(f"{data} holds no verdicts: name a judge, as in --judge openai:MODEL@BASE_URL")
         rows = recorded(pairs)
-        return {RECORDED: card(rows, n_calls=0, priced=False) | agreement(pairs, rows)}, False
+        agreed = agreement(pairs, rows)
+        return {RECORDED: card(rows, n_calls=0, priced=False) | agreed}, 3 if agreed["n_missing"] else 0
     desk = Desk(writable_cache() / REPLIES, Budget(max_usd))
-    found = {}
+    found, lost = {}, 0
     for judge in make_judges(names, settings, max_usd):
         judged = judge.judge(labelled_table(pairs), desk)
         agreed = agreement(pairs, judged.rows) if len(judged.rows) else {"agreement": None, "n_missing": len(pairs)}
         found[judge.id] = card(judged.rows, n_calls=judged.n_calls, priced=judged.priced) | agreed
         if not len(judged.missing):
             save_calibration(cache_dir(), judge, {"data": data, **agreed})
-        else:
-            reason = judged.missing["reason"].iloc[0]
-            typer.echo(f"missing: {len(judged.missing)} verdicts of {judge.id}, the first because {reason}", err=True)
-    return found, desk.budget.reached
+        reasons = [*judged.missing["reason"], *unreadable(judged.rows)]
+        lost += len(reasons)
+        if reasons:
+            typer.echo(f"missing: {len(reasons)} verdicts of {judge.id}, the first because {reasons[0]}", err=True)
+    return found, 5 if desk.budget.reached else 3 if lost else 0
 
 
 def _share(value: float | None) -> str:

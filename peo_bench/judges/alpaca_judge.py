@@ -13,6 +13,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 
 import pandas as pd
@@ -93,10 +94,12 @@ class AlpacaEvalJudge(Judge):
         return Judged(answered, table.loc[lost, [*IDENTITY, "order", "reason"]], calls, n_new, priced=False)
 
     def _ask(self, part: pd.DataFrame, order: str, replies: Replies) -> int:
-        """Annotate the comparisons of one match that have no reply yet; return how many those were."""
+        """Annotate the comparisons of one match that have no verdict yet; return how many those were."""
         different = part[part["answer_a"] != part["answer_b"]]
         requests = [self._request(pair, order) for pair in comparisons(different)]
-        new = [request for request in requests if replies.get(request, Annotation) is None]
+        kept = [replies.get(request, Annotation) for request in requests]
+        unread = [reply is None or reply.preference is None for reply in kept]
+        new = list(compress(requests, unread))
         for request, reply in zip(new, _annotated(new, self.config), strict=True):
             replies.put(request, reply)
         return len(new)

@@ -1,9 +1,9 @@
 """Call an OpenAI-compatible chat endpoint: one question, one reply, with bounded retries.
 
 Retried: 408, 409, 425, 429 (honouring Retry-After), 5xx, answers without an end, broken connections, bodies that are no
-completion and empty replies. Not retried: other client errors, which would come again; those that concern every call
-(wrong key, no such model) and a wait that is too long are `fatal`: the judge is given up. The API key is read from the
-environment at the last moment and cut out of every message.
+completion, empty replies and, without waiting, replies without a verdict. Not retried: other client errors, which would
+come again; those that concern every call (wrong key, no such model) and a wait that is too long are `fatal`: the judge
+is given up. The API key is read from the environment at the last moment and cut out of every message.
 
 Every attempt is metered: what it can cost is set aside before it is made and settled after it, whatever became of it.
 One that was refused (4xx but 408, 503) or never sent costs nothing; any other without a reply may have been answered,
@@ -15,6 +15,7 @@ Parameters follow the model: one that it refuses by name is left out from then o
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel, ValidationError
 
 from peo_bench.errors import PeoBenchError, UsageError
+from peo_bench.judges.parsing import parse_reply
 from peo_bench.judges.settings import JudgeSettings
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ LONGEST_RETRY_AFTER = 300.0
 """Seconds; an endpoint that asks for a longer wait (a daily quota, say) is unavailable for now."""
 
 
+NO_VERDICT = "the reply holds no verdict"
 LIMITS = ("max_tokens", "max_completion_tokens")
 """What the limit of a reply is called; newer models refuse the first, older servers the second."""
 UNSUPPORTED = re.compile(
@@ -102,6 +105,14 @@ class _Transient(Exception):
         self.retry_after, self.tokens = retry_after, tokens
 
 
+class _Unreadable(_Transient):
+    """A reply without a verdict, which is had at once and may say more when it is asked for again."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(NO_VERDICT, 0.0, reply.tokens)
+        self.reply = reply
+
+
 class _Message(BaseModel):
     content: str | None = None
     refusal: str | None = None
@@ -119,11 +130,15 @@ class _Completion(BaseModel):
 
 @dataclass(frozen=True)
 class Reply:
-    """The text of a reply, what it is billed for, and the parameters that the model had refused before."""
+    """The text of a reply, what it is billed for, and the parameters that the model had refused before.
+
+    `complete` is False where it holds no verdict though nothing cut it, at the last attempt too.
+    """
 
     text: str
     tokens: Tokens
     refused: tuple[str, ...] = ()
+    complete: bool = True
 
 
 class Endpoint:
@@ -172,6 +187,8 @@ class Endpoint:
         )
         try:
             reply: Reply = retrying(self._metered, messages, meter)
+        except _Unreadable as error:
+            return replace(error.reply, refused=self._refused)
         except _Transient as error:
             raise NoAnswer(f"{self._clean(str(error))} ({retrying.statistics['attempt_number']} attempts)") from None
         return reply
@@ -290,8 +307,8 @@ def _wait(state: RetryCallState) -> float:
 def _read(body: str, asked: int) -> Reply:
     """Return the reply in a completion's JSON to a question of `asked` characters.
 
-    Nothing said because the token limit or a filter came first is a reply too (unparseable), since it would come again;
-    any other empty message is a fault.
+    No verdict because the token limit or a filter came first is a reply too (unparseable), since it would come again;
+    any other message that is empty or holds none is a fault.
     """
     try:
         completion = _Completion.model_validate(json.loads(body))
@@ -301,8 +318,12 @@ def _read(body: str, asked: int) -> Reply:
     text = valid_text(choice.message.content or choice.message.refusal or "")
     usage = completion.usage if isinstance(completion.usage, dict) else {}
     tokens = Tokens(_count(usage.get("prompt_tokens"), asked), _count(usage.get("completion_tokens"), len(text)))
-    if not text.strip() and choice.finish_reason not in ("length", "content_filter"):
+    if choice.finish_reason in ("length", "content_filter"):
+        return Reply(text, tokens)
+    if not text.strip():
         raise _Transient("the reply is empty", tokens=tokens)
+    if math.isnan(parse_reply(text).value):
+        raise _Unreadable(Reply(text, tokens, complete=False))
     return Reply(text, tokens)
 
 

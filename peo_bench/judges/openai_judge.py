@@ -16,7 +16,7 @@ from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.judges.budget import Budget
-from peo_bench.judges.endpoint import UNCOUNTED, Endpoint, NoAnswer, Tokens
+from peo_bench.judges.endpoint import NO_VERDICT, UNCOUNTED, Endpoint, NoAnswer, Tokens
 from peo_bench.judges.judge import Bound, Desk, Judge, Judged, verdict_table
 from peo_bench.judges.matchups import IDENTITY, ORDERS, Comparison, Row, comparisons
 from peo_bench.judges.parsing import TIE, Verdict, parse_reply, swapped
@@ -252,7 +252,7 @@ class Session:
         return self
 
     def _answer(self, endpoint: Endpoint, request: Request) -> KeptReply | str:
-        """Return the reply, kept on disk, or the reason why there is none."""
+        """Return the reply, kept on disk if it would come again, or the reason why there is none."""
         if self._reason:
             return self._reason
         try:
@@ -264,6 +264,9 @@ class Session:
             return str(error)
         asked, answered = self.judge.billed(request, reply.tokens)
         kept = KeptReply(text=reply.text, input_tokens=asked, output_tokens=answered, refused=list(reply.refused))
+        if not reply.complete:
+            self._failed(NoAnswer(NO_VERDICT))
+            return kept
         self.replies.put(request.to_json(), kept)
         self._kept += 1
         if self._kept >= KILLED_AFTER:

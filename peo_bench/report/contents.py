@@ -127,9 +127,9 @@ def badges(run: RunRecord, views: Sequence[TaskView]) -> tuple[Badge, ...]:
     """Say whether the run is complete, what is missing, how many seeds it has and whether it is underpowered."""
     found = [Badge(run.status, "good" if run.status == "complete" else "warn")]
     found.append(Badge(f"{run.counts.ok} of {run.counts.expected} results", "plain"))
-    if run.counts.missing:
-        found.append(Badge(f"{run.counts.missing} missing", "warn"))
     unjudged = sum(entry.n for entry in run.missing if entry.stage == "judge")
+    if run.counts.missing > unjudged:
+        found.append(Badge(f"{run.counts.missing - unjudged} missing", "warn"))
     if unjudged:
         found.append(Badge(f"{unjudged} verdicts missing", "warn"))
     if run.limited:

@@ -82,14 +82,14 @@ class JudgeMetrics(Record):
 
 
 class JudgeCounts(Record):
-    """How many verdicts a judge owes and gave."""
+    """How many verdicts a judge owes and gave; `expected` is the sum of `ok` and `missing`."""
 
     expected: int
     """Verdicts wanted."""
     ok: int
     """Verdicts there are."""
     missing: int
-    """Verdicts that are missing."""
+    """Verdicts that are missing: there is no reply, or one that holds no verdict."""
     calls: int
     """Different calls behind them, made now or earlier."""
     calls_now: int

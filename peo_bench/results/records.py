@@ -25,16 +25,19 @@ class ObjectiveRecord(Record):
 
 
 class Counts(Record):
-    """How many results there are."""
+    """How many results there are: operating points, verdicts of judges, and whatever else is measured by policy.
+
+    `expected` is the sum of `ok` and `missing`.
+    """
 
     expected: int
-    """Operating points wanted."""
+    """Results wanted."""
     ok: int
-    """Operating points there are."""
+    """Results there are."""
     missing: int
-    """Operating points that are missing."""
+    """Results that are missing."""
     by_reason: Mapping[str, int] = {}
-    """How many results are missing for each reason: operating points, verdicts and all else under `missing`."""
+    """How many are missing for each reason; their sum is `missing`."""
 
     def __add__(self, other: Counts) -> Counts:
         """Return the counts of both runs together."""
@@ -164,7 +167,7 @@ class RunRecord(Record):
     status: Literal["complete", "incomplete"]
     """Whether anything is missing."""
     counts: Counts
-    """Operating points `expected`, `ok` and `missing`, and what is missing `by_reason`."""
+    """Results `expected`, `ok` and `missing`, and what is missing `by_reason`."""
     missing: tuple[Missing, ...]
     """`what` is missing, its `reason`, `n` results and, for verdicts, the `stage` judge."""
     failed_jobs: Mapping[str, str] = {}

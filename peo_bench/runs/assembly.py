@@ -137,6 +137,7 @@ def about(done: Finished, found: Gathered, costs: Costs, judging: Judging, told:
         threads=told.threads,
         failed=dict(done.outcome.failed),
         reused=len(done.outcome.reused),
+        extras=sum(job.id in handles for run in done.seeds.values() for job in run.extras.jobs),
         notes=(*notes, *told.trusted, *unmeasured_notes(done.config, world, done.first.families)),
         scorers=found.scorers,
         job_seconds={kind: row.seconds for kind, row in costs.kinds.items()},

@@ -17,6 +17,7 @@ from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.spreadsheet import inert
 from peo_bench.jobs.artefact import Damaged, require_plain, sealed, unsealed
+from peo_bench.judges.endpoint import NO_VERDICT
 from peo_bench.judges.judge import Desk, Judge, Judged
 from peo_bench.judges.matchups import ORDERS, n_matches, pair_table
 from peo_bench.judges.rubrics import RUBRICS
@@ -58,17 +59,20 @@ class Judging:
     def add(self, judge: str, found: Judged, calibrated: JsonObject | None) -> None:
         """Take in the numbers of one judge's verdicts, and what it is known to be worth."""
         expected = len(found.rows) + len(found.missing)
+        unread = unreadable(found.rows)
+        lost = [(found.missing["reason"], f"named in {UNJUDGED}"), (unread, f"their replies are in {VERDICTS}")]
         self.metrics[judge] = judge_metrics(found, calibrated)
         self.counts[judge] = JudgeCounts(
             expected=expected,
-            ok=len(found.rows),
-            missing=len(found.missing),
+            ok=len(found.rows) - len(unread),
+            missing=len(found.missing) + len(unread),
             calls=found.n_calls,
             calls_now=found.n_new,
         )
-        for reason, part in found.missing.groupby("reason", sort=False):
-            what = f"judge {judge}: {len(part)} of {expected} verdicts, named in {UNJUDGED}"
-            self.missing.append(Missing(what=what, reason=str(reason), n=len(part), stage="judge"))
+        for reasons, where in lost:
+            for reason, n in reasons.value_counts(sort=False).items():
+                what = f"judge {judge}: {n} of {expected} verdicts, {where}"
+                self.missing.append(Missing(what=what, reason=str(reason), n=int(n), stage="judge"))
 
 
 def judge_run(
@@ -87,6 +91,12 @@ def judge_run(
         judging.add(judge.id, judged[judge.id], calibration(desk.replies.parent, judge))
     judging.spent_usd, judging.budget_reached = round(desk.budget.spent, 6), desk.budget.reached
     return judging
+
+
+def unreadable(rows: pd.DataFrame) -> pd.Series:
+    """Return why each of the replies is no verdict that are none; `rows` are those of `Judged`."""
+    raw = rows.loc[rows["verdict"].isna(), "raw"]
+    return raw.map(lambda text: NO_VERDICT if text.strip() else "the reply is empty")
 
 
 def judge_metrics(judged: Judged, calibrated: JsonObject | None) -> JudgeMetrics:

@@ -40,7 +40,7 @@ class Provenance:
     """How the run came about and measured.
 
     `stages` are wall seconds by stage, `failed` reasons by job; `scorers` by training seed are those of
-    `peo_bench.runs.scorer_records.scorer_records`.
+    `peo_bench.runs.scorer_records.scorer_records`; `extras` counts the results of `peo_bench.runs.extras`.
     """
 
     command: str
@@ -48,6 +48,7 @@ class Provenance:
     threads: int | None
     failed: Mapping[str, str]
     reused: int
+    extras: int
     notes: tuple[str, ...]
     scorers: Mapping[int, Mapping[str, ScorerRecord]]
     job_seconds: Mapping[str, float]
@@ -89,7 +90,8 @@ def run_record(
 ) -> RunRecord:
     """Return the content of `run.json`."""
     asked = points[points["method"] != "oracle"]
-    lost = sum(item.n for item in missing if item.stage != "judge")
+    verdicts = provenance.judging.judges.values() if provenance.judging else ()
+    ok = len(asked) + provenance.extras + sum(counts.ok for counts in verdicts)
     by_reason: Counter[str] = Counter()
     for item in missing:
         by_reason[item.reason] += item.n
@@ -110,7 +112,7 @@ def run_record(
         seeds=config.seeds,
         objectives=tuple(ObjectiveRecord(**objective.model_dump()) for objective in task.objectives),
         status="incomplete" if missing else "complete",
-        counts=Counts(expected=len(asked) + lost, ok=len(asked), missing=lost, by_reason=by_reason),
+        counts=Counts(expected=ok + by_reason.total(), ok=ok, missing=by_reason.total(), by_reason=by_reason),
         missing=tuple(missing),
         failed_jobs=provenance.failed,
         reused_artefacts=provenance.reused,
