@@ -110,6 +110,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # not every terminal knows every character
             stream.reconfigure(errors="replace")
     from peo_bench.cli import (  # noqa: F401 - they register
+        cache,
         compare,
         convert,
         export,
