@@ -16,7 +16,7 @@ from training_fixtures import TEMPLATE, tiny_model, tiny_tokenizer
 from peo_bench.core.method import PolicyFamily
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy
-from peo_bench.errors import UsageError
+from peo_bench.errors import DiskFull, UsageError
 from peo_bench.files import atomic
 from peo_bench.files.atomic import finite, follow_umask, replacing, write_json, write_text
 from peo_bench.jobs.job import Job, job_kind
@@ -55,7 +55,7 @@ def test_full_disk(tmp_path, monkeypatch, before):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(atomic.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match=r"txt: no room to write this file, 3 bytes or more \([\d,]+ bytes are free"):
         write_text(target, "new")
     assert names(tmp_path) == (["file.txt"] if before else [])
     assert before is None or target.read_text() == before

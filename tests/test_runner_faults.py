@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def die_together(store, jobs, progress):
 
 @job_kind("test-full", version=1)
 def fill(job, inputs, work):
+    (work.dir / "half").write_text("half")
     try:
         raise OSError(errno.ENOSPC, "No space left on device")
     except OSError as error:
@@ -99,7 +101,7 @@ def test_a_full_disk_ends_the_run_with_one_line(forked, tmp_path, workers):
     with pytest.raises(DiskFull) as stopped, Runner(tmp_path, workers) as runner:
         runner.run([Job("test-full")])
     said = str(stopped.value)
-    assert said.startswith(f"{tmp_path}: no room to write test-full (")
+    assert said.startswith(f"{tmp_path}: no room to write test-full, 4 bytes or more (")
     assert "make room and type the same command again" in said
     assert "\n" not in said
     assert Store(tmp_path).get(Job("test-full").id) is None
@@ -118,8 +120,8 @@ def test_a_limit_of_file_sizes_is_a_full_disk(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
         try:
             write_text(tmp_path / "points.csv", "x" * 4096)
-        except OSError as error:
-            os._exit(7 if is_disk_full(error, tmp_path) else 8)
+        except DiskFull as error:
+            os._exit(7 if "points.csv: no room to write this file, 4,096 bytes or more" in str(error) else 8)
         os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert list(tmp_path.iterdir()) == []
@@ -167,6 +169,41 @@ def test_a_full_disk_outside_jobs_is_one_line_too(peo_bench, tmp_path, monkeypat
     assert (code, err.count("\n")) == (1, 1)
     assert "points.csv: no room to write" in err
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_full_disk_while_artefacts_are_copied_names_the_folder_and_what_they_take(tmp_path, monkeypatch):
+    """A copy of a folder tells of its files in an error that has no file name of its own."""
+    store = Store(tmp_path / "cache")
+    handle = store.run(value(1))
+
+    def full(source, copy, **given):
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(DiskFull) as stopped:
+        store.copy_to(tmp_path / "out" / "artefacts", [handle.id])
+    size = sum(path.stat().st_size for path in handle.path.rglob("*") if path.is_file())
+    said = f"{tmp_path / 'out' / 'artefacts'}: no room to write the artefacts of the run, {size:,} bytes or more ("
+    assert str(stopped.value).startswith(said)
+
+
+FULL = (errno.ENOSPC, "No space left on device")
+LINES = {
+    "nameless": (OSError(*FULL), "{here}: no room to write a file of this command ("),
+    "copied": (OSError(*FULL, "from", None, "to"), "to: no room to write this file ("),
+    "a folder copied": (shutil.Error([("from", "to/x", str(FULL))]), "to/x: no room to write this file ("),
+}
+
+
+@pytest.mark.parametrize(("error", "said"), LINES.values(), ids=LINES)
+def test_a_full_disk_that_nobody_foresaw_names_what_could_not_be_written(peo_bench, tmp_path, monkeypatch, error, said):
+    def full(*given):
+        raise error
+
+    monkeypatch.setattr("peo_bench.models.convert.convert", full)
+    code, _, err = peo_bench("convert", "old", "--to", "new")
+    assert (code, err.count("\n")) == (1, 1)
+    assert said.format(here=tmp_path) in err
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])

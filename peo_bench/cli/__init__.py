@@ -17,7 +17,7 @@ from rich.console import Console
 
 from peo_bench import __version__
 from peo_bench.errors import DiskFull, PeoBenchError, UsageError, one_line
-from peo_bench.files.room import disk_full, is_disk_full
+from peo_bench.files.room import disk_full, is_disk_full, place_of
 
 app = typer.Typer(
     name="peo-bench",
@@ -135,9 +135,10 @@ def main() -> None:
     except Exception as error:
         if logging.getLogger("peo_bench").isEnabledFor(logging.INFO):
             raise
-        path = Path(str(getattr(error, "filename", None) or "."))
+        place = place_of(error)
+        path, what = (place, "this file") if place else (Path.cwd(), "a file of this command")
         if is_disk_full(error, path):
-            typer.echo(f"error: {disk_full(path, 'this file')}", err=True)
+            typer.echo(f"error: {disk_full(path, what)}", err=True)
             sys.exit(DiskFull.exit_code)
         if not isinstance(error, OSError):
             raise

@@ -23,6 +23,7 @@ from typing import cast, overload
 
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import Json, JsonObject
+from peo_bench.files.room import room_for
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 PERMISSIONS = 0o777
@@ -59,21 +60,25 @@ def _create_beside(path: Path, mode: int = 0o666) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, need: int = 0) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it takes the place of `path`.
 
-    For writers that want a file name (Parquet, for instance). Raises `UsageError` where a folder is in the place.
+    For writers that want a file name (Parquet, for instance). Raises `UsageError` where a folder is in the place, and
+    `DiskFull` where there is no room, with the bytes that were to be written: `need`, or as many as there were when the
+    room ended.
     """
     target = path.resolve()
     if target.is_dir():
         raise UsageError(f"{path}: is a folder where a file belongs: move it away")
     known = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-    temporary = _create_beside(target, 0o666 if known is None else known & 0o666)
+    with room_for(path, "this file", lambda: need):
+        temporary = _create_beside(target, 0o666 if known is None else known & 0o666)
     try:
         mode = stat.S_IMODE(temporary.stat().st_mode) if known is None else known
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with room_for(path, "this file", lambda: max(need, temporary.stat().st_size)):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.chmod(mode)
         temporary.replace(target)
         sync_dir(target.parent)
@@ -104,7 +109,7 @@ def follow_umask(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace the content of `path` with `text` (UTF-8)."""
-    with replacing(path) as temporary:
+    with replacing(path, len(text.encode())) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from peo_bench.errors import JobFailed, PeoBenchError
-from peo_bench.files.room import disk_full, is_disk_full
+from peo_bench.files.room import room_for, size_of
 from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.kinds import JOB_KINDS
-from peo_bench.jobs.store import Store
+from peo_bench.jobs.store import PARTIAL, Store
 from peo_bench.process import compute_strictly, environment, is_strict
 
 logger = logging.getLogger(__name__)
@@ -238,15 +238,14 @@ def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -
 
     disable_progress_bar()
     try:
-        if JOB_KINDS.get(task[0].kind).together:
-            store.run_together(task, progress)
-        else:
-            store.run(task[0], progress)
+        with room_for(store.root, task[0].label, lambda: sum(size_of(store.root / PARTIAL / job.id) for job in task)):
+            if JOB_KINDS.get(task[0].kind).together:
+                store.run_together(task, progress)
+            else:
+                store.run(task[0], progress)
     except PeoBenchError:
         raise
     except Exception as error:
-        if is_disk_full(error, store.root):
-            raise disk_full(store.root, task[0].label) from None
         logger.warning("%s failed", task[0].id, exc_info=True)
         raise JobFailed(f"{type(error).__name__}: {error}") from None
     return [job.id for job in task]

@@ -29,7 +29,7 @@ from peo_bench.errors import JobFailed
 from peo_bench.files.atomic import follow_umask, is_temporary, sync_dir, write_json
 from peo_bench.files.inside import free_name
 from peo_bench.files.json_types import Json
-from peo_bench.files.room import is_disk_full
+from peo_bench.files.room import is_disk_full, room_for, size_of
 from peo_bench.jobs.artefact import META, SCHEMA, SCRATCH, Damaged, flush, identity_of, read_artefact, sealed
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 Done = TypeVar("Done")
 STUMBLES = (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, RecursionError)
 """What reading files that are not as expected raises; not what computing does, such as a lack of memory."""
+PARTIAL = "partial"
+"""Folder of the jobs in progress."""
 CLAIMS = 100
 """Jobs that one process claims at a time, an open file each; systems allow 256 or more."""
 WAITING = "another run does this: waiting for it"
@@ -134,7 +136,7 @@ class Store:
 
     def _tried(self, jobs: Sequence[Job], attempt: Callable[[], Done]) -> Done:
         """Return `attempt()`; where it stumbles over what an earlier attempt left, once more without that."""
-        begun = [folder for job in jobs if any((folder := self.root / "partial" / job.id).glob("*"))]
+        begun = [folder for job in jobs if any((folder := self.root / PARTIAL / job.id).glob("*"))]
         try:
             return attempt()
         except STUMBLES as error:
@@ -200,7 +202,7 @@ class Store:
 
         What is no plain file or folder is moved aside, and what a kill left of a write is deleted.
         """
-        folder = self.root / "partial" / job.id
+        folder = self.root / PARTIAL / job.id
         self._make_way(folder.parent)
         self._make_way(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,13 +219,14 @@ class Store:
         Copies, not links: damage to one store must not reach the other.
         """
         target = Store(other)
-        partial_copies = other / "partial"
+        partial_copies = other / PARTIAL
         target._make_way(partial_copies)
-        for job_id in job_ids:
-            if target.get(job_id) is None:
+        absent = {job_id: self[job_id].path for job_id in job_ids if target.get(job_id) is None}
+        with room_for(other, "the artefacts of the run", lambda: sum(map(size_of, absent.values()))):
+            for job_id, path in absent.items():
                 copy = partial_copies / job_id
                 _delete(copy)
-                shutil.copytree(self[job_id].path, copy)
+                shutil.copytree(path, copy)
                 follow_umask(copy)
                 flush(copy)
                 target._place(job_id, copy)
@@ -275,7 +278,7 @@ class Store:
 
     def _finished(self, job: Job) -> Handle | None:
         """Return the job's artefact, to be asked for under its claim: one that a kill kept from its place takes it."""
-        folder = self.root / "partial" / job.id
+        folder = self.root / PARTIAL / job.id
         known = self.get(job.id)
         if known is not None or folder.is_symlink() or not os.path.lexists(folder / META):
             return known

@@ -13,6 +13,7 @@ from pathlib import Path
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import follow_umask
 from peo_bench.files.inside import inside
+from peo_bench.files.room import room_for
 
 WEIGHTS = {"pytorch_model": "model", "adapter_model": "adapter_model"}
 """Beginnings of the names that PyTorch's checkpoints give to weights, and those of safetensors."""
@@ -35,14 +36,15 @@ def convert(folder: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
     try:
-        for path in files:
-            if path.name.endswith(".bin.index.json"):
-                _write_index(path, scratch)
-            elif path.suffix not in PICKLES:
-                shutil.copyfile(path, scratch / path.name)
-        for path, name in found.items():
-            _write_weights(path, scratch / str(name))
-        follow_umask(scratch)
+        with room_for(to, "the converted checkpoint", lambda: sum(path.stat().st_size for path in files)):
+            for path in files:
+                if path.name.endswith(".bin.index.json"):
+                    _write_index(path, scratch)
+                elif path.suffix not in PICKLES:
+                    shutil.copyfile(path, scratch / path.name)
+            for path, name in found.items():
+                _write_weights(path, scratch / str(name))
+            follow_umask(scratch)
         scratch.rename(to)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

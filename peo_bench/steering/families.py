@@ -22,6 +22,7 @@ from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import follow_umask, write_json, write_text
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import Json
+from peo_bench.files.room import room_for, size_of
 from peo_bench.files.rows import is_whole
 from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.store import Store
@@ -228,7 +229,7 @@ class SteeredPolicy:
         except OSError as error:
             raise UsageError(f"{to}: cannot write there ({error.strerror}): give --to another folder") from None
         try:
-            with quiet():
+            with quiet(), room_for(to, "the policy", lambda: size_of(scratch)):
                 model, tokenizer = Engine(artefacts_of(self._store)).materialised(spec.mix[0][1])
                 model.save_pretrained(scratch)
                 tokenizer.save_pretrained(scratch)
