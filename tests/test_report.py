@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from run_folder_fixture import HOSTILE, comparison, method_metrics, write_run_fo
 from peo_bench import pareto
 from peo_bench.errors import UsageError
 from peo_bench.report import build_report, contents, figures, texts
+from peo_bench.report.advice import advise
 from peo_bench.report.build import embedded_json
 from peo_bench.report.headline import Standing, make_verdict
 from peo_bench.report.tables import points_table, scoreboard
 from peo_bench.report.texts import MAX_CHARACTERS, embed_texts
+from peo_bench.results.costs_records import MethodCost
 from peo_bench.results.folder import read_run_folder
 from peo_bench.results.metrics_records import Comparison, EstimateRecord
 
@@ -403,11 +406,72 @@ def test_the_verdict_names_its_limits() -> None:
     gaps = [gap.model_copy(update={"covers": "prompts and training seeds"}) for gap in gaps]
     similar = make_verdict(standing(methods, gaps, [1, 2], **known | {"modpo": (0.4, 8.5)})).details
     assert "about equally far" in similar[0]
+    near = make_verdict(standing(methods, gaps, [1], **known | {"peo": (0.5, 0.19), "modpo": (0.4, 0.1)})).details
+    assert "about equally far" in near[0], "a tenth of a nat explains nothing"
     unknown = make_verdict(standing(methods, gaps, [1, 2], **known | {"peo": (0.5, None)})).details
     assert unknown == (
         "Not at equal KL: the KL of PEO is not known.",
         "2 training seeds: differences cover prompts and training.",
     )
+
+
+# ---- what to take ----
+
+
+def price(units: float | None, scored: int = 0, passes: float = 1.0) -> MethodCost:
+    empty = dict.fromkeys(MethodCost.model_fields)
+    return MethodCost(**empty | {"train_units": units, "scorer_calls": scored, "decode_factor": passes})
+
+
+TIED = [comparison("modpo", "soup", -0.008, 0.012), comparison("modpo", "peo", -0.014, 0.017)]
+DEAR = {"modpo": price(10.0), "peo": price(8.4, 14_000), "soup": price(4.0), "reference": price(0.0)}
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "costs", "advice"),
+    [
+        (
+            TIED,
+            DEAR,
+            "What to take: soup, for 2.0 trainings instead of 5.0 trainings: with 95 % confidence it is at most 0.02 "
+            "below the best (MODPO − soup +0.002 [−0.008, 0.012]).",
+        ),
+        (
+            [comparison("modpo", "soup", -0.01, 0.05), comparison("modpo", "peo", -0.014, 0.017)],
+            DEAR,
+            "What to take: PEO, for 4.2 trainings and 7,000 scored texts instead of 5.0 trainings: with 95 % "
+            "confidence it is at most 0.02 below the best (MODPO − PEO +0.002 [−0.014, 0.017]).",
+        ),
+        (
+            [comparison("modpo", "soup", -0.01, 0.05), comparison("modpo", "peo", 0.03, 0.05)],
+            DEAR,
+            "What to take: MODPO, for 5.0 trainings; nothing cheaper is surely as good (soup, for 2.0 trainings, is "
+            "not told apart, but may be up to 0.05 worse).",
+        ),
+        (
+            [comparison("modpo", "soup", 0.03, 0.05)],
+            DEAR,
+            "What to take: MODPO, for 5.0 trainings; nothing cheaper is surely as good.",
+        ),
+        (
+            TIED,
+            DEAR | {"soup": price(4.0, passes=2.0), "peo": price(None)},
+            "What to take: MODPO, for 5.0 trainings; nothing cheaper is surely as good.",
+        ),
+        (TIED, {}, None),
+    ],
+)
+def test_the_advice_is_the_cheapest_that_is_surely_as_good(
+    comparisons: list[Comparison], costs: dict[str, MethodCost], advice: str | None
+) -> None:
+    """Prices are by training seed; who is dearer at every answer is not cheaper; what is not known is not claimed."""
+    known = {"modpo": (0.5, 1.0), "peo": (0.49, 1.0), "soup": (0.48, 1.0), "reference": (0.0, 0.0)}
+    found = replace(standing(["peo", "modpo"], comparisons, [1, 2], ("reference", "soup"), **known), costs=costs)
+    assert advise(found) == (() if advice is None else (advice,))
+
+
+def test_the_page_says_above_all_what_to_take(run_dir: Path) -> None:
+    assert view_of(run_dir).verdict.details[0].startswith("What to take: ")
 
 
 # ---- texts ----

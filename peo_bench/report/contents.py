@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from peo_bench.report.advice import advise
 from peo_bench.report.headline import Gap, Standing, Verdict, make_verdict
 from peo_bench.report.texts import policy_key
 from peo_bench.report.wording import at_most, decimal, listing, method_name
@@ -233,6 +234,9 @@ def _task_view(folder: RunFolder, task: str) -> TaskView:
     methods = tuple(dict.fromkeys([*named, *sorted(present - set(named))]))
     measured = {method: values for method, values in metrics.methods.items() if values.measured}
     comparisons = _sound(metrics.comparisons, measured)
+    costs = folder.costs.methods
+    standing = Standing(run.methods, run.controls, measured, comparisons, run.seeds, costs)
+    verdict = make_verdict(standing)
     return TaskView(
         task=task,
         axes=(first, second),
@@ -240,12 +244,12 @@ def _task_view(folder: RunFolder, task: str) -> TaskView:
         methods=methods,
         controls=run.controls,
         measured=measured,
-        costs=folder.costs.methods,
+        costs=costs,
         kl_budgets=metrics.kl_budgets,
         comparisons=comparisons,
         bound=_bound(metrics, (first.column, second.column)),
         in_units=bool(metrics.normalisation or metrics.reference_units),
-        verdict=make_verdict(Standing(run.methods, run.controls, measured, comparisons, run.seeds)),
+        verdict=replace(verdict, details=(*advise(standing), *verdict.details)),
         judges=metrics.judges or {},
         safety=metrics.safety,
         capabilities=metrics.capabilities,

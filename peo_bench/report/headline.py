@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from peo_bench.report.wording import decimal, interval, listing, method_name
+from peo_bench.results.costs_records import MethodCost
 from peo_bench.results.metrics_records import Comparison, MethodMetrics
 
 KL_TOLERANCE = 0.1
-"""Mean KLs count as similar while they differ by at most this share of the larger one."""
+"""Mean KLs count as similar while they differ by at most this share of the larger one, or by as many nats."""
 
 
 CONTRARY = 0.95
@@ -70,13 +71,14 @@ class Gap:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a verdict rests on: the methods asked for, the free controls, what was measured, the training seeds."""
+    """What verdict and advice rest on: methods asked for, free controls, what was measured, training seeds, costs."""
 
     methods: Sequence[str]
     controls: Sequence[str]
     measured: Mapping[str, MethodMetrics]
     comparisons: Sequence[Comparison]
     seeds: Sequence[int]
+    costs: Mapping[str, MethodCost] = field(default_factory=dict)
 
     def utility(self, method: str) -> float | None:
         """Return a method's steered utility, None where it was not measured."""
@@ -166,7 +168,7 @@ def _kl(measured: Mapping[str, MethodMetrics], leader: str, rival: str) -> str:
         bounded = " (only an upper bound is)" if any(bound is not None for bound in bounds) else ""
         return f"Not at equal KL: the KL of {listing([name for name, _ in unknown])} is not known{bounded}."
     pair = f"{first} {decimal(a, 1)}, {second} {decimal(b, 1)} nats"
-    if abs(a - b) <= KL_TOLERANCE * max(abs(a), abs(b)):
+    if abs(a - b) <= KL_TOLERANCE * max(abs(a), abs(b), 1.0):
         return f"Both moved about equally far from the reference policy (mean KL: {pair})."
     return f"Mean KLs differ ({pair}): part of the gap may be distance from the reference, not a better trade-off."
 
