@@ -14,6 +14,7 @@ from peo_bench.errors import JobFailed
 from peo_bench.jobs import store as stores
 from peo_bench.jobs.job import Cost, Job, JobKind, job_kind, never_alone
 from peo_bench.jobs.kinds import JOB_KINDS
+from peo_bench.jobs.runner import Runner
 from peo_bench.jobs.store import WAITING, Store
 
 TESTS = Path(__file__).parent
@@ -140,3 +141,29 @@ def test_a_kind_that_stores_nothing_is_no_endless_loop(tmp_path: Path, monkeypat
     monkeypatch.setitem(JOB_KINDS._entries, kind.name, kind)
     with pytest.raises(JobFailed, match="was not stored by its kind"):
         Store(tmp_path).run_together([Job("test-lazy")])
+
+
+@pytest.mark.parametrize("kind", ["test-claimed", "test-claimed-together"])
+def test_what_another_run_did_meanwhile_is_reused_work(tmp_path, monkeypatch, kind):
+    """Three jobs are asked for; while they wait for their turn somebody else does the second."""
+    monkeypatch.setattr(sys, "argv", ["", "second"])
+    asked, other = jobs(kind, "123"), Store(tmp_path)
+    with Runner(tmp_path) as runner:
+        submit = runner._submit
+
+        def overtaken(task):
+            if asked[1] in task and other.get(asked[1].id) is None:
+                do_elsewhere(other, asked[1])
+            return submit(task)
+
+        monkeypatch.setattr(runner, "_submit", overtaken)
+        runner.run(asked)
+    assert set(runner.outcome.handles) == {job.id for job in asked}
+    assert runner.outcome.reused == {asked[1].id}
+
+
+def do_elsewhere(store: Store, job: Job) -> None:
+    if job.kind == TOGETHER.name:
+        store.adopt(job, lambda work: {"by": "another"}, 0.0)
+    else:
+        store.run(job)

@@ -123,6 +123,14 @@ def test_decoding_settings_are_those_there_are(sealed: Path, key: str, value: ob
         boards(sealed.parent)
 
 
+@pytest.mark.parametrize("digits", [309, 401, 4000, 5000])
+def test_a_number_beyond_every_float_names_its_file(sealed: Path, digits: int) -> None:
+    text = (sealed / "board.json").read_text()
+    (sealed / "board.json").write_text(text.replace('"n": ', f'"n": {"9" * digits}', 1))
+    with pytest.raises(UsageError, match=r"board\.json: is damaged or of another version \(not JSON, ValueError"):
+        boards(sealed.parent)
+
+
 def test_precision_is_a_setting_of_its_own_and_boards_keep_their_names(sealed: Path) -> None:
     """The first boards were named while precision stood among the decoding settings, where their files have it."""
     table = content(sealed)

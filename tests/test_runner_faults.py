@@ -93,6 +93,7 @@ def test_of_jobs_done_together_only_the_one_that_kills_fails(forked, tmp_path):
         runner.run(jobs)
     assert set(runner.outcome.failed) == {jobs[2].id}
     assert set(runner.outcome.handles) == {job.id for job in jobs} - {jobs[2].id}
+    assert not runner.outcome.reused, "what the first attempt did is this run's own work"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

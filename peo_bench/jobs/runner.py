@@ -46,6 +46,10 @@ Events: TypeAlias = "SimpleQueue[tuple[str, float, str]]"
 """From the worker processes: job id, fraction, note."""
 
 
+Finished: TypeAlias = dict[str, bool]
+"""Of a task, by job: whether another run had done it when its turn came."""
+
+
 @dataclass
 class Outcome:
     """What became of the jobs: handles by id, reasons of the failed ones, ids of those found in the store.
@@ -70,6 +74,7 @@ class Runner:
         self.workers = workers
         self.observe = observe
         self.outcome = Outcome()
+        self._repeated: set[str] = set()
         self._pool: ProcessPoolExecutor | None = None
         self._events: Events | None = None
 
@@ -97,7 +102,7 @@ class Runner:
                 self.observe("queued", job.id, 0.0, job.label)
             else:
                 self._done(handle, reused=True)
-        running: dict[Future[list[str]], list[Job]] = {}
+        running: dict[Future[Finished], list[Job]] = {}
         while waiting or running:
             for task in self._ready(waiting):
                 for job in task:
@@ -124,10 +129,10 @@ class Runner:
                     single.append([job])
         return single + [part for group in groups.values() for part in _split(group, self.workers)]
 
-    def _submit(self, task: list[Job]) -> Future[list[str]]:
+    def _submit(self, task: list[Job]) -> Future[Finished]:
         names = task[0].label if len(task) == 1 else f"{len(task)} x {task[0].kind}"
         self.observe("start", task[0].id, 0.0, names)
-        future: Future[list[str]] = Future()
+        future: Future[Finished] = Future()
         if self.workers > 1:
             try:
                 return self._processes().submit(_work, self.store.root, task)
@@ -140,7 +145,7 @@ class Runner:
             future.set_exception(error)
         return future
 
-    def _collect_finished(self, running: dict[Future[list[str]], list[Job]], timeout: float | None) -> None:
+    def _collect_finished(self, running: dict[Future[Finished], list[Job]], timeout: float | None) -> None:
         """Take in what has finished, waiting for at least one task unless `timeout` says otherwise (seconds)."""
         broken: list[list[Job]] = []
         finished = wait(running, timeout, return_when=FIRST_COMPLETED).done
@@ -149,8 +154,10 @@ class Runner:
         for future in finished:
             task = running.pop(future)
             try:
-                for job_id in future.result():
+                for job_id, elsewhere in future.result().items():
                     self._done(self.store[job_id])
+                    if elsewhere and job_id not in self._repeated:
+                        self.outcome.reused.add(job_id)
             except JobFailed as error:
                 for job in task:
                     self._fail(job, str(error))
@@ -162,6 +169,7 @@ class Runner:
     def _again(self, task: list[Job]) -> None:
         """Do a task whose process pool broke once more, alone; then its jobs one by one; fail those that break it."""
         self._drop_pool()
+        self._repeated |= {job.id for job in task}  # what is found done now was done by the first attempt
         again = {self._submit(task): task}
         future = next(iter(again))
         wait([future])
@@ -232,7 +240,7 @@ def _split(group: list[Job], parts: int) -> list[list[Job]]:
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
-def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -> list[str]:
+def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -> Finished:
     """Do one task; whatever goes wrong in it, but a user's mistake, is that task's failure and no other's."""
     from transformers.utils.logging import disable_progress_bar
 
@@ -248,7 +256,7 @@ def _do(store: Store, task: list[Job], progress: Callable[[float, str], None]) -
     except Exception as error:
         logger.warning("%s failed", task[0].id, exc_info=True)
         raise JobFailed(f"{type(error).__name__}: {error}") from None
-    return [job.id for job in task]
+    return {job.id: job.id in store.done_elsewhere for job in task}
 
 
 _worker_events: Events | None = None
@@ -286,7 +294,7 @@ def _follow(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _work(root: Path, task: list[Job]) -> list[str]:
+def _work(root: Path, task: list[Job]) -> Finished:
     def progress(fraction: float, note: str) -> None:
         assert _worker_events is not None, "the process was not started as a worker"
         _worker_events.put((task[0].id, fraction, note))

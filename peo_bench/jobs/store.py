@@ -58,6 +58,8 @@ class Store:
         self._checked: dict[str, Handle] = {}
         self._damaged: set[str] = set()
         self._locks: dict[str, FileLock] = {}
+        self.done_elsewhere: set[str] = set()
+        """Jobs that were to be done here and that somebody else had done when their turn came."""
 
     def path(self, job_id: str) -> Path:
         """Return where the artefact lies or will lie."""
@@ -104,6 +106,7 @@ class Store:
         with self._claim(job, progress):
             finished = self._finished(job)
             if finished is not None:
+                self.done_elsewhere.add(job.id)
                 return finished
             inputs = {role: self[need.id] for role, need in job.needs.items()}
             started = time.monotonic()
@@ -123,10 +126,12 @@ class Store:
         together = JOB_KINDS.get(jobs[0].kind).together
         assert together is not None, f"jobs of kind {jobs[0].kind!r} are done one by one"
         todo, wait = self._missing(jobs), False
+        self.done_elsewhere |= {job.id for job in jobs}
         while todo:
             if wait:
                 progress(0.0, WAITING)
             with self._claims(todo, wait) as mine:
+                self.done_elsewhere -= {job.id for job in mine}
                 if mine:
                     self._tried(mine, partial(together, self, mine, progress))
                 undone = self._missing(mine)

@@ -26,6 +26,8 @@ from peo_bench.files.json_types import JsonObject
 
 SCHEMA_VERSION = 1
 """Of every file of a run folder."""
+DIGITS = 309
+"""Whole numbers of as many digits are beyond every float."""
 
 
 def _known(value: object) -> object:
@@ -96,11 +98,18 @@ def read_text(path: Path) -> str:
         raise damaged(path, str(error)) from None
 
 
+def _whole(digits: str) -> int:
+    """Return a whole number of a file; `ValueError` for one that no float can hold, which sums stumble over."""
+    if len(digits) >= DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
 def read_json(path: Path) -> JsonObject:
     """Return the JSON object in a file; UsageError where there is none or it is another thing."""
     check_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_int=_whole)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{path.parent} is not a finished run folder: {path.name} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
