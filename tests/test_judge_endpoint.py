@@ -157,6 +157,23 @@ def test_what_every_call_would_meet_is_fatal_at_once(ask, answer, said):
     assert KEY not in str(error)
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirection_to_another_origin_is_refused_in_one_line(ask, serve, status):  # noqa: F811
+    """The other server was not chosen by the user: neither the key nor the texts may get there."""
+    other = serve()
+    elsewhere = f"{other.url}/chat/completions?of=somebody#else"
+    error, waits, calls = ask(*[Answer(b"", status, (("Location", elsewhere),))] * 4)
+    assert isinstance(error, NoAnswer)
+    assert error.fatal
+    assert (waits, len(calls), other.calls) == ([], 1, [])
+    assert str(error).endswith(f"not followed: if it is right, type --judge openai:m@{other.url}")
+
+
+def test_a_redirection_within_the_origin_is_followed(ask):
+    reply, waits, calls = ask(Answer(b"", 307, (("Location", "/v1/chat/completions"),)))
+    assert (reply.text, waits, len(calls)) == ("Because.\nVerdict: A", [], 2)
+
+
 def test_a_message_is_cut_after_the_key_is_masked(ask):
     """A key across the cut would leave its first half readable."""
     for start in range(0, 300, 10):

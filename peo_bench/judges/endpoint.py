@@ -2,8 +2,9 @@
 
 Retried: 408, 409, 425, 429 (honouring Retry-After), 5xx, answers without an end, broken connections, bodies that are no
 completion, empty replies and, without waiting, replies without a verdict. Not retried: other client errors, which would
-come again; those that concern every call (wrong key, no such model) and a wait that is too long are `fatal`: the judge
-is given up. The API key is read from the environment at the last moment and cut out of every message.
+come again; those that concern every call (wrong key, no such model, a redirection to another origin) and a wait that is
+too long are `fatal`: the judge is given up. The API key is read from the environment at the last moment and cut out of
+every message.
 
 Every attempt is metered: what it can cost is set aside before it is made and settled after it, whatever became of it.
 One that was refused (4xx but 408, 503) or never sent costs nothing; any other without a reply may have been answered,
@@ -35,6 +36,8 @@ from peo_bench.judges.settings import JudgeSettings
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
+
+    from peo_bench.judges.transport import Moved
 
 RETRIED = {408, 409, 425, 429}
 FATAL = {401, 402, 403, 404}
@@ -212,7 +215,7 @@ class Endpoint:
     def _attempt(self, messages: Sequence[dict[str, str]]) -> Reply:
         import openai
 
-        from peo_bench.judges.transport import deadline, was_sent
+        from peo_bench.judges.transport import Moved, deadline, was_sent
 
         with self._learning:
             asked, refused = dict(self._asked), self._refused
@@ -227,10 +230,14 @@ class Endpoint:
             raise self._fault(error) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(cause, Moved):  # openai 2 wraps it
+                raise self._elsewhere(cause) from None
             late = end.passed or isinstance(error, openai.APITimeoutError)
             said = str(cause) or type(cause).__name__
             reason = f"no answer within {self.settings.timeout_s:g} s" if late else f"connection failed: {said}"
             raise _Transient(reason, tokens=UNCOUNTED if was_sent(cause) else FREE) from None
+        except Moved as error:
+            raise self._elsewhere(error) from None
         except Exception as error:  # what a hostile or broken server makes of the client: charsets, headers, bodies
             raise _Transient(f"the answer cannot be read: {type(error).__name__}: {error}") from None
         return replace(_read(body, sum(len(message["content"]) for message in messages)), refused=refused)
@@ -267,6 +274,11 @@ class Endpoint:
         if pause is not None and pause > LONGEST_RETRY_AFTER:
             return NoAnswer(f"{reason}: the endpoint asks to wait {pause:.0f} s", fatal=True)
         return _Transient(reason, pause, FREE if status in REFUSED else UNCOUNTED)
+
+    def _elsewhere(self, moved: Moved) -> NoAnswer:
+        said = "the endpoint sends calls on to another address, which is not followed: if it is right, type "
+        address = moved.url.removesuffix("/chat/completions")
+        return NoAnswer(self._clean(f"{said}--judge openai:{self.model}@{address}"), fatal=True)
 
     def _clean(self, text: str) -> str:
         masked = text.replace(self._key, "***") if self._key else text  # before the cut, which could leave half a key

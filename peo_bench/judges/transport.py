@@ -4,6 +4,9 @@ The timeout of httpx starts anew with every byte, so that an endpoint that sends
 its body, is never given up, and its bodies have no end. Here both end: a connection is cut when the time of the whole
 attempt is over, and a body has a largest size. Compressed bodies are refused, because their real size shows when it is
 too late. Every attempt has a connection of its own, which it alone can cut. (Headers have the limit of httpx: 100 KiB.)
+
+A redirection to another origin (scheme, host and port) is not followed: whoever answers there was not chosen by the
+user, and would be sent the key and the texts.
 """
 
 from __future__ import annotations
@@ -22,6 +25,15 @@ LARGEST_BODY = 4 * 2**20
 """Bytes. A verdict with its reasons has some thousand."""
 OPENED = ("connect_tcp.complete", "start_tls.complete")
 """Ends of the names of what httpx tells of a connection when it is there, bare and encrypted."""
+
+
+class Moved(Exception):
+    """The endpoint sends calls on to another origin; `url` is where to."""
+
+    def __init__(self, url: str) -> None:
+        """Keep the address."""
+        super().__init__(url)
+        self.url = url
 
 
 class Deadline:
@@ -85,7 +97,7 @@ def was_sent(error: BaseException) -> bool:
 def bounded_client() -> Any:
     """Return an HTTP client, to be used inside `deadline`, whose answers end there and after `LARGEST_BODY` bytes.
 
-    A longer body raises the library's `ReadError` with a sentence.
+    A longer body raises the library's `ReadError` with a sentence, a redirection to another origin `Moved`.
     """
     import openai
 
@@ -113,6 +125,10 @@ def bounded_client() -> Any:
         request.extensions["trace"] = _DEADLINE.get().trace
 
     def bound(response: Any) -> None:
+        if response.has_redirect_location:
+            here, there = response.request.url, response.request.url.join(response.headers["Location"])
+            if (here.scheme, here.host, here.port) != (there.scheme, there.host, there.port):
+                raise Moved(str(there.copy_with(username=None, password=None, query=None, fragment=None)))
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise http.ReadError("the body is compressed, which was not asked for")
         response.stream = Bounded(response.stream)
