@@ -71,6 +71,22 @@ def whole_bytes(content: bytes) -> Damage:
     return lambda path: path.write_bytes(content)
 
 
+def without(*keys: str, content: object = None) -> Damage:
+    """An entry of the task's metrics less, or `content` in its place: whole JSON that does not fit the other files."""
+
+    def damage(path: Path) -> None:
+        told = json.loads(path.read_text())
+        item = told["tasks"]["sandbox"]
+        for key in keys[:-1]:
+            item = item[key]
+        item[keys[-1]] = content
+        if content is None:
+            del item[keys[-1]]
+        path.write_text(json.dumps(told))
+
+    return damage
+
+
 EMPTY, LIST, NULL = whole_bytes(b""), whole_bytes(b"[]"), whole_bytes(b"null")
 OF_JSON = {"cut": cut, "latin": latin, "empty": EMPTY, "list": LIST, "null": NULL, "folder": folder, "nested": nested}
 OF_CSV = {"latin": latin, "empty": EMPTY, "comma": comma, "commas": commas, "folder": folder}
@@ -89,6 +105,11 @@ CASES = {
     },
     ("config.yaml", "latin"): latin,
     ("metrics.json", "no task"): whole_bytes(b'{"schema_version": 1, "tasks": {}}'),
+    ("metrics.json", "a method less"): without("methods", "peo"),
+    ("metrics.json", "a control less"): without("methods", "soup"),
+    ("metrics.json", "no units"): without("units", content={}),
+    ("metrics.json", "no units of a column"): without("units", "1", "cost"),
+    ("metrics.json", "no means of units"): without("reference_units", content={}),
 }
 
 

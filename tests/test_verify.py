@@ -92,6 +92,8 @@ def other(value: Any, key: str | int) -> Any:
         return not value
     if isinstance(value, str):
         return {"higher": "lower", "lower": "higher"}.get(value) or OTHER.get(str(key), f"{value}x")
+    if key == "top_p":
+        return value / 2  # at most 1
     return value + 1 if isinstance(value, int) else value + 0.001 * (1 + abs(value))
 
 
@@ -255,6 +257,8 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a job's record": (lines(lambda rows: rows[0]["record"].update(seconds=1.0)), "jobs.jsonl: is damaged"),
     "weights with their checksums": (renewed_artefact, "jobs.jsonl: the record of "),
     "an artefact less": (lambda out: shutil.rmtree(next((out / "artefacts" / "modpo").iterdir())), "artefacts: modpo-"),
+    "the version": (in_json("run.json", lambda run: run.update(peo_bench="0.0.1")), "run.json: peo_bench is 0.0.1, "),
+    "a package": (in_json("run.json", lambda run: run["packages"].update(torch="1")), "run.json: packages.torch is 1,"),
     "progress": (lambda out: (out / "progress.json").write_text("{}"), "progress.json is there"),
 }  # fmt: skip
 
@@ -286,6 +290,29 @@ def test_entries_more_and_less_are_named(out: Path) -> None:
         "run.json: notes: 'All is well.' ",
     ):
         assert any(line.startswith(named) for line in problems), named
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "named"),
+    [
+        ("run.json", (), "approved"),
+        ("run.json", ("counts",), "counts.approved"),
+        ("metrics.json", ("tasks", TASK), f"tasks.{TASK}.approved"),
+        ("metrics.json", ("tasks", TASK, "comparisons", 0), f"tasks.{TASK}.comparisons[0].approved"),
+        ("costs.json", ("methods", "peo"), "methods.peo.approved"),
+        ("families.json", ("worlds", "0"), "worlds.0.approved"),
+    ],
+)
+def test_a_key_that_no_record_has_is_named(out: Path, file: str, place: tuple[str | int, ...], named: str) -> None:
+    """Readers pass it over; nobody may take it for something that was checked."""
+
+    def edit(content: Any) -> None:
+        for key in place:
+            content = content[key]
+        content["approved"] = True
+
+    in_json(file, edit)(out)
+    assert f"{file}: {named} is no key of this file" in found(out)
 
 
 def test_directions_are_those_of_the_task(out: Path) -> None:
@@ -351,8 +378,11 @@ def test_reports_are_what_the_folder_says(small_run: Path, tmp_path: Path) -> No
     assert report_problems(out) == [f"{name} {advice}" for name in REPORTS]
     build_report(out, redact=True)
     assert report_problems(out) == []
+    (out / "report.html").unlink()
+    missing = [f"report.html is missing: type `peo-bench report {out}`"]
+    assert report_problems(out) == missing
     in_json("run.json", lambda run: run.update(peo_bench="0.0.1"))(out)
-    assert report_problems(out) == []
+    assert report_problems(out) == missing
 
 
 RUN = Target(

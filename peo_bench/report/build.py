@@ -53,17 +53,19 @@ def build_report(run_dir: Path, *, redact: bool = False) -> Path:
 
 
 def report_problems(run_dir: Path) -> list[str]:
-    """Say which of the reports that are there are not what this version makes of the folder, texts left out or not.
+    """Say which of the reports are missing, or not what this version makes of the folder, texts left out or not.
 
-    Nothing is said of a run of another version: its report was another.
+    Of a run of another version they are not compared: its report was another.
     """
     there = [name for name in REPORTS if (run_dir / name).exists()]
+    again = f"type `peo-bench report {run_dir}`"
+    found = [f"{name} is missing: {again}" for name in REPORTS if name not in there]
     if not there or read_run_folder(run_dir).run.peo_bench != __version__:
-        return []
+        return found
     for redact in (False, True):
         made = _files(run_dir, redact) if there else {}
         there = [name for name in there if _content(run_dir / name) != made[name].encode()]
-    return [f"{name} is not the report of this folder: type `peo-bench report {run_dir}`" for name in there]
+    return found + [f"{name} is not the report of this folder: {again}" for name in there]
 
 
 def _content(path: Path) -> bytes:

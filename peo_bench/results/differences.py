@@ -16,6 +16,7 @@ import pandas as pd
 from peo_bench.files.atomic import write_text
 from peo_bench.files.digest import file_digest
 from peo_bench.files.inside import inside
+from peo_bench.files.json_types import Json
 
 SUMS = "SHA256SUMS"
 SUMMED = (
@@ -98,6 +99,20 @@ def json_problems(
             yield from json_problems(*pair, f"{path}[{i}]", by)
     elif not _equal(stated, computed, NUMPY):
         yield f"{path} is {_short(stated)}, {by} {_short(computed)}"
+
+
+def unknown_keys(stated: Json, known: Json, path: str = "") -> Iterator[str]:
+    """Say which keys of a JSON value are none of the record that was read from it; null may stand for an absent one."""
+    if isinstance(stated, Mapping) and isinstance(known, Mapping):
+        for name, value in stated.items():
+            inner = f"{path}.{name}".lstrip(".")
+            if name in known:
+                yield from unknown_keys(value, known[name], inner)
+            elif value is not None:
+                yield f"{inner} is no key of this file"
+    elif isinstance(stated, list) and isinstance(known, list):
+        for i, pair in enumerate(zip(stated, known, strict=True)):
+            yield from unknown_keys(*pair, f"{path}[{i}]")
 
 
 def _short(value: object) -> str:

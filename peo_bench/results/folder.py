@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +49,13 @@ def read_run_folder(path: Path) -> RunFolder:
     metrics = read_record(path / "metrics.json", Metrics)
     if not metrics.tasks:
         raise damaged(path / "metrics.json", "it has no task")
+    points = read_csv(path / "points.csv", POINTS)
+    if lack := next(_lacking(run, metrics, points), None):
+        raise damaged(path / "metrics.json", lack)
     return RunFolder(
         run=run,
         config=read_text(config) if config.exists() else "",
-        points=read_csv(path / "points.csv", POINTS),
+        points=points,
         metrics=metrics,
         costs=read_record(path / "costs.json", Costs) if (path / "costs.json").exists() else Costs(),
         answers=read_parquet(texts, ANSWERS) if texts.exists() else None,
@@ -60,6 +64,31 @@ def read_run_folder(path: Path) -> RunFolder:
         search=read_csv(search, SEARCH) if search.exists() else None,
         job_ids=tuple(sorted(found.parent.name for found in artefacts.glob("*/*/meta.json"))),
     )
+
+
+def _lacking(run: RunRecord, metrics: Metrics, points: pd.DataFrame) -> Iterator[str]:
+    """Yield what the metrics of the run's task lack of what every reader of them needs."""
+    task = metrics.tasks.get(run.task)
+    if task is None or run.measure is None:
+        return
+    columns = run.measure.columns
+    asked = [f"preference_{run.measure.names[0]}", *columns]
+    if not {*asked} <= {*points.columns}:
+        return
+    rows = points[(points["split"] == "test") & (points["grid"] == "asked")].dropna(subset=asked)
+    seeds = sorted({*rows["seed"]})
+    for seed in task.units if run.compared else seeds:
+        for column in columns:
+            if column not in task.units.get(seed, ()):
+                yield f"key 'tasks.{run.task}.units.{seed}.{column}': missing"
+    for column in columns:
+        if column not in task.reference_units:
+            yield f"key 'tasks.{run.task}.reference_units.{column}': missing"
+    for method in (*run.methods, *run.controls):
+        own = rows[rows["method"] == method].drop_duplicates(["seed", asked[0]])
+        n_seeds = own["seed"].nunique() if run.compared else len(seeds)
+        if method not in task.methods and len(own) == n_seeds * len(run.measure.weights) > 0:
+            yield f"key 'tasks.{run.task}.methods.{method}': missing, though points.csv has all its points"
 
 
 def write_run_folder(path: Path, files: RunFolder) -> None:

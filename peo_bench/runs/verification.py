@@ -13,14 +13,17 @@ from pathlib import Path
 import pandas as pd
 
 from peo_bench.errors import UsageError
-from peo_bench.jobs.artefact import Damaged, read_record
+from peo_bench.jobs.artefact import Damaged
+from peo_bench.jobs.artefact import read_record as read_meta
+from peo_bench.jobs.runner import Outcome
 from peo_bench.jobs.versions import version_notes
 from peo_bench.results.costs_records import Costs
-from peo_bench.results.differences import json_problems, sum_problems, table_problems
+from peo_bench.results.differences import json_problems, sum_problems, table_problems, unknown_keys
+from peo_bench.results.families_records import SavedFamilies
 from peo_bench.results.folder import RunFolder, read_run_folder
-from peo_bench.results.metrics_records import TaskMetrics
+from peo_bench.results.metrics_records import Metrics, TaskMetrics
 from peo_bench.results.progress import PROGRESS
-from peo_bench.results.record import damaged
+from peo_bench.results.record import Record, damaged, read_json, read_record
 from peo_bench.results.records import RunRecord
 from peo_bench.runs.assembly import Gathered, Told, about, gather, numbers
 from peo_bench.runs.refolding import Refolded
@@ -29,7 +32,14 @@ from peo_bench.steering.families import FAMILIES, read_families, saved_families
 from peo_bench.suites.suite import SandboxData
 
 TOLD = ("peo_bench", "packages", "hardware", "finished", "command", "stages", "notes")
-"""Keys of `run.json` that follow from nothing; `notes` are looked at one by one."""
+"""Keys of `run.json` that do not follow as the others do; versions and `notes` are looked at one by one."""
+RECORDS: dict[str, type[Record]] = {
+    "run.json": RunRecord,
+    "metrics.json": Metrics,
+    "costs.json": Costs,
+    FAMILIES: SavedFamilies,
+}
+"""Files whose every key is one of its record's."""
 REMARKS = ("jobs were done with", "trusted with --trust-task-code")
 """What only the machine that ran knows: other versions of packages, files of its own that it trusted."""
 
@@ -47,6 +57,10 @@ def verify_run(folder: Path) -> list[str]:
 
 def _problems(folder: Path, run: RunFolder, answers: pd.DataFrame) -> Iterator[str]:
     """Say what differs, file by file."""
+    for name, record in RECORDS.items():
+        if (folder / name).exists():
+            known = read_record(folder / name, record).to_json()
+            yield from (f"{name}: {line}" for line in unknown_keys(read_json(folder / name), known))
     again = Refolded(folder, run, answers)
     yield from _families_problems(folder, again)
     damage = [*_artefact_problems(run, again)]
@@ -74,6 +88,7 @@ def _number_problems(run: RunFolder, again: Refolded) -> Iterator[str]:
     yield from (f"costs.json: {line}" for line in json_problems(run.costs.to_json(), costs.to_json()))
     yield from (f"run.json: {line}" for line in json_problems(stated.to_json(), record.to_json(), but=TOLD))
     yield from _note_problems(stated, record, version_notes(again.done.outcome.handles.values()))
+    yield from _version_problems(stated, again.done.outcome)
 
 
 def _table_problems(run: RunFolder, found: Gathered) -> Iterator[str]:
@@ -106,6 +121,16 @@ def _with_labels(costs: Costs, stated: Costs) -> Costs:
         for name, cost in costs.methods.items()
     }
     return costs.model_copy(update={"methods": methods})
+
+
+def _version_problems(stated: RunRecord, outcome: Outcome) -> Iterator[str]:
+    """Compare the versions with those of the jobs that the run did itself; where it reused all, nothing tells them."""
+    told = {**stated.packages, "peo-bench": stated.peo_bench}
+    own = {entry for id_, job in outcome.handles.items() if id_ not in outcome.reused for entry in job.versions.items()}
+    for name, made in sorted(own):
+        if name in told and told[name] != made:
+            key = "peo_bench" if name == "peo-bench" else f"packages.{name}"
+            yield f"run.json: {key} is {told[name]}, jobs of this run were done with {made}"
 
 
 def _note_problems(stated: RunRecord, computed: RunRecord, versions: list[str]) -> Iterator[str]:
@@ -148,6 +173,6 @@ def _artefact_problems(run: RunFolder, again: Refolded) -> Iterator[str]:
 
 def _record(again: Refolded, name: str) -> object:
     try:
-        return read_record(again.store.path(name))
+        return read_meta(again.store.path(name))
     except Damaged:
         return None
