@@ -92,6 +92,7 @@ def read(folder: Path) -> dict[str, Any]:
             "by_seed": by_seed.loc[method].round(4).tolist(),
             "hypervolume": round(values["hypervolume"]["value"], 3),
             "kl": round(float(kl[method]), 3),
+            "evaluations": (values["validation_evaluations"] or 0) / by_seed.shape[1],
         }
     versus = {}
     for found in task["comparisons"]:
@@ -125,8 +126,9 @@ def tables(found: dict[str, Any]) -> str:
             "",
             f"**`{suite}`**, KL budgets in nats by seed: {_budgets(result['max_kl'])}",
             "",
-            "| method | steered utility | `peo` minus it [95 %, seeds and prompts] | by seed | hypervolume | KL |",
-            "|---|--:|---|---|--:|--:|",
+            "| method | steered utility | `peo` minus it [95 %, seeds and prompts] | by seed | hypervolume | KL "
+            "| evaluations |",
+            "|---|--:|---|---|--:|--:|--:|",
         ]
         for method, row in sorted(result["methods"].items(), key=lambda item: -item[1]["steered_utility"]):
             difference, by_seed = ABSENT, ABSENT
@@ -135,7 +137,9 @@ def tables(found: dict[str, Any]) -> str:
                 difference = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
                 by_seed = " ".join(f"{value:+.3f}" for value in result["peo_minus_by_seed"][method])
             cells = (f"`{method}`", f"{row['steered_utility']:.3f}", difference, by_seed)
-            lines.append(f"| {' | '.join(cells)} | {row['hypervolume']:.2f} | {row['kl']:.2f} |")
+            evaluations = f"{row['evaluations']:g}" if "evaluations" in row else ABSENT
+            numbers = (f"{row['hypervolume']:.2f}", f"{row['kl']:.2f}", evaluations)
+            lines.append(f"| {' | '.join((*cells, *numbers))} |")
     return "\n".join(lines[1:])
 
 
