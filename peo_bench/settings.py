@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from peo_bench.errors import UsageError, unknown
+from peo_bench.files.plain import require_file
 
 
 class Frozen(BaseModel):
@@ -27,8 +28,7 @@ MOST_VALUES = 100_000
 
 def yaml_text(path: Path) -> str:
     """Return the text of a YAML file; `UsageError` for what cannot be read or is no file, which is not opened."""
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path}: is no file: give the path of a YAML file")
+    require_file(path, "give the path of a YAML file")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

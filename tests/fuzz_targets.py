@@ -429,11 +429,11 @@ STORED = (
 KEPT = ("*.jsonl", "trainer/*/*", "replies/*/*", "judge-calibrations/*")
 BOARD_FILES = ("boards/*/board.json", "boards/*/scores/*", "run/*")
 TARGETS: dict[str, Target] = {
-    "suite": Target(write_suites, read_suite, apart=True),
-    "task": Target(write_tasks, read_task, apart=True),
-    "pairs": Target(write_pairs, read_pairs, apart=True),
-    "annotations": Target(write_annotations, read_verdicts, apart=True),
-    "points": Target(write_points, analyse_points),
+    "suite": Target(write_suites, read_suite, apart=True, kinds=True),
+    "task": Target(write_tasks, read_task, apart=True, kinds=True),
+    "pairs": Target(write_pairs, read_pairs, apart=True, kinds=True),
+    "annotations": Target(write_annotations, read_verdicts, apart=True, kinds=True),
+    "points": Target(write_points, analyse_points, kinds=True),
     "request": Target(write_request, read_request, change=change_request),
     "models": Target(write_models, read_models, ("*/*",), kinds=True),
     "run folder": Target(write_run, read_run, RUN_FILES, kinds=True, change=change_and_renew),

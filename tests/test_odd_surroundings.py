@@ -106,10 +106,33 @@ def test_aliases_that_multiply_or_meet_themselves_are_one_line(peo_bench, tmp_pa
     assert "mine.yaml" in err
 
 
-def test_a_pipe_for_a_suite_is_not_opened(peo_bench, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "mine.yaml")
-    code, _, err = peo_bench("plan", "--suite", "mine.yaml")
-    assert (code, err) == (2, "error: mine.yaml: is no file: give the path of a YAML file\n")
+NAMED_BY_USERS = {
+    "suite": ("mine.yaml", "plan --suite mine.yaml"),
+    "capability": ("mine.yaml", "plan --capabilities mine.yaml"),
+    "data of a capability": ("rows.jsonl", "plan --capabilities task.yaml"),
+    "points": ("points.csv", "pareto points.csv --maximize reward --minimize cost"),
+    "annotations": ("mine.json", "winrate mine.json"),
+    "packed annotations": ("mine.json.gz", "winrate mine.json.gz"),
+    "model outputs": ("mine.json", "annotate mine.json mine.json --annotator x --to to.json"),
+    "labels": ("mine.jsonl", "judge calibrate --data mine.jsonl"),
+    "packed labels": ("mine.jsonl.zst", "judge calibrate --data mine.jsonl.zst"),
+    "verdicts": ("mine.json", "judge calibrate --data rows.json --layout pandalm --verdicts mine.json"),
+    "difficulties": ("mine.csv", "winrate rows.json --difficulty mine.csv --gamed mine.csv"),
+    "a checkpoint": ("mine", "plan --suite smollm2 --model mine --data-dir ."),
+    "a scorer": ("mine", "scorer check mine --layout beaver"),
+    "a run": ("mine", "figures mine"),
+}
+"""By what is read: what is a pipe there, and the command that would wait for it."""
+
+
+@pytest.mark.parametrize(("pipe", "command"), NAMED_BY_USERS.values(), ids=NAMED_BY_USERS)
+def test_a_pipe_in_the_place_of_a_file_is_not_opened(peo_bench, tmp_path: Path, pipe: str, command: str) -> None:
+    (tmp_path / "task.yaml").write_text("task: t\ndataset_path: json\ndataset_kwargs: {data_files: rows.jsonl}\n")
+    (tmp_path / "rows.json").write_text('[{"preference": 1, "instruction": "q", "output_1": "a", "output_2": "b"}]')
+    os.mkfifo(tmp_path / pipe)
+    code, _, err = peo_bench(*command.split())
+    assert (code, err.count("\n")) == (2, 1)
+    assert pipe in err
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl", "jsonl.gz"])

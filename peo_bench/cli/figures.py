@@ -24,8 +24,8 @@ def figures(
 
     folder = out or run / "figures"
     with received(run):
-        refuse_links(run)
-        if folder.is_dir():
-            refuse_links(folder)
+        for place in (run, folder):
+            if place.is_dir():
+                refuse_links(place)
         for path in write_run_figures(run, folder, [name.strip() for name in formats.split(",") if name.strip()]):
             typer.echo(path)

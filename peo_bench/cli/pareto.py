@@ -15,6 +15,7 @@ from rich.table import Table
 from peo_bench.cli import Json, app, console, received
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import finite
+from peo_bench.files.plain import require_file
 
 if TYPE_CHECKING:
     from peo_bench.pareto.checks import FloatArray
@@ -94,6 +95,7 @@ def read_points(
         raise UsageError("give at least two objectives, as in --maximize reward --minimize cost")
     if len(set(columns)) < len(columns):
         raise UsageError(f"--maximize and --minimize name a column twice: {', '.join(columns)}")
+    require_file(path, "give a CSV file with a header")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import UsageError
+from peo_bench.files.plain import require_file
 
 UNPACKED_TIMES, UNPACKED_LEAST = 100, 2**20
 """A packed file may unpack to so many times its size and so many bytes more; text packs to a tenth or a fifth."""
@@ -47,6 +48,7 @@ def file_rows(path: Path, name: str) -> Iterator[Row]:
     reader = READERS.get(file_format(path))
     if reader is None:
         raise UsageError(f"{path}: unknown format: give a file ending in {', '.join(sorted(READERS))} ({PACKED_TOO})")
+    require_file(path, f"give a file ending in {file_format(path)}")
     try:
         yield from reader(path, name)
     except (OSError, EOFError, ValueError, csv.Error, zlib.error, RecursionError) as error:

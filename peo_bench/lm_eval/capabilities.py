@@ -24,6 +24,7 @@ from peo_bench.evaluation.generation import batch_of, make_engine
 from peo_bench.files.atomic import finite
 from peo_bench.files.digest import file_digest
 from peo_bench.files.json_types import Json, JsonObject
+from peo_bench.files.plain import require_file
 from peo_bench.jobs.job import Cost, Job, JobKind, never_alone
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.workspace import Progress, Workspace
@@ -47,7 +48,8 @@ def capability_identity(name: str) -> JsonObject:
                 "of a task's YAML file"
             )
         return {"task": name}
-    if not path.is_file():
+    require_file(path, "give the path of an lm-eval task's YAML file")
+    if not path.exists():
         raise UsageError(f"--capabilities {name!r}: no such file: give the path of an lm-eval task's YAML file")
     digest = file_digest(path)
     remember(digest, path)
@@ -66,11 +68,14 @@ def _known() -> frozenset[str]:
 
 
 def _data_files(path: Path) -> list[Path]:
-    """Return the local files that a task's `dataset_kwargs.data_files` names."""
+    """Return the local files that a task's `dataset_kwargs.data_files` names; `UsageError` for a pipe or a device."""
     named = (load_yaml(path).get("dataset_kwargs") or {}).get("data_files") or []
     flat = named.values() if isinstance(named, dict) else [named] if isinstance(named, str) else named
     names = [name for item in flat for name in ([item] if isinstance(item, str) else item)]
-    return sorted(Path(name) for name in names if Path(name).is_file())
+    files = [Path(name) for name in names if not Path(name).is_dir()]
+    for file in files:
+        require_file(file, f"give one in dataset_kwargs.data_files of {path}")
+    return sorted(file for file in files if file.is_file())
 
 
 def capability_job(

@@ -23,6 +23,7 @@ from pydantic import (
 
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
+from peo_bench.files.plain import is_no_file
 
 SCHEMA_VERSION = 1
 """Of every file of a run folder."""
@@ -85,7 +86,7 @@ def from_json(model: type[R], content: object, path: Path) -> R:
 
 def check_file(path: Path) -> None:
     """Raise `UsageError` if what lies at `path` is no file, links followed: a pipe or a device is never opened."""
-    if path.exists() and not path.is_file():
+    if is_no_file(path):
         raise damaged(path, "it is no file")
 
 
