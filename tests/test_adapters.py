@@ -150,7 +150,7 @@ def test_factors_that_the_engine_cannot_run_are_refused_before_anything_runs(
     with pytest.raises(UsageError, match=said) as raised:
         checkpoint_job(str(folder), "delta", reference)
     assert "\n" not in str(raised.value)
-    monkeypatch.setattr(given_checkpoint, "_foresee_misfit", lambda identity, reference: None)
+    monkeypatch.setattr(given_checkpoint, "foresee_checkpoint", lambda job: ())
     store.run(reference)
     with pytest.raises(UsageError, match=said):
         store.run(checkpoint_job(str(folder), "delta", reference))

@@ -94,7 +94,7 @@ def test_equal_contents_are_one_job_wherever_they_lie(tmp_path):
     (second / "training_args.bin").unlink()
     assert checkpoint_job(str(first), "base").id == checkpoint_job(str(second), "base").id
     assert str(tmp_path) not in json.dumps(dict(checkpoint_job(str(first), "base").params))
-    (second / "config.json").write_text("{}")
+    (second / "config.json").write_text((first / "config.json").read_text() + "\n")
     assert checkpoint_job(str(first), "base").id != checkpoint_job(str(second), "base").id
 
 
@@ -158,14 +158,14 @@ def test_a_folder_with_a_model_and_an_adapter_is_refused(tmp_path):
 
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
 @pytest.mark.parametrize("declared", [-1, [2, 28], [2, 1_000_000]])
-def test_an_end_that_is_no_token_is_refused(tmp_path, store, reference, file, declared):
+def test_an_end_that_is_no_token_is_refused(tmp_path, reference, file, declared):
     folder = model_folder(tmp_path / "mine")
     (folder / "generation_config.json").unlink()
     content = json.loads((folder / file).read_text()) if file == "config.json" else {}
     (folder / file).write_text(json.dumps(content | {"eos_token_id": declared}))
-    for job in (checkpoint_job(str(folder), "base"), checkpoint_job(str(folder), "delta", reference)):
+    for given in (("base",), ("delta", reference)):
         with pytest.raises(UsageError, match=r"mine: its eos_token_id names token -?\d+, and its tokens are 0 to 27"):
-            store.run(job)
+            checkpoint_job(str(folder), *given)
 
 
 @pytest.mark.parametrize("length", ["x", [], None, -1, 0])
@@ -199,18 +199,12 @@ FILES = ["config.json", "generation_config.json", "tokenizer_config.json", "toke
 @pytest.mark.parametrize("role", ["base", "delta", "scorer"])
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("content", [b'{"a": ', b"[]", b"null", b"", b"\xff\xfe", b"[" * 100_000])
-def test_a_damaged_file_is_one_line_that_names_it(tmp_path, store, role, name, content):
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path, role, name, content):
     folder = model_folder(tmp_path / "mine")
     (folder / name).write_bytes(content)
-    job = (
-        scorer_job("reward", ScorerConfig(layout="sequence-classification", model=str(folder)), [])
-        if role == "scorer"
-        else checkpoint_job(str(folder), role)
-    )
-    with pytest.raises(
-        UsageError, match=rf"^{folder / name}: not (a JSON object|JSON \(.*\)): copy it again"
-    ) as raised:
-        store.run(job)
+    scorer = ScorerConfig(layout="sequence-classification", model=str(folder))
+    with pytest.raises(UsageError, match=rf"^{folder / name}: not (a JSON object|JSON \(.*\)): copy it a") as raised:
+        scorer_job("reward", scorer, []) if role == "scorer" else checkpoint_job(str(folder), role)
     assert "\n" not in str(raised.value)
 
 

@@ -151,7 +151,8 @@ def test_before_anything_is_done_a_plan_counts_on_the_first_rows_of_the_data(tmp
 def test_a_plan_says_where_lengths_are_not_known_yet(tmp_path):
     base = checkpoint_job(str(save_policy(tmp_path / "base").path / "model"), "base")
     hub = pairs_job([PairSource(objective="helpful", hub="a/b")], ["helpful"])
-    for needs in ({"reference": base, "pairs": hub}, {"reference": Job("sft"), "pairs": Job("sandbox-pairs")}):
+    sandbox = Job("sft", {}, {"corpus": Job("sandbox-corpus", {"n": 8, "seed": 0})})
+    for needs in ({"reference": base, "pairs": hub}, {"reference": sandbox, "pairs": Job("sandbox-pairs")}):
         assert foreseen_notes(Job("aspect", {"objective": "helpful"}, needs), known()) == [UNKNOWN]
     assert foreseen_notes(Job("mixed-pairs", {"objectives": ["helpful"]}, {"pairs:helpful": hub}), known()) == []
 

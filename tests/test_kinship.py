@@ -14,12 +14,17 @@ from peo_bench.data import given_checkpoint
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
-from peo_bench.models.kinship import HARMLESS, compare, compare_configs
+from peo_bench.models import kinship
+from peo_bench.models.kinship import HARMLESS, Base, compare_configs
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]])
 
 
 MODELS = {"llama": llama, "qwen2": qwen2, "gemma2": gemma2, "gpt2": gpt2}
+
+
+def compare(folder, base):
+    return kinship.compare(folder, Base.of(base))
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -242,7 +247,7 @@ def test_a_run_refuses_an_expert_of_another_function_and_tells_what_is_harmless(
     said = r"does not fit the reference policy \(rms_norm_eps is 0\.001 .*, not 1e-06\)"
     with pytest.raises(UsageError, match=said):
         checkpoint_job(str(expert), "delta", reference)
-    monkeypatch.setattr(given_checkpoint, "_foresee_misfit", lambda identity, reference: None)
+    monkeypatch.setattr(given_checkpoint, "foresee_checkpoint", lambda job: ())
     with pytest.raises(UsageError, match=said):
         store.run(checkpoint_job(str(expert), "delta", reference))
     assert load_file(expert / "model.safetensors").keys() == load_file(plain / "model.safetensors").keys()

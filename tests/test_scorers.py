@@ -446,12 +446,16 @@ def test_labels_are_named_or_refused(tmp_path: Path, deberta: Path) -> None:
 
 
 def test_the_day_of_prompts_is_part_of_what_a_scorer_with_a_chat_template_is(
-    deberta: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, deberta: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peo_bench.scorers import kinds
 
+    folder = shutil.copytree(deberta, tmp_path / "chat")
+    (folder / "model" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+
     def job(template: str | None) -> Job:
-        return scorer_job("reward", declared("sequence-classification", deberta, template=template), [HELPFUL])
+        more = {"template": template, "columns": {"reward": 0}}
+        return scorer_job("reward", declared("sequence-classification", folder, **more), [HELPFUL])
 
     chat, pair = job("chat"), job(None)
     assert (chat.params["prompt_date"], "prompt_date" in pair.params) == ("2024-07-26", False)
@@ -460,8 +464,6 @@ def test_the_day_of_prompts_is_part_of_what_a_scorer_with_a_chat_template_is(
 
 
 def test_identity_is_content_layout_template_dtype_and_direction(tmp_path: Path, deberta: Path) -> None:
-    import shutil
-
     def name(model: Path = deberta, objectives: Any = (HELPFUL,), **more: Any) -> str:
         config = declared("sequence-classification", model, **({"columns": {"reward": 0}} | more))
         return scorer_job("reward", config, objectives).id

@@ -263,7 +263,7 @@ def test_pairs_whole_cut_and_dropped_are_told_as_the_trainer_sees_them(
     lengths = trainer.lengths
     assert lengths.cut == sum(fit and sum(size) > 14 for fit, size in zip(fits, sizes, strict=True)) > 0
     assert (lengths.whole + lengths.cut, lengths.dropped, lengths.limit) == (sum(fits), 48 - sum(fits), 14)
-    job = Job("aspect", params(max_length=14), {"reference": Job("sft"), "pairs": Job("pairs", {})})
+    job = Job("aspect", params(max_length=14), {"reference": Job("prompts"), "pairs": Job("pairs", {})})
     assert foreseen(job, inputs) == Foreseen(lengths), "known before it is trained"
     assert foreseen(job, {"pairs": inputs["pairs"]}) == Foreseen(None)
     # a cut answer is one that has lost its end in the batches that are trained on

@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +25,7 @@ from peo_bench.data.sources import located, remember
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import file_digest
 from peo_bench.files.json_types import Json, JsonObject
-from peo_bench.jobs.job import Handle, Job, job_kind, outline_of, outlined
+from peo_bench.jobs.job import Handle, Job, job_kind, outline_of, outlined, tokenizer_of
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.adapters import ADAPTER_CONFIG, adapter_problem, unsupported
 from peo_bench.models.convert import PICKLES, safe_name
@@ -41,6 +42,8 @@ from peo_bench.resources import require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from peo_bench.models.kinship import Base
 
 logger = logging.getLogger(__name__)
 
@@ -79,28 +82,36 @@ def _gguf_outline(job: Job) -> PreTrainedModel:
     return gguf_outline(gguf_file(job.params["package"]))
 
 
-@outlined(_gguf_outline)
+def _gguf_tokenizer(job: Job) -> PreTrainedTokenizerBase:
+    from gguf import GGUFReader
+
+    from peo_bench.models.gguf import gguf_tokenizer
+
+    path = gguf_file(job.params["package"])
+    return gguf_tokenizer(path, str(GGUFReader(path).fields["tokenizer.ggml.pre"].contents()))
+
+
+@outlined(_gguf_outline, _gguf_tokenizer)
 @job_kind("gguf", version=2, common=True)
 def import_gguf(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Dequantise the package's model to fp32 and write `model/`: safetensors, tokenizer, chat template."""
     from gguf import GGUFReader
 
-    from peo_bench.models.gguf import gguf_tokenizer, load_gguf
+    from peo_bench.models.gguf import load_gguf
 
     path = gguf_file(job.params["package"])
     if file_digest(path) != job.params["sha256"]:
         raise UsageError(f"{path} has changed since the run was planned: type the command again")
     work.progress(0.1, "dequantising")
     model = load_gguf(path)
-    metadata = GGUFReader(path).fields
-    tokenizer = gguf_tokenizer(path, str(metadata["tokenizer.ggml.pre"].contents()))
+    tokenizer = _gguf_tokenizer(job)
     tokenizer.model_max_length = model.config.max_position_embeddings
     model.save_pretrained(work.dir / "model")
     tokenizer.save_pretrained(work.dir / "model")
     return {
         "form": "base",
         "name": path.name.partition(".")[0],
-        "licence": str(metadata["general.license"].contents()),
+        "licence": str(GGUFReader(path).fields["general.license"].contents()),
         "parameters": model.num_parameters(),
     }
 
@@ -116,54 +127,61 @@ def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) ->
 
     params = checkpoint_identity(path_or_id, role)
     params |= {"prompt_date": PROMPT_DATE} if role == "base" else {}
-    if role == "delta":
-        _foresee_misfit(params, reference)
-    return Job("checkpoint", params, {"reference": reference} if reference else {})
+    job = Job("checkpoint", params, {"reference": reference} if reference else {})
+    foresee_checkpoint(job)
+    return job
 
 
-def _foresee_misfit(identity: Mapping[str, Json], reference: Job | None) -> None:
-    """Raise `UsageError` for a checkpoint that is no change of the reference policy, as far as is known already."""
-    folder = _at_hand(identity)
+@lru_cache(maxsize=64)
+def foresee_checkpoint(job: Job) -> tuple[str, ...]:
+    """Return what the job of a checkpoint will tell of it, as far as the files that are here show without its weights.
+
+    Raises `UsageError` for one that will not be taken over.
+    """
+    from peo_bench.models.kinship import Base
+    from peo_bench.models.loading import outline_causal
+    from peo_bench.models.quiet import quiet
+
+    folder, form = at_hand(job.params), job.params["form"]
     if folder is None:
-        return
-    if identity["form"] == "lora":
-        _check_supported(folder, folder)
-    base = outline_of(reference) if reference else None
-    if base is not None:
-        problem = _adapter_problem(folder, base) if identity["form"] == "lora" else _full_problem(folder, base)
-        if problem:
-            raise _misfit(folder, problem)
+        return ()
+    with quiet():
+        if form == "lora":
+            _check_supported(folder, folder)
+        tensor_shapes(folder)  # damaged and missing files have a line of their own
+        told = [] if form == "lora" else _text_remarks(form, folder, outline_causal(folder))
+        reference = job.needs.get("reference")
+        model = None if reference is None else outline_of(reference)
+        tokenizer = None if reference is None or model is None else tokenizer_of(reference)
+        if model is not None and tokenizer is not None:
+            told += _compare(form, folder, Base(model, tokenizer), folder)
+    return tuple(f"{folder}: {text}." for text in told)
 
 
-def _at_hand(identity: Mapping[str, Json]) -> Path | None:
-    """Return the folder of the checkpoint of this identity; None for one of the hub that is not wholly here."""
+def at_hand(identity: Mapping[str, Json]) -> Path | None:
+    """Return the folder of the checkpoint of this identity; None for one of the hub that is not wholly here.
+
+    Raises `UsageError` for a damaged file.
+    """
     from huggingface_hub import snapshot_download
 
     if "hub" not in identity:
-        return located(str(identity["sha256"]), "the checkpoint")
+        folder = located(str(identity["sha256"]), "the checkpoint")
+        _check_objects(folder)
+        return folder
     try:
         commit = str(identity["revision"])
         folder = Path(snapshot_download(str(identity["hub"]), revision=commit, local_files_only=True))
-        return folder if tensor_shapes(folder) else None
+        whole = identity["form"] != "base" or has_tokenizer(path.name for path in folder.iterdir())
+        return folder if whole and tensor_shapes(folder) else None
     except (OSError, ValueError, UsageError):
         return None
 
 
-def tokenizer_at_hand(job: Job) -> PreTrainedTokenizerBase | None:
-    """Return the tokenizer of the base that a job takes over, None where that is no checkpoint or not here."""
-    from peo_bench.models.loading import load_tokenizer
-
-    folder = _at_hand(job.params) if job.kind == "checkpoint" else None
-    return None if folder is None else load_tokenizer(folder)
-
-
-def _full_problem(folder: Path, base: PreTrainedModel) -> str | None:
-    """Say why the model in `folder` is no change of `base` by its configuration, which says the shapes too."""
-    from peo_bench.models.kinship import compare_configs
-    from peo_bench.models.loading import load_config
-
-    tensor_shapes(folder)  # damaged and missing files have a line of their own
-    return compare_configs(load_config(folder), base.config).problem
+def _check_objects(folder: Path) -> None:
+    """Raise `UsageError` for a file that should hold a JSON object, and does not."""
+    for path in sorted(path for path in folder.iterdir() if OBJECTS.fullmatch(path.name)):
+        read_object(path)
 
 
 def _check_supported(folder: Path, where: Path) -> None:
@@ -242,11 +260,22 @@ def folder_digest(folder: Path) -> str:
 def _checkpoint_outline(job: Job) -> PreTrainedModel | None:
     from peo_bench.models.loading import skeleton
 
-    folder = _at_hand(job.params)
-    return None if folder is None or job.params["form"] != "base" else skeleton(folder)
+    folder = _base_at_hand(job)
+    return None if folder is None else skeleton(folder)
 
 
-@outlined(_checkpoint_outline)
+def _checkpoint_tokenizer(job: Job) -> PreTrainedTokenizerBase | None:
+    from peo_bench.models.loading import read_tokenizer
+
+    folder = _base_at_hand(job)
+    return None if folder is None else read_tokenizer(folder)
+
+
+def _base_at_hand(job: Job) -> Path | None:
+    return at_hand(job.params) if job.params["form"] == "base" else None
+
+
+@outlined(_checkpoint_outline, _checkpoint_tokenizer)
 @job_kind("checkpoint", version=11, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
@@ -258,7 +287,7 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
         config = read_object(target / (ADAPTER_CONFIG if form == "lora" else "config.json"))
         shapes = tensor_shapes(target)
         remarks = _check_loading(form, target)
-        warnings = _compare(form, target, inputs["reference"], source) if "reference" in inputs else []
+        warnings = _kinship(form, target, inputs["reference"], source) if "reference" in inputs else []
     name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
     for warning in warnings:
         logger.warning("%s: %s", source, warning)
@@ -283,22 +312,29 @@ def naming(source: Path, copy: Path) -> Iterator[None]:
 
 def _check_loading(form: str, target: Path) -> list[str]:
     """Return remarks on its texts; `UsageError` unless the model is whole and its tokenizer usable."""
-    from peo_bench.models.ends import unused_settings
-    from peo_bench.models.loading import check_vocabulary, load_causal, read_tokenizer
+    from peo_bench.models.loading import load_causal
     from peo_bench.models.quiet import quiet
-    from peo_bench.models.rendering import remarks
     from peo_bench.models.trial import check_runs
 
+    if form == "lora":
+        return []
     with quiet():
-        if form == "lora":
-            return []
         model = load_causal(target)
         check_runs(model, target)
-        if form == "full":
-            return []
-        tokenizer = read_tokenizer(target)
-        check_vocabulary(tokenizer, model, target)
-        return [*remarks(tokenizer), *unused_settings(target)]
+        return _text_remarks(form, target, model)
+
+
+def _text_remarks(form: str, folder: Path, model: PreTrainedModel) -> list[str]:
+    """Return remarks on the texts of a base, whose tokenizer is used; `UsageError` unless that is usable."""
+    from peo_bench.models.ends import unused_settings
+    from peo_bench.models.loading import check_vocabulary, read_tokenizer
+    from peo_bench.models.rendering import remarks
+
+    if form != "base":
+        return []
+    tokenizer = read_tokenizer(folder)
+    check_vocabulary(tokenizer, model, folder)
+    return [*remarks(tokenizer), *unused_settings(folder)]
 
 
 def take_over(identity: Mapping[str, Any], target: Path) -> Path:
@@ -313,8 +349,7 @@ def take_over(identity: Mapping[str, Any], target: Path) -> Path:
     if "sha256" in identity and folder_digest(target) != identity["sha256"]:
         raise UsageError(f"{source} has changed since the run was planned: type the command again")
     with naming(source, target):
-        for path in sorted(path for path in target.iterdir() if OBJECTS.fullmatch(path.name)):
-            read_object(path)
+        _check_objects(target)
     return source
 
 
@@ -342,34 +377,33 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _compare(form: str, target: Path, reference: Handle, where: Path) -> list[str]:
+def _kinship(form: str, target: Path, reference: Handle, where: Path) -> list[str]:
     """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
-    from peo_bench.models.kinship import Kinship, compare, compare_tokenizers
-    from peo_bench.models.loading import load_causal
+    from peo_bench.models.kinship import Base
     from peo_bench.models.quiet import quiet
 
-    base = reference.path / "model"
-    if form == "lora":
-        _check_supported(target, where)
-        with quiet():
-            kin = Kinship(_adapter_problem(target, load_causal(base)))
-        kin = kin if kin.problem else compare_tokenizers(target, base)
-    else:
-        kin = compare(target, base)
-    if kin.problem:
-        raise _misfit(where, kin.problem)
-    if form != "lora":
-        return kin.warnings
-    config = read_object(target / ADAPTER_CONFIG)
+    with quiet():
+        warnings = _compare(form, target, Base.of(reference.path / "model"), where)
+    config = read_object(target / ADAPTER_CONFIG) if form == "lora" else {}
     stated, name = str(config.get("base_model_name_or_path") or ""), str(reference.result.get("name") or "")
     if stated and name and Path(stated).name != Path(name).name:
-        return [*kin.warnings, f"the adapter was trained on {stated!r} and is used on {name!r}"]
+        return [*warnings, f"the adapter was trained on {stated!r} and is used on {name!r}"]
+    return warnings
+
+
+def _compare(form: str, folder: Path, base: Base, where: Path) -> list[str]:
+    """Return warnings on a checkpoint as a change of `base`; raise `UsageError` naming `where` if it is none."""
+    from peo_bench.models.kinship import Kinship, compare, compare_tokenizers
+
+    if form == "lora":
+        _check_supported(folder, where)
+        problem = adapter_problem(folder, adapter_tensors(folder), dict(base.model.named_modules()))
+        kin = Kinship(problem) if problem else compare_tokenizers(folder, base.tokenizer)
+    else:
+        kin = compare(folder, base)
+    if kin.problem:
+        raise _misfit(where, kin.problem)
     return kin.warnings
-
-
-def _adapter_problem(folder: Path, base: PreTrainedModel) -> str | None:
-    """Say why the adapter in `folder` is none that the engine can run on `base`."""
-    return adapter_problem(folder, adapter_tensors(folder), dict(base.named_modules()))
 
 
 def licence_of(folder: Path) -> str:

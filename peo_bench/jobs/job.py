@@ -20,7 +20,7 @@ from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.kinds import JOB_KINDS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from peo_bench.jobs.store import Store
     from peo_bench.jobs.workspace import Progress, Workspace
@@ -148,6 +148,9 @@ Run: TypeAlias = "Callable[[Job, Mapping[str, Handle], Workspace], Mapping[str, 
 Outline: TypeAlias = "Callable[[Job], PreTrainedModel | None]"
 """Tells the model that a job will give, without its weights (on the meta device); None where it is not known yet."""
 
+TokenizerOutline: TypeAlias = "Callable[[Job], PreTrainedTokenizerBase | None]"
+"""Tells the tokenizer that a job will give; None where it is not known yet."""
+
 
 @dataclass(frozen=True)
 class JobKind:
@@ -162,8 +165,8 @@ class JobKind:
     `common` kind are what every method starts from; they are charged to none. `label` names the parameters that tell
     the jobs of one run apart.
 
-    `outline(job)` is the language model in such a job's artefact, without its weights: what is given as a change of it
-    is checked before anything is done.
+    `outline(job)` is the language model in such a job's artefact, without its weights, and `tokenizer(job)` the
+    tokenizer beside it: what is given as a change of it is checked before anything is done.
 
     Kinds whose jobs gain from being done in one batch have `together(store, jobs, progress)`, which stores the
     artefacts of jobs with equal `batch(job)`.
@@ -180,6 +183,7 @@ class JobKind:
     together: Callable[[Store, list[Job], Progress], None] | None = None
     batch: Callable[[Job], str] = lambda job: job.kind
     outline: Outline = lambda job: None
+    tokenizer: TokenizerOutline = lambda job: None
 
 
 def never_alone(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
@@ -204,14 +208,19 @@ def job_kind(
     return lambda run: JobKind(name, version, run, bound, defaults or {}, keeps, common, label)
 
 
-def outlined(outline: Outline) -> Callable[[JobKind], JobKind]:
-    """Say which language model a kind's artefacts hold; stands above `job_kind`."""
-    return lambda kind: replace(kind, outline=outline)
+def outlined(outline: Outline, tokenizer: TokenizerOutline) -> Callable[[JobKind], JobKind]:
+    """Say which language model and tokenizer a kind's artefacts hold; stands above `job_kind`."""
+    return lambda kind: replace(kind, outline=outline, tokenizer=tokenizer)
 
 
 def outline_of(job: Job) -> PreTrainedModel | None:
     """Return the language model that a job will give, without its weights; None where it is not known yet."""
     return JOB_KINDS.get(job.kind).outline(job)
+
+
+def tokenizer_of(job: Job) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer that a job will give; None where it is not known yet."""
+    return JOB_KINDS.get(job.kind).tokenizer(job)
 
 
 def closure(jobs: list[Job]) -> list[Job]:

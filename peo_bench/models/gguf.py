@@ -28,6 +28,7 @@ def gguf_outline(path: Path) -> PreTrainedModel:
     return unfilled(AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **SAFE))
 
 
+@lru_cache(maxsize=1)
 def gguf_tokenizer(path: Path, scheme: str) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a GGUF file, digits split as the model was trained.
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from peo_bench.files.json_types import JsonObject
 from peo_bench.models.ends import stop_ids
-from peo_bench.models.loading import TEMPLATES, has_tokenizer, load_config, read_tokenizer
+from peo_bench.models.loading import TEMPLATES, has_tokenizer, load_config, read_tokenizer, skeleton
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 HARMLESS = re.compile(
     r"_name_or_path|architectures|transformers_version|(torch_)?dtype|use_cache|initializer_range|auto_map"
@@ -52,33 +52,45 @@ class Kinship:
     warnings: list[str] = field(default_factory=list)
 
 
-def compare(folder: Path, base: Path) -> Kinship:
-    """Compare the model folder of a full fine-tune with that of its base; a missing tokenizer is the base's."""
-    found = compare_configs(load_config(folder), load_config(base))
+@dataclass(frozen=True)
+class Base:
+    """What a checkpoint is to be a change of: a model, which may be without weights, and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @staticmethod
+    def of(folder: Path) -> Base:
+        """Return that of a folder, without weights."""
+        return Base(skeleton(folder), read_tokenizer(folder))
+
+
+def compare(folder: Path, base: Base) -> Kinship:
+    """Compare the model folder of a full fine-tune with its base; a missing tokenizer is the base's."""
+    found = compare_configs(load_config(folder), base.model.config)
     if found.problem is None:
-        texts = compare_tokenizers(folder, base)
-        found = Kinship(texts.problem, found.warnings + texts.warnings + _other_ends(folder, base))
+        texts = compare_tokenizers(folder, base.tokenizer)
+        found = Kinship(texts.problem, found.warnings + texts.warnings + _other_ends(folder, base.tokenizer))
     return found
 
 
-def _other_ends(folder: Path, base: Path) -> list[str]:
+def _other_ends(folder: Path, theirs: PreTrainedTokenizerBase) -> list[str]:
     """Say which tokens end an answer for the fine-tune and not for the base, whose ends are used."""
-    theirs = read_tokenizer(base)
     reader = read_tokenizer(folder) if _has_tokenizer(folder) else theirs
+    base = Path(theirs.name_or_path) if theirs.name_or_path else None
     surplus = set(stop_ids(reader, folder)) - set(stop_ids(theirs, base))
     named = ", ".join(repr(reader.convert_ids_to_tokens(end)) for end in sorted(surplus))
     return [f"its answers end with {named} too: only the base's ends are used"] if surplus else []
 
 
-def compare_tokenizers(folder: Path, base: Path) -> Kinship:
+def compare_tokenizers(folder: Path, theirs: PreTrainedTokenizerBase) -> Kinship:
     """Compare the tokenizer beside a fine-tune or an adapter, if there is one, with that of its base."""
     found = Kinship()
     if _has_tokenizer(folder):
-        _compare_tokenizers(found, read_tokenizer(folder), read_tokenizer(base))
+        _compare_tokenizers(found, read_tokenizer(folder), theirs)
     else:
         alone = [*folder.glob("chat_template.jinja"), *folder.glob(f"{TEMPLATES}/*.jinja")]
-        known = read_tokenizer(base).chat_template if alone else None
-        if any(path.read_text(encoding="utf-8", errors="replace") != known for path in alone):
+        if any(path.read_text(encoding="utf-8", errors="replace") != theirs.chat_template for path in alone):
             found.warnings.append(OTHER_TEMPLATE)
     return found
 

@@ -7,7 +7,8 @@ both are errors, in every role: the numbers of a model that is not the one in th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -38,8 +39,8 @@ SAFE = {"local_files_only": True, "trust_remote_code": False}
 COMPUTED = re.compile(r"(rotary_emb\.inv_freq|position_ids|attn\.(masked_)?bias)$")
 """Buffers that older versions saved and models now compute."""
 
-FLOATS = ("F64", "F32", "F16", "BF16")
-"""Number formats of safetensors in which weights are the numbers that they are, without scales."""
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Number formats of safetensors in which weights are the numbers that they are, without scales, as torch calls them."""
 
 KERNELS = re.compile(r"(attn|attention|experts)_implementation")
 """Keys of configurations that can name code to be fetched."""
@@ -101,6 +102,35 @@ def read_model(
     )
     _check_names(model, folder)
     _check_values(model, folder)
+    return model, Fit.of(report)
+
+
+def read_outline(kind: ModelClass, folder: Path, config: PretrainedConfig | None = None) -> tuple[PreTrainedModel, Fit]:
+    """Return what `read_model` does without reading weights: a model on the meta device, and how the files fit it.
+
+    Of the tensors only names, formats and shapes are read. Raises `UsageError` as `read_model` does, but for values.
+    """
+    import torch
+
+    _check_files(folder)
+    config = config or load_config(folder)
+    with torch.device("meta"):
+        own = kind if hasattr(kind, "base_model_prefix") else type(kind.from_config(config, trust_remote_code=False))
+        tensors = {
+            name: torch.empty(shape, dtype=getattr(torch, FLOATS.get(dtype, "float32")))
+            for path in weight_files(folder)
+            for name, (dtype, shape) in headers_in(path).items()
+        }
+    model, report = own.from_pretrained(
+        None,
+        config=config,
+        state_dict=tensors,
+        device_map={"": "meta"},
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **SAFE,
+    )
+    _check_names(model, folder)
     return model, Fit.of(report)
 
 
@@ -205,17 +235,39 @@ def load_model(
 
     Raises `UsageError` naming the tensors that are missing, misshapen or have no place in the model.
     """
-    try:
+    with _readable(folder):
         model, fit = read_model(kind, folder, precision, **settings)
+    _refuse_misfit(fit, folder, new, unused)
+    return model
+
+
+def outline_causal(folder: Path) -> PreTrainedModel:
+    """Return the causal language model of a folder without its weights; `UsageError` unless their names fit it."""
+    from transformers import AutoModelForCausalLM
+
+    with _readable(folder):
+        model, fit = read_outline(AutoModelForCausalLM, folder)
+    _refuse_misfit(fit, folder)
+    return model
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Say in one line that a folder holds no model."""
+    try:
+        yield
     except unreadable() as error:
         raise UsageError(
             f"{folder}: cannot be loaded as a model ({reason(error)}): save it with save_pretrained()"
         ) from None
+
+
+def _refuse_misfit(fit: Fit, folder: Path, new: Collection[str] = (), unused: Collection[str] = ()) -> None:
+    """Raise `UsageError` naming tensors that are missing, but for those `new`, and that are alien, but for `unused`."""
     missing = [name for name in fit.missing if name not in new]
     alien = [name for name in fit.alien if name not in unused]
     if missing or alien:
         raise UsageError(f"{folder}: {_misfit(missing, alien)}")
-    return model
 
 
 def _misfit(missing: list[str], alien: list[str]) -> str:
@@ -225,12 +277,13 @@ def _misfit(missing: list[str], alien: list[str]) -> str:
         parts.append(f"the weights lack {_names(missing)} (or in the right shape), which would be drawn at random")
     if alien:
         parts.append(f"the weights hold {_names(alien)}, for which the model of config.json has no place")
-    wrapper = next((prefix for prefix in WRAPPERS if alien and alien[0].startswith(prefix)), None)
-    if wrapper:
-        parts.append(f"the names begin with {wrapper!r}, which a wrapper left there: save the model inside it")
-    else:
-        parts.append("save the whole model again with save_pretrained()")
-    return "; ".join(parts)
+    return "; ".join([*parts, left_by_wrapper(alien) or "save the whole model again with save_pretrained()"])
+
+
+def left_by_wrapper(alien: Sequence[str]) -> str | None:
+    """Say that the names of tensors without a place begin as a wrapper names them, if they do."""
+    prefix = next((prefix for prefix in WRAPPERS if alien and alien[0].startswith(prefix)), None)
+    return prefix and f"the names begin with {prefix!r}, which a wrapper left there: save the model inside it"
 
 
 def _names(names: list[str]) -> str:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peo_bench.core import roles
+from peo_bench.data.given_checkpoint import foresee_checkpoint
 from peo_bench.data.pairs import first_rows
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.versions import version_notes
+from peo_bench.scorers.kinds import foresee_scorer
 from peo_bench.training.foresight import Foreseen, Foresight
 from peo_bench.training.lengths import Lengths
 
@@ -26,6 +28,9 @@ UNKNOWN = (
     "when a training is done."
 )
 """Said of trainings that have not run."""
+
+CHECKPOINTS = {"checkpoint": foresee_checkpoint, "scorer": foresee_scorer}
+"""Kinds that take over a checkpoint, by what looks at it before."""
 
 SETTINGS = {"reward-model": "reward_model.max_length"}
 """Where a kind's limit is set, if not at `training.max_length`."""
@@ -47,10 +52,12 @@ def job_notes(handles: Iterable[Handle]) -> list[str]:
 
 
 def foreseen_notes(job: Job, foresight: Foresight) -> list[str]:
-    """Return what a job will report, as far as it shows: of the first rows of its data, of a training's lengths.
+    """Return what a job will report, as far as it shows: of a checkpoint, the first rows of its data, its lengths.
 
     Raises `UsageError` for data of which nothing can be used.
     """
+    if job.kind in CHECKPOINTS:
+        return list(CHECKPOINTS[job.kind](job))
     if job.kind == "pairs":
         found = first_rows(job, FIRST_ROWS)
         malformed = [place for loaded in found.values() for place in loaded.malformed]

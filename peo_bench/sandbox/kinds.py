@@ -34,7 +34,7 @@ LABEL_SCALE = 2.0
 """Gold differences are multiplied by this before the logistic: labels are noisy, not arbitrary."""
 
 
-@outlined(lambda job: unfilled_model())
+@outlined(lambda job: unfilled_model(), lambda job: build_tokenizer())
 @job_kind("sandbox-corpus", version=1, keeps="nothing", common=True)
 def draw_corpus(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `corpus.jsonl` for SFT and `init/`, the untrained model with its tokenizer."""

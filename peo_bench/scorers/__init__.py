@@ -73,9 +73,12 @@ def describe(path: Path) -> Description:
 
 
 def open_scorer(
-    path: Path, layout: str = "trained", dtype: str = "float32", template: str | None = None
+    path: Path, layout: str = "trained", dtype: str | None = "float32", template: str | None = None
 ) -> ModelScorer:
-    """Load `path/"model"` as a checkpoint of this layout; raise `UsageError` if it is none."""
+    """Load `path`, or `model` in it, as a checkpoint of this layout, without a `dtype` all but the weights.
+
+    Raises `UsageError` if it is none.
+    """
     if layout not in LAYOUTS:
         raise unknown("layout of a checkpoint", layout, LAYOUTS)
     module, _, name = LAYOUTS[layout].partition(":")

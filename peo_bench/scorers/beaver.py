@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
 from peo_bench.models.files import tensor_shapes
-from peo_bench.models.loading import Fit, load_config, read_model
+from peo_bench.models.loading import ModelClass, load_config
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, last_attended
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class Beaver(ModelScorer):
     layout = "beaver"
     unused = re.compile(r"normalizer\.|lm_head\.")
 
-    def load(self, folder: Path, precision: str) -> tuple[PreTrainedModel, Fit]:
-        """Return the model and how the file's tensors fit it; the head's size is that of the file."""
+    def source(self, folder: Path) -> tuple[ModelClass, PretrainedConfig]:
+        """Return what reads the model, and the configuration with the size of the file's head."""
         shapes = tensor_shapes(folder)
         config = load_config(folder)
         if config.model_type != "llama":
@@ -43,7 +43,7 @@ class Beaver(ModelScorer):
             raise UsageError("do_normalize is set in this checkpoint's config.json: only raw scores are read")
         config.num_labels = shapes.get(HEAD, (1,))[0]
         bias = "score_head.bias" in shapes or getattr(config, "score_bias", True)  # safe-rlhf's key and its default
-        return read_model(_model_class(bias), folder, precision, config=config)
+        return _model_class(bias), config
 
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
         """Return the tokens of the filled template, the tokenizer's own BOS in front."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from peo_bench.core.method import Objective
-from peo_bench.data.given_checkpoint import checkpoint_identity, licence_of, naming, take_over
+from peo_bench.data.given_checkpoint import at_hand, checkpoint_identity, licence_of, naming, take_over
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_json
 from peo_bench.files.json_types import Json, JsonObject
@@ -37,7 +38,7 @@ def scorer_job(key: str, scorer: ScorerConfig, objectives: Sequence[Objective]) 
     known = {o.column: [o.name, o.maximise] for o in objectives if o.column in columns}
     identity = scorer_identity(scorer)
     dated = {"prompt_date": PROMPT_DATE} if scorer.template == CHAT or scorer.layout == "trained" else {}
-    return Job(
+    job = Job(
         "scorer",
         {
             **dated,
@@ -47,6 +48,28 @@ def scorer_job(key: str, scorer: ScorerConfig, objectives: Sequence[Objective]) 
             "directions": known,
         },
     )
+    foresee_scorer(job)
+    return job
+
+
+@lru_cache(maxsize=64)
+def foresee_scorer(job: Job) -> tuple[str, ...]:
+    """Return what the job of a scorer will tell of it, as far as the files that are here show without its weights.
+
+    Raises `UsageError` for one that will not be taken over.
+    """
+    params = job.params
+    folder = at_hand({**params, "form": "base"})
+    if folder is None:
+        return ()
+    try:
+        scorer = open_scorer(folder, params["layout"], None, params["template"])
+        for name, label in params["columns"].items():
+            _label(name, label, scorer.n_labels)
+    except UsageError as error:
+        said = str(error).removeprefix("scorer: ")
+        raise UsageError(said if str(folder) in said else f"{folder}: {said}") from None
+    return tuple(f"{folder}: {text}." for text in scorer.remarks())
 
 
 def scorer_identity(scorer: ScorerConfig) -> JsonObject:

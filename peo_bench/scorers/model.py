@@ -13,12 +13,22 @@ from typing import TYPE_CHECKING
 
 from peo_bench.errors import Diverged, UsageError
 from peo_bench.files.journal import FORGETFUL, Memo
-from peo_bench.models.loading import Fit, check_vocabulary, context_length, load_tokenizer, unreadable
+from peo_bench.models.loading import (
+    Fit,
+    ModelClass,
+    check_vocabulary,
+    context_length,
+    left_by_wrapper,
+    load_tokenizer,
+    read_model,
+    read_outline,
+    unreadable,
+)
 from peo_bench.models.rendering import filled_ids, names_special
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 BATCH_TOKENS = 65_536
 """Tokens of one batch, padding included: what a 7B model's activations allow beside it on a 40 GB device."""
@@ -51,15 +61,24 @@ class ModelScorer(ABC):
     Texts longer than `max_length` tokens are cut and counted in `truncated`. `name` tells it apart from other scorers.
     """
 
-    def __init__(self, path: Path, precision: str = "float32", device: str | None = None, batch_size: int = 64) -> None:
-        """Load `path/"model"`; raise `UsageError` if any weight, its head first of all, would be newly initialised."""
+    def __init__(
+        self, path: Path, precision: str | None = "float32", device: str | None = None, batch_size: int = 64
+    ) -> None:
+        """Load `path`, or the folder `model` in it; without a precision all but the weights, to be looked at.
+
+        Raises `UsageError` if any weight, its head first of all, would be newly initialised.
+        """
         from peo_bench import process
         from peo_bench.models.quiet import quiet
 
-        folder = path / "model"
+        folder = path if (path / "config.json").is_file() else path / "model"
         with quiet():
             try:
-                self.model, fit = self.load(folder, precision)
+                kind, config = self.source(folder)
+                if precision is None:
+                    self.model, fit = read_outline(kind, folder, config)
+                else:
+                    self.model, fit = read_model(kind, folder, precision, **({"config": config} if config else {}))
                 self.tokenizer = self.load_tokenizer(folder)
                 check_vocabulary(self.tokenizer, self.model, folder)
             except UsageError as error:
@@ -69,7 +88,9 @@ class ModelScorer(ABC):
                 raise UsageError(f"scorer: the checkpoint is not of layout {self.layout} ({reason})") from None
         _refuse_misfit(fit, self.layout, self.unused)
         self.check_kind()
-        self.model.eval().requires_grad_(False).to(device or process.device())
+        self.model.eval().requires_grad_(False)
+        if precision is not None:
+            self.model.to(device or process.device())
         self.name = path.name
         self.batch_size = batch_size
         self.max_length = self.context()
@@ -79,9 +100,11 @@ class ModelScorer(ABC):
     unused = re.compile(r"(lm_head|pooler|cls)\.")
     """Tensors that a checkpoint may hold beside the model's: heads of other uses."""
 
-    @abstractmethod
-    def load(self, folder: Path, precision: str) -> tuple[PreTrainedModel, Fit]:
-        """Return the model and how the file's tensors fit it."""
+    def source(self, folder: Path) -> tuple[ModelClass, PretrainedConfig | None]:
+        """Return what reads the model in a folder, and with which configuration if not that of the folder."""
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification, None
 
     @abstractmethod
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
@@ -193,7 +216,7 @@ def encoded(tokens: Mapping[str, Sequence[list[int]]]) -> list[Encoded]:
 def _refuse_misfit(fit: Fit, layout: str, unused: re.Pattern[str]) -> None:
     """Raise `UsageError` for tensors that would be drawn at random, and for those that the model has no place for."""
     if fit.missing:
-        hint = "give the finished reward model, not its base"
+        hint = left_by_wrapper(fit.alien) or "give the finished reward model, not its base"
         if layout != "beaver" and "score_head.weight" in fit.alien:
             hint = "it has score_head.weight: use layout: beaver"
         elif fit.missing == ("score_head.bias",):

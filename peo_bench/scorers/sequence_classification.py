@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
 from peo_bench.models.controls import encode_pair
-from peo_bench.models.loading import Fit, read_model
 from peo_bench.models.rendering import chat_text, date_remarks, names_special
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, encoded, last_attended
 from peo_bench.scorers.settings import CHAT
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
 
 class SequenceClassifier(ModelScorer):
@@ -26,22 +24,17 @@ class SequenceClassifier(ModelScorer):
 
     layout = "sequence-classification"
 
-    def __init__(self, path: Path, precision: str = "float32", template: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, path: Path, precision: str | None = "float32", template: str | None = None, **settings: Any
+    ) -> None:
         """Load it; without a `template` the tokenizer is called with the pair (prompt, answer)."""
         self.template = template
         super().__init__(path, precision, **settings)
         if template == CHAT and self.tokenizer.chat_template is None:
             raise UsageError("scorer: template: chat, but the checkpoint's tokenizer has no chat template")
-
-    def load(self, folder: Path, precision: str) -> tuple[PreTrainedModel, Fit]:
-        """Return the model and how the file's tensors fit it."""
-        from transformers import AutoModelForSequenceClassification
-
-        model, fit = read_model(AutoModelForSequenceClassification, folder, precision)
-        declared = model.config.get_text_config().pad_token_id
-        known = declared is not None and 0 <= declared < len(model.get_input_embeddings().weight)
+        declared = self.model.config.get_text_config().pad_token_id
+        known = declared is not None and 0 <= declared < len(self.model.get_input_embeddings().weight)
         self.declared_padding: int | None = declared if known else None
-        return model, fit
 
     def remarks(self) -> list[str]:
         """Return that on the date in its chat template, where that is used."""

@@ -11,24 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
-from peo_bench.models.loading import Fit, context_length, load_tokenizer, read_model
+from peo_bench.models.loading import context_length, load_tokenizer
 from peo_bench.models.rendering import answer_end, answer_tokens, prompt_tokens, remarks
 from peo_bench.scorers.model import UNLIMITED, Encoded, ModelScorer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 class RewardModelScorer(ModelScorer):
     """The model of a "reward-model" artefact: a reward (higher is better) or a cost (higher is worse)."""
 
     layout = "trained"
-
-    def load(self, folder: Path, precision: str) -> tuple[PreTrainedModel, Fit]:
-        """Return the model and how the file's tensors fit it."""
-        from transformers import AutoModelForSequenceClassification
-
-        return read_model(AutoModelForSequenceClassification, folder, precision)
 
     def load_tokenizer(self, folder: Path) -> PreTrainedTokenizerBase:
         """Return the tokenizer that the model was trained with."""

@@ -11,10 +11,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from peo_bench.core import roles
-from peo_bench.data.given_checkpoint import tokenizer_at_hand
 from peo_bench.data.pairs import first_pairs
-from peo_bench.jobs.job import Handle, Job
-from peo_bench.models.loading import load_tokenizer
+from peo_bench.jobs.job import Handle, Job, tokenizer_of
+from peo_bench.models.loading import read_tokenizer
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
 from peo_bench.training.lengths import Lengths
 from peo_bench.training.settings import dpo_settings
@@ -88,8 +87,10 @@ class Foresight:
     def _tokenizer(self, reference: Job) -> PreTrainedTokenizerBase | None:
         if reference not in self._tokenizers:
             done = self._find(reference.id)
-            known = load_tokenizer(done.path / "model") if done else tokenizer_at_hand(reference)
-            self._tokenizers[reference] = known
+            if done:
+                self._tokenizers[reference] = read_tokenizer(done.path / "model")
+            else:  # a GGUF file's takes ten seconds to make
+                self._tokenizers[reference] = tokenizer_of(reference) if reference.kind == "checkpoint" else None
         return self._tokenizers[reference]
 
     def _rows(self, pairs: Job, objective: str, split: str) -> Sequence[TextRow]:

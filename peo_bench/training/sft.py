@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peo_bench.files.json_types import JsonObject
-from peo_bench.jobs.job import Cost, Handle, Job, job_kind, outline_of, outlined
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind, outline_of, outlined, tokenizer_of
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.settings import SFTSettings
 
@@ -33,7 +33,7 @@ def examples(job: Job) -> Cost:
     return Cost(examples_trained=settings.steps * settings.batch_size)
 
 
-@outlined(lambda job: outline_of(job.needs["corpus"]))
+@outlined(lambda job: outline_of(job.needs["corpus"]), lambda job: tokenizer_of(job.needs["corpus"]))
 @job_kind("sft", version=2, bound=examples, defaults=SFTSettings().model_dump(mode="json"), common=True)
 def train_sft(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Train the model in the corpus job's `init/` on its `corpus.jsonl`; write `model/`."""
