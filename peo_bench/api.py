@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError, unknown
 from peo_bench.runs.request import RunRequest
+from peo_bench.settings import reason_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,8 @@ def run(
 
     if type(workers) is not int or workers < 1:
         raise UsageError(f"workers={workers!r}: give a number of processes, at least 1")
+    if max_usd is not None and not _is_amount(max_usd):
+        raise UsageError(f"max_usd={max_usd!r}: give an amount of US dollars, at least 0")
     config = _config(options)
     folder = Path(out) if out is not None else Path("runs") / config.name
     words = ", ".join(f"{name}={value!r}" for name, value in options.items())
@@ -112,8 +115,7 @@ class Run:
     @property
     def metrics(self) -> TaskMetrics:
         """metrics.json of the run's task, as in `run.metrics.methods["peo"].steered_utility.value`."""
-        (metrics,) = self.files.metrics.tasks.values()
-        return metrics
+        return self.files.metrics.tasks[self.files.run.task]
 
     @property
     def missing(self) -> list[str]:
@@ -128,8 +130,7 @@ class Run:
     def front(self, method: str) -> pd.DataFrame:
         """Return a method's operating points on test prompts by seed and preference; `nondominated` marks its front."""
         table = self.points[(self.points["split"] == "test") & (self.points["grid"] == "asked")]
-        if method not in set(table["method"]):
-            raise unknown(f"method in {self.folder}", method, list(table["method"].unique()))
+        _known(f"method in {self.folder}", method, table["method"])
         preferences = [name for name in map(str, table) if name.startswith("preference_")]
         own = table[table["method"] == method].sort_values(["seed", *preferences])
         return own.dropna(axis="columns", how="all").reset_index(drop=True)
@@ -139,9 +140,7 @@ class Run:
         from peo_bench.report.paper import run_pictures
 
         pictures, _ = run_pictures(self.folder)
-        if name not in pictures:
-            raise unknown("figure", name, pictures)
-        return pictures[name]
+        return pictures[_known("figure", name, pictures)]
 
     def policy(self, method: str, helpful: float, seed: int | None = None) -> SteeredPolicy:
         """Return the policy that a method offers at a weight of helpfulness, to `generate` with and to `export`."""
@@ -149,7 +148,20 @@ class Run:
 
         if not isinstance(helpful, Real) or isinstance(helpful, bool):
             raise UsageError(f"helpful={helpful!r}: give a number between 0 and 1")
-        return SteeredPolicy(self.folder, method, helpful, seed)
+        offered = (*self.files.run.methods, *self.files.run.controls)
+        return SteeredPolicy(self.folder, _known(f"method in {self.folder}", method, offered), float(helpful), seed)
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and float(value) >= 0
+
+
+def _known(what: str, name: object, known: Iterable[str]) -> str:
+    """Return a name that is known; `UsageError`, with the nearest ones, for any other thing."""
+    names = list(dict.fromkeys(known))
+    if not isinstance(name, str) or name not in names:
+        raise unknown(what, str(name), names)
+    return name
 
 
 def _config(options: Mapping[str, Option]) -> RunConfig:
@@ -168,7 +180,7 @@ def _config(options: Mapping[str, Option]) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        raise UsageError(f"{name}={options[name]!r}: {first['msg'].lower()}") from None
+        raise UsageError(f"{name}={options[name]!r}: {reason_of(first['msg'])}") from None
     return resolve_config(request)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, cast
 
@@ -43,21 +43,26 @@ class Registry(Generic[T]):
         *,
         expected: str,
         valid: Callable[[object], bool],
+        reserved: Collection[str] = (),
     ) -> None:
         """`what` is the singular noun for messages, `group` the entry-point group.
 
-        `expected` says what the things are ("a subclass of Method"), `valid` whether one is.
+        `expected` says what the things are ("a subclass of Method"), `valid` whether one is. No thing can have a name
+        that is `reserved`: it means something else where these are named.
         """
         self.what = what
         self.group = group
         self.expected = expected
         self._valid = valid
+        self._reserved = frozenset(reserved)
         self._entries: dict[str, T | str] = dict(builtin or {})
         self._discovered = False
 
     def add(self, name: str, value: T | str) -> None:
         """Register `value`; a second, different value under one name is an error, also where the first is built in."""
         check_name(self.what, name)
+        if name in self._reserved:
+            raise UsageError(f"{self.what} {name!r}, {value}: this name means something else: rename it")
         known = self._entries.setdefault(name, value)
         if known != value and not self._same(name, known, value):
             raise UsageError(f"{self.what} {name!r} is registered twice, as {known} and {value}: rename one of them")

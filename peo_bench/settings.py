@@ -103,8 +103,17 @@ def check(value: Mapping[str, Any], model: type[M], where: str) -> M:
             raise UsageError(f"{where}: {problem}") from None
         plain = first["type"] != "missing" and not isinstance(first["input"], dict | list | tuple | BaseModel)
         found = f" (found {first['input']!r})" if plain else ""
-        reason = first["msg"].lower().removeprefix("value error, ")
-        raise UsageError(f"{where}: {f'key {key!r}: ' if key else ''}{reason}{found}") from None
+        raise UsageError(f"{where}: {f'key {key!r}: ' if key else ''}{reason_of(first['msg'])}{found}") from None
+
+
+def reason_of(message: str) -> str:
+    """Return what pydantic says, to be put after a colon.
+
+    >>> reason_of("Value error, Ann is no number"), reason_of("Input should be a valid integer")
+    ('Ann is no number', 'input should be a valid integer')
+    """
+    own = message.removeprefix("Value error, ")
+    return own if own != message else message[:1].lower() + message[1:]
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,13 @@ def test_a_loaded_run_has_tables_metrics_and_figures(here):
     assert {point.x for point in view.of("soup")} <= drawn
     with pytest.raises(UsageError, match="front"):
         run.figure("frontier")
-    with pytest.raises(UsageError, match="soup"):
-        run.front("soap")
+    for name in ("soap", None, ["soup"]):
+        with pytest.raises(UsageError, match="soup"):
+            run.front(name)
+        with pytest.raises(UsageError, match="soup"):
+            run.policy(name, 0.5)
+    with pytest.raises(UsageError, match="front"):
+        run.figure(1)
 
 
 def test_a_policy_answers_as_steer_does(here):
@@ -70,7 +76,13 @@ def test_a_policy_answers_as_steer_does(here):
     policy = pb.load("out").policy("soup", helpful=0.7)
     typed = command_line(here, "steer", "out", QUESTION, "--method", "soup", "--helpful", "0.7", "-n", "2", "--json")
     assert policy.generate([QUESTION], samples=2) == [row["answer"] for row in json.loads(typed.stdout)]
-    assert policy.generate([QUESTION]) == policy.generate([QUESTION], samples=2)[:1]
+    assert policy.generate(question for question in [QUESTION]) == policy.generate([QUESTION], samples=2)[:1]
+    assert pb.load("out").policy("soup", helpful=Fraction(7, 10)).spec == policy.spec
+    for samples in (0, -1, 1.5, True):
+        with pytest.raises(UsageError, match=f"samples={samples}: give a number of answers per prompt, at least 1"):
+            policy.generate([QUESTION], samples=samples)
+    policy.export("exported")
+    assert (here / "exported" / "config.json").exists()
     assert policy.preference.to_json() == {"helpful": 0.7, "harmless": 0.3}
     assert policy.spec != pb.load("out").policy("soup", helpful=0.2).spec
     for helpful, said in ((1.2, "off the simplex"), ("0.7", "give a number between 0 and 1"), (True, "give a number")):
@@ -122,6 +134,12 @@ def test_what_cannot_be_run_is_one_line(options, said):
 def test_processes_are_counted_from_one(workers):
     with pytest.raises(UsageError, match=f"workers={workers}: give a number of processes, at least 1"):
         pb.run(workers=workers)
+
+
+@pytest.mark.parametrize("max_usd", ["5", -1, True, float("nan")])
+def test_what_judges_may_spend_is_an_amount(max_usd):
+    with pytest.raises(UsageError, match=f"max_usd={max_usd!r}: give an amount of US dollars, at least 0"):
+        pb.run(max_usd=max_usd)
 
 
 def test_options_may_be_paths_and_numbers_of_numpy(here):

@@ -123,6 +123,27 @@ def test_the_target_is_a_folder(tmp_path):
     assert names(tmp_path) == ["taken"]
 
 
+def test_what_is_no_file_stays_what_it_is(tmp_path):
+    """Renamed over, a device would be gone for the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe: is a pipe or a device, no file: give another path"):
+        write_text(tmp_path / "pipe", "new")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    with pytest.raises(UsageError, match="/dev/null: is a pipe or a device"):
+        write_text(Path("/dev/null"), "new")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UsageError, match="loop: is a link that leads back to itself: delete it"):
+        write_text(tmp_path / "loop", "new")
+
+
+def test_a_read_only_file_is_named_and_kept(tmp_path, monkeypatch):
+    (tmp_path / "mine").write_text("old")
+    monkeypatch.setattr(os, "access", lambda path, how: False)
+    with pytest.raises(UsageError, match="mine: is read-only: make it writable or give another path"):
+        write_text(tmp_path / "mine", "new")
+    assert (names(tmp_path), (tmp_path / "mine").read_text()) == (["mine"], "old")
+
+
 def test_symlink(tmp_path):
     """The file behind a link is replaced, next to where it lies; the link stays, also one to a file yet to come."""
     (tmp_path / "elsewhere").mkdir()

@@ -148,6 +148,12 @@ def test_preferences_are_by_name_in_the_order_of_the_objectives():
         Preference(("helpful", "harmless", "brief"), (0.5, 0.5))
 
 
+def test_points_are_found_by_the_names_of_objectives():
+    """In whatever order a preference has them."""
+    space = Space("points", tuple(Preference.of(["helpful", "harmless"], helpful=w) for w in (0.0, 1.0)))
+    assert space.project(Preference.of(["harmless", "helpful"], helpful=0.9))["helpful"] == 1.0
+
+
 def test_points_project_to_the_nearest():
     space = Space("points", (asked((0.0, 1.0)), asked((0.5, 0.5)), asked((1.0, 0.0))))
     assert space.project(asked((0.6, 0.4))) == asked((0.5, 0.5))

@@ -14,9 +14,10 @@ from training_fixtures import handle, save_pairs, workspace
 from peo_bench.core.spec import policy
 from peo_bench.engine.engine import Answer, Request
 from peo_bench.evaluation import answering, validation
+from peo_bench.evaluation.generation import read_prompts
 from peo_bench.evaluation.validation import Point
 from peo_bench.files.jsonl import write_jsonl
-from peo_bench.jobs.job import Handle, Job
+from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.store import Store
 from peo_bench.results.operating_points import Scores
@@ -146,3 +147,12 @@ def test_reported_scores_are_those_of_test_prompts() -> None:
     assert scores.methods == ["peo"]
     found = scores.array("peo", [0], ["reward"])
     assert found[0, :, :, 0].tolist() == [[w, w] for w, _ in PREFERENCES]
+
+
+def test_as_many_prompts_as_were_asked_for(tmp_path):
+    """A search on a tenth of the prompts must not see the rest of them."""
+    rows = [{"split": split, "prompt_id": f"{split}{i}"} for i in range(4) for split in ("test", "validation")]
+    write_jsonl(tmp_path / "prompts.jsonl", rows)
+    prompts = Handle("prompts-x", tmp_path, {}, Cost(), 0.0)
+    assert [row["prompt_id"] for row in read_prompts(prompts, "validation", 2)] == ["validation0", "validation1"]
+    assert len(read_prompts(prompts, "test")) == 4

@@ -51,6 +51,14 @@ def test_a_built_in_name_is_taken(methods, value, loaded):
     assert methods.get("peo") is PEO
 
 
+@pytest.mark.parametrize("name", ["reference", "oracle", "all", "none"])
+def test_a_name_that_means_something_else_is_no_methods_name(monkeypatch, name):
+    """Rows of the tables, and what `--methods` understands."""
+    monkeypatch.setattr(METHODS, "_entries", dict(METHODS._entries))
+    with pytest.raises(UsageError, match=f"method '{name}', .*soup:Soup: this name means something else: rename it"):
+        METHODS.add(name, "peo_bench.methods.soup:Soup")
+
+
 @pytest.mark.parametrize("value", [PEO, PEO_PLACE])
 def test_the_same_thing_twice_is_fine(methods, value):
     methods.add("peo", value)

@@ -22,9 +22,9 @@ class Space:
 
         The simplex projection is the sorting algorithm of Held, Wolfe and Crowder (1974).
         """
-        asked = np.asarray(preference.weights, dtype=float)
         if self.kind == "points":
-            return min(self.points, key=lambda point: float(np.sum((asked - np.asarray(point.weights)) ** 2)))
+            return min(self.points, key=lambda point: sum((preference[o] - point[o]) ** 2 for o in point.objectives))
+        asked = np.asarray(preference.weights, dtype=float)
         if asked.min() >= 0 and abs(asked.sum() - 1) < 1e-12:
             return preference
         descending = np.sort(asked)[::-1]

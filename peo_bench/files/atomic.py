@@ -59,6 +59,21 @@ def _create_beside(path: Path, mode: int = 0o666) -> Path:
         return beside
 
 
+def _target(path: Path) -> Path:
+    """Return the file to replace, links followed; `UsageError` for what is no file or may not be written."""
+    try:
+        target = path.resolve()
+    except RuntimeError:
+        raise UsageError(f"{path}: is a link that leads back to itself: delete it") from None
+    if target.is_dir():
+        raise UsageError(f"{path}: is a folder where a file belongs: move it away")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{path}: is a pipe or a device, no file: give another path")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise UsageError(f"{path}: is read-only: make it writable or give another path")
+    return target
+
+
 @contextmanager
 def replacing(path: Path, need: int = 0) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it takes the place of `path`.
@@ -67,12 +82,10 @@ def replacing(path: Path, need: int = 0) -> Iterator[Path]:
     `DiskFull` where there is no room, with the bytes that were to be written: `need`, or as many as there were when the
     room ended.
     """
-    target = path.resolve()
-    if target.is_dir():
-        raise UsageError(f"{path}: is a folder where a file belongs: move it away")
+    target = _target(path)
     known = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
     with room_for(path, "this file", lambda: need):
-        temporary = _create_beside(target, 0o666 if known is None else known & 0o666)
+        temporary = _create_beside(target, 0o666 if known is None else known & 0o666 | 0o600)
     try:
         mode = stat.S_IMODE(temporary.stat().st_mode) if known is None else known
         with room_for(path, "this file", lambda: max(need, temporary.stat().st_size)):

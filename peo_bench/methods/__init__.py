@@ -57,6 +57,7 @@ METHODS: Registry[type[Method]] = Registry(
     },
     expected="a subclass of peo_bench.core.method.Method",
     valid=_is_method,
+    reserved=("all", "none", "oracle", "reference"),
 )
 
 

@@ -6,9 +6,10 @@ replaying the method's `build` on them, so no second description of a policy exi
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -190,7 +191,7 @@ class SteeredPolicy:
 
         return Engine(artefacts_of(self._store), precision=self._world.precision, noise_seed=self._world.seed)
 
-    def generate(self, prompts: Sequence[str], samples: int = 1) -> list[str]:
+    def generate(self, prompts: Iterable[str], samples: int = 1) -> list[str]:
         """Return `samples` answers per prompt, prompts outermost; sampling is reproducible.
 
         Raises `UsageError` for prompts that are empty or too long.
@@ -198,13 +199,16 @@ class SteeredPolicy:
         from peo_bench.engine.engine import Request
         from peo_bench.models.quiet import quiet
 
-        check_prompts(prompts)
-        requests = [Request(self.spec, prompt, digest(prompt), i) for prompt in prompts for i in range(samples)]
+        if type(samples) is not int or samples < 1:
+            raise UsageError(f"samples={samples!r}: give a number of answers per prompt, at least 1")
+        asked = prompts if isinstance(prompts, str) else list(prompts)
+        check_prompts(asked)
+        requests = [Request(self.spec, prompt, digest(prompt), i) for prompt in asked for i in range(samples)]
         with quiet():
             self._engine.check_lengths(requests, self._world.decoding)
             return [answer.text for answer in self._engine.generate(requests, self._world.decoding)]
 
-    def export(self, to: Path) -> None:
+    def export(self, to: str | os.PathLike[str]) -> None:
         """Write the policy as a Hugging Face model folder with a model card; `to` must not exist yet.
 
         Raises `UsageError` for policies that are no single model: mixtures, and choices among answers.
@@ -221,6 +225,7 @@ class SteeredPolicy:
             raise UsageError(
                 f"{method} mixes the log-probabilities of {len(spec.mix)} models at decoding time: no single model"
             )
+        to = Path(to)
         if to.exists():
             raise UsageError(f"{to} exists already: give --to a new folder")
         try:
