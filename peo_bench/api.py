@@ -77,8 +77,8 @@ def plan(**options: Option) -> pd.DataFrame:
     from peo_bench.runs.plan import plan_run
 
     stages = plan_run(_config(options), cache_dir())
-    table = pd.DataFrame([{**stage, **stage["cost"]} for stage in stages]).drop(columns="cost")
-    return table.fillna(0).convert_dtypes()
+    rows = [{**stage, **stage["cost"], "notes": "; ".join(stage.get("notes", ()))} for stage in stages]
+    return pd.DataFrame(rows).drop(columns="cost").fillna(0).convert_dtypes()
 
 
 def load(folder: str | os.PathLike[str]) -> Run:
