@@ -21,7 +21,8 @@ from tiny_run import TINY, peo_bench
 
 from peo_bench.core.method import PolicyFamily
 from peo_bench.core.space import Space
-from peo_bench.core.spec import policy
+from peo_bench.core.spec import policy, spec_from_json
+from peo_bench.jobs.artefact import CHECKSUM, sealed
 from peo_bench.pareto import hypervolume, nondominated
 from peo_bench.runs.assembly import chosen_by_seed
 from peo_bench.runs.verification import verify_run
@@ -50,6 +51,25 @@ def test_run_json(folder):
     assert set(run["stages"]) >= {"build", "evaluate", "fronts"}
     assert "underpowered" in run
     assert run["underpowered"]
+
+
+def test_an_artefact_of_a_newer_version_is_found_before_anything_is_trained(folder, tmp_path):
+    """Here answers of one method, which are asked for when another one has been trained."""
+    cache = tmp_path / "cache" / "peo-bench"
+    shutil.copytree(folder / "cache" / "peo-bench", cache)
+    shutil.rmtree(cache / "modpo")
+    table = pd.read_csv(folder / "out" / "points.csv")
+    keys = set(table.loc[table["method"] == "peo", "spec_key"]) - set(table.loc[table["method"] != "peo", "spec_key"])
+    metas = {path: json.loads(path.read_text()) for path in (cache / "answers").glob("*/meta.json")}
+    path, meta = next((p, m) for p, m in metas.items() if spec_from_json(m["params"]["spec"]).key in keys)
+    del meta[CHECKSUM]
+    path.write_text(json.dumps(sealed(meta | {"schema": 99})))
+    workers = TINY.index("--workers")
+    for command in (("plan", *TINY[:workers], *TINY[workers + 2 :]), ("run", "--out", "out", *TINY)):
+        done = peo_bench(tmp_path, *command, "--methods", "peo,modpo,mod", check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"{path.parent.name}/meta.json: written by a newer peo-bench (schema 99" in done.stderr
+    assert not (cache / "modpo").exists()
 
 
 def test_what_every_seed_chose_is_kept(folder):

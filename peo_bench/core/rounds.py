@@ -153,12 +153,13 @@ class Ahead:
     """What is known of a build before it is done.
 
     `jobs` are those that can be named from what is in the store, by id, `later` bounds the rest, `lost` says why the
-    method will be lost, if that shows already.
+    method will be lost, if that shows already; `family` is there where all is.
     """
 
     jobs: Mapping[str, Job]
     later: Cost = field(default_factory=Cost)
     lost: str | None = None
+    family: PolicyFamily | None = field(default=None, compare=False)
 
 
 def see_ahead(name: str, method: Method, world: World, store: Store) -> Ahead:
@@ -174,7 +175,8 @@ def see_ahead(name: str, method: Method, world: World, store: Store) -> Ahead:
                 return Ahead(jobs, build.round.later)
             build.send(handles)
         build.check(world)
-    return Ahead(jobs, lost=lost.get(name))
+        return Ahead(jobs, family=build.family)
+    return Ahead(jobs, lost=lost[name])
 
 
 def replay(method: Method, world: World, store: Store) -> PolicyFamily:

@@ -33,11 +33,12 @@ from peo_bench.results.operating_points import Offer
 from peo_bench.results.progress import OWNER, PROGRESS, owner, progress_file
 from peo_bench.results.record import read_text
 from peo_bench.results.records import Missing
+from peo_bench.runs.ahead import look_ahead
 from peo_bench.runs.assembly import Finished, Told, about, gather, numbers
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.judging import REPLIES, Judging, judge_run
 from peo_bench.runs.seed_run import SeedRun, build_seed
-from peo_bench.runs.world import build_world, companions
+from peo_bench.runs.world import build_world, companions, make_methods
 from peo_bench.runs.writing import Tables, write_folder
 from peo_bench.steering.families import save_families
 from peo_bench.suites.suite import TaskConfig, suite_task
@@ -85,7 +86,7 @@ def execute(
         _same_configuration(out, config)
         clock, budget = Clock(seen), Budget(max_usd)
         with clock("build"):
-            seeds = {seed: _build(runner, config, task, seed) for seed in config.seeds}
+            seeds = _build(runner, config, task)
         with clock("evaluate"):
             runner.run([job for run in seeds.values() for job in run.jobs])
         handles = runner.outcome.handles
@@ -111,11 +112,14 @@ def execute(
         return Result(out, not record.missing, list(record.missing), metrics, found.points, judging)
 
 
-def _build(runner: Runner, config: RunConfig, task: TaskConfig, seed: int) -> SeedRun:
-    """Train every method of one seed."""
-    world = build_world(config, task, seed)
+def _build(runner: Runner, config: RunConfig, task: TaskConfig) -> dict[int, SeedRun]:
+    """Train every method, seed by seed, once the cache was looked at for all of them."""
     capabilities = [capability_identity(name) for name in config.capabilities]
-    return build_seed(runner, config, task, world, companions(config, task, world), capabilities)
+    worlds = {seed: build_world(config, task, seed) for seed in config.seeds}
+    beside = {seed: companions(config, task, world) for seed, world in worlds.items()}
+    for seed, world in worlds.items():
+        look_ahead(config, task, world, make_methods(config, world), beside[seed], runner.store)
+    return {seed: build_seed(runner, config, task, world, beside[seed], capabilities) for seed, world in worlds.items()}
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peo_bench.core.rounds import see_ahead
 from peo_bench.core.spec import policy
 from peo_bench.jobs.job import Cost, Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.judges.judge import make_judges
+from peo_bench.runs.ahead import look_ahead
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.job_notes import FIRST_ROWS, foreseen_notes, job_notes
 from peo_bench.runs.judging import judge_plan
@@ -34,8 +34,7 @@ def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
         world = build_world(config, task, seed)
         methods, beside = make_methods(config, world), companions(config, task, world)
         jobs |= {job.id: job for job in closure([*world.proxies.values(), *beside.jobs])}
-        for name, method in methods.items():
-            ahead = see_ahead(name, method, world, store)
+        for name, ahead in look_ahead(config, task, world, methods, beside, store).items():
             jobs |= ahead.jobs
             notes = {"notes": [f"{name} will be missing: {ahead.lost}"]} if ahead.lost else {}
             if ahead.later != Cost() or notes:
