@@ -16,6 +16,7 @@ from training_fixtures import tiny_model, tiny_tokenizer
 
 from peo_bench.errors import UsageError
 from peo_bench.models.convert import convert
+from peo_bench.models.files import adapter_tensors
 from peo_bench.models.loading import load_causal, load_tokenizer
 
 PACKAGE = Path(__file__).parents[1] / "peo_bench"
@@ -114,6 +115,17 @@ def test_a_pickle_that_is_no_table_of_tensors_is_refused_and_runs_nothing(tmp_pa
     assert "\n" not in str(refused.value)
     assert not proof.exists()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["old"], "nothing is left behind"
+
+
+def test_weights_that_are_pickles_are_named_with_the_converter_wherever_they_are_loaded(tmp_path: Path) -> None:
+    """A run folder's artefacts, too: they are read by no command that looks at the names of files first."""
+    older(tmp_path / "old")
+    said = r"pytorch_model-00001-of-00002.bin is a pickle, .* `peo-bench convert FOLDER --to DIR`"
+    with pytest.raises(UsageError, match=said):
+        load_causal(tmp_path / "old")
+    torch.save({"a": torch.zeros(3)}, tmp_path / "adapter_model.bin")
+    with pytest.raises(UsageError, match=r"adapter_model.bin is a pickle, .* `peo-bench convert FOLDER --to DIR`"):
+        adapter_tensors(tmp_path)
 
 
 def test_a_pipe_among_pickles_is_not_opened(tmp_path: Path, peo_bench) -> None:

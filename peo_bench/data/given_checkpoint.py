@@ -28,7 +28,7 @@ from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind, outline_of, outlined, tokenizer_of
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.adapters import ADAPTER_CONFIG, adapter_problem, unsupported
-from peo_bench.models.convert import PICKLES, safe_name
+from peo_bench.models.convert import PICKLES, refuse_pickle
 from peo_bench.models.files import (
     ADAPTER_WEIGHTS,
     MODEL_INDEX,
@@ -238,15 +238,10 @@ def _check_weights(names: Collection[str], read: Collection[str], where: str) ->
         return
     pickles = sorted(name for name in names if Path(name).suffix in PICKLES)
     others = sorted(name for name in names if name.endswith(".safetensors"))
-    convertible = next((name for name in pickles if safe_name(name)), None)
     if others:
         found = f"{others[0]} is not the name of weights that are read"
-    elif convertible:
-        raise UsageError(
-            f"{where}: {convertible} is a pickle, which can run code when opened: download it, if it is not here, and "
-            "make safetensors of it with `peo-bench convert FOLDER --to DIR`"
-        )
     else:
+        refuse_pickle(names, where)
         found = f"{pickles[0]} is a pickle, which can run code when opened" if pickles else "no weights"
     raise UsageError(f"{where}: {found}; expected {' or '.join(read)}: save it again with save_pretrained()")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from peo_bench.errors import UsageError
@@ -49,6 +50,16 @@ def convert(folder: Path, to: Path) -> None:
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+def refuse_pickle(names: Iterable[str], where: object) -> None:
+    """Raise `UsageError`, naming the converter, if one of the files at `where` is weights that it can read."""
+    pickle = next((name for name in sorted(names) if safe_name(name)), None)
+    if pickle:
+        raise UsageError(
+            f"{where}: {pickle} is a pickle, which can run code when opened: download it, if it is not here, and make "
+            "safetensors of it with `peo-bench convert FOLDER --to DIR`"
+        )
 
 
 def safe_name(name: str) -> str | None:

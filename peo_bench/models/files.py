@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from peo_bench.errors import UsageError
 from peo_bench.files.inside import inside
 from peo_bench.files.json_types import JsonObject
+from peo_bench.models.convert import refuse_pickle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +94,7 @@ def adapter_file(folder: Path) -> Path:
     """Return the file of an adapter's weights; `UsageError` where there is none, or it is damaged."""
     path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
+        refuse_pickle((file.name for file in folder.glob("*")), folder)
         raise UsageError(f"{folder}: there is no {path.name}: save the adapter with save_pretrained()")
     shapes_in(path)
     return path

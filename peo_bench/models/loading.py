@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
+from peo_bench.models.convert import refuse_pickle
 from peo_bench.models.files import (
     MODEL_INDEX,
     MODEL_WEIGHTS,
@@ -169,7 +170,10 @@ def _check_files(folder: Path) -> None:
             f"{folder}: holds both {single.name} and {other.name}, which may be different models: delete one of them"
         )
     owners: dict[str, str] = {}
-    for path in weight_files(folder):
+    files = weight_files(folder)
+    if not files:
+        refuse_pickle((path.name for path in folder.glob("*")), folder)
+    for path in files:
         for name, (dtype, _) in headers_in(path).items():
             if name in owners:
                 raise UsageError(
