@@ -34,6 +34,10 @@ READERS = {
     "pareto": (("pareto", "run/points.csv"), "peo_bench.cli.pareto.read_points"),
     "judge calibrate": (("judge", "calibrate", "--data", "run/x.jsonl"), "peo_bench.judges.labelled.read_labelled"),
     "scorer check": (("scorer", "check", "run", "--layout", "beaver"), "peo_bench.scorers.kinds.scorer_identity"),
+    "cache prune": (
+        ("cache", "prune", "--older-than", "0", "--keep-run", "run"),
+        "peo_bench.jobs.usage.jobs_of",
+    ),
     "convert": (("convert", "run", "--to", "to"), "peo_bench.models.convert.convert"),
 }
 """By command: how it is typed, and something that reads for it."""

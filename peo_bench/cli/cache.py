@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from peo_bench.cli import Json, app, cache_dir, console
+from peo_bench.cli import Json, app, cache_dir, console, received
 from peo_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def prune(
     from peo_bench.jobs.usage import jobs_of
     from peo_bench.jobs.usage import prune as delete_old
 
-    keep = {job_id for run in keep_run or () for job_id in jobs_of(run)}
+    with received(*(keep_run or ())):
+        keep = {job_id for run in keep_run or () for job_id in jobs_of(run)}
     gone = delete_old(cache_dir(), time.time() - older_than * DAY, keep, delete=not dry_run)
     for item in gone:
         typer.echo(f"{item.kind}/{item.id}")
@@ -80,7 +81,8 @@ def _by_run(runs: Path, items: Iterable[Stored]) -> list[dict[str, str | int]]:
     needed: dict[str, set[str]] = {}
     for folder in sorted(runs.glob("*/jobs.jsonl")):
         try:
-            needed[folder.parent.name] = jobs_of(folder.parent) & set(sizes)
+            with received(folder.parent):
+                needed[folder.parent.name] = jobs_of(folder.parent) & set(sizes)
         except UsageError as error:
             typer.echo(f"left out: {error}", err=True)
     rows: list[dict[str, str | int]] = []
