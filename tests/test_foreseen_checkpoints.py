@@ -1,6 +1,7 @@
 """What a checkpoint's files show is refused or told when a run is planned: in every role, without reading weights."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -106,6 +107,19 @@ def test_tensors_that_do_not_fit_are_refused_before_anything_runs(made, tmp_path
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["generation_config.json", "vocab.json", "merges.txt", "model.safetensors"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "endless"])
+def test_what_is_no_file_is_never_opened(made, tmp_path, role, name, make):
+    """A device without an end filled the memory until the kernel killed the run; a pipe would be waited for."""
+    folder = Path(shutil.copytree(made[role], tmp_path / "odd"))
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    with pytest.raises(UsageError) as raised:
+        planned(role, folder, made)
+    assert str(raised.value) == f"{folder / name}: is no file: copy it again, or save the checkpoint anew"
+
+
 @pytest.mark.parametrize("model", [llama, qwen2, gemma2, gpt2, mixtral])
 @pytest.mark.parametrize("kind", [AutoModelForCausalLM, AutoModelForSequenceClassification])
 def test_names_alone_fit_as_the_loaded_tensors_do(tmp_path, model, kind):
@@ -128,6 +142,17 @@ def test_named_chat_templates_without_a_default_are_refused_before_anything_runs
     named = [{"name": "rag", "template": "a"}, {"name": "tool_use", "template": "b"}]
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": named}))
     with pytest.raises(UsageError, match=r"named: the tokenizer has chat templates named rag, tool_use and no default"):
+        planned(role, folder, made)
+
+
+@pytest.mark.parametrize("role", ["base", "scorer"])
+def test_a_tokenizer_that_reads_control_tokens_as_text_is_refused_before_anything_runs(
+    made, tmp_path, no_weights, role
+):
+    folder = Path(shutil.copytree(made[role], tmp_path / "split"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"split_special_tokens": True}))
+    with pytest.raises(UsageError, match=r"split: split_special_tokens is true .*: take it out"):
         planned(role, folder, made)
 
 

@@ -15,7 +15,7 @@ from peo_bench.engine.engine import Engine
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.models.loading import load_tokenizer
 from peo_bench.training.frank_wolfe import add_gradient, frank_wolfe, log_ratios, merge_by_gradients
-from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.pair_rows import tokenised_pairs
 from peo_bench.training.settings import dpo_settings
 
 NAMES = ("helpful", "harmless")
@@ -55,7 +55,7 @@ def test_the_slope_is_the_derivative_of_the_loss(artefacts, tmp_path: Path) -> N
     models = Engine(artefacts.__getitem__, noise_seed=0).models
     settings = dpo_settings(PARAMS)
     tokenizer = load_tokenizer(artefacts["reference"].path / "model")
-    pairs = tokenised_pairs(tokenizer, pairs_file(artefacts, "helpful"), 64).select(range(10))
+    pairs = tokenised_pairs(artefacts, "helpful", tokenizer, 64).select(range(10))
     reference = log_ratios(models.merged(Weights("reference")), tokenizer, pairs, settings)
 
     def at(c: list[float]) -> Any:

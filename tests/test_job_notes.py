@@ -148,6 +148,25 @@ def test_before_anything_is_done_a_plan_counts_on_the_first_rows_of_the_data(tmp
     assert foreseen_notes(Job(kind, params | {"max_length": 512}, job.needs), known()) == [PARTLY]
 
 
+@pytest.mark.parametrize("kind", ["aspect", "modpo", "frank-wolfe", "reward-model", "online"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_plan_refuses_texts_that_are_longer_than_the_model_reads(tmp_path, kind, finished):
+    """A model of learnt positions breaks there, and one of rotary ones goes on beyond what it has learnt."""
+    done = save_policy(tmp_path / "base"), save_pairs(tmp_path / "pairs")
+    config = done[0].path / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 8}))
+    rows = [{"prompt": f"w{i}", "chosen": "good " * 9, "rejected": "bad"} for i in range(30)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = pairs_job([PairSource(objective="helpful", path="mine.jsonl")], ["helpful"], data_dir=tmp_path)
+    needs = {"reference": checkpoint_job(str(config.parent), "base"), "pairs": pairs}
+    params = {"objective": "helpful", "objectives": ["helpful"], "max_new_tokens": 6, "temperature": 1.0, "top_p": 1.0}
+    found = known(*zip(needs.values(), done, strict=True)) if finished else known()
+    setting = "reward_model.max_length" if kind == "reward-model" else "training.max_length"
+    with pytest.raises(UsageError, match=rf"^{kind} on helpful: texts of up to \d+ .* the 8 .* --set {setting}=8$"):
+        foreseen_notes(Job(kind, params, needs), found)
+    foreseen_notes(Job(kind, params | {"max_length": 8 if kind != "online" else 10}, needs), found)
+
+
 def test_a_plan_says_where_lengths_are_not_known_yet(tmp_path):
     base = checkpoint_job(str(save_policy(tmp_path / "base").path / "model"), "base")
     hub = pairs_job([PairSource(objective="helpful", hub="a/b")], ["helpful"])

@@ -209,7 +209,7 @@ def preference_for_good(inputs: dict[str, Handle], artefact: Handle) -> float:
     """Return the mean over pairs of log pi/pi_ref ("good" answer) - log pi/pi_ref ("bad" answer)."""
     reference = inputs["reference"].path / "model"
     tokenizer = load_tokenizer(reference)
-    dataset = tokenised_pairs(tokenizer, pairs_file(inputs, "helpful"), 64)
+    dataset = tokenised_pairs(inputs, "helpful", tokenizer, 64)
     total = 0.0
     for sign, model in ((1, load_policy(reference, artefact)), (-1, load_causal(reference))):
         good, bad = trainers.pair_log_probs(model, tokenizer, dataset, dpo_settings(PARAMS))

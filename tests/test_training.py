@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -39,7 +40,7 @@ from peo_bench.runs.world import build_world, make_methods
 from peo_bench.suites.suite import suite_task
 from peo_bench.training import aspect, sft
 from peo_bench.training.foresight import Foreseen
-from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.pair_rows import pair_lengths, pairs_file, tokenised_pairs
 from peo_bench.training.saving import full_norm
 from peo_bench.training.training_rows import training_order
 
@@ -238,12 +239,30 @@ def test_an_empty_or_incomplete_pairs_file_is_refused(
 
 def test_pairs_without_room_for_an_answer_are_left_out(inputs: dict[str, Handle]) -> None:
     tokenizer = tiny_tokenizer()
-    path = pairs_file(inputs, "helpful")
-    dataset = tokenised_pairs(tokenizer, path, 7)
+    dataset = tokenised_pairs(inputs, "helpful", tokenizer, 7)
     assert 0 < len(dataset) < 48
     assert max(map(len, dataset["prompt_ids"])) < 7
     with pytest.raises(UsageError, match="max_length = 3"):
-        tokenised_pairs(tokenizer, path, 3)
+        tokenised_pairs(inputs, "helpful", tokenizer, 3)
+
+
+@pytest.mark.parametrize("learner", ["dpo", "kto"])
+def test_texts_longer_than_the_model_reads_are_refused_before_it_is_trained(
+    learner: str, inputs: dict[str, Handle], tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(inputs["reference"].path, tmp_path / "base"))
+    dataset = tokenised_pairs(inputs, "helpful", tiny_tokenizer(), 512)
+    longest = max(pair_lengths(dataset))
+    joined = max(map(len, dataset["prompt_ids"])) + max(map(len, [*dataset["chosen_ids"], *dataset["rejected_ids"]]))
+    config = json.loads((base / "model" / "config.json").read_text())
+    (base / "model" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": longest - 1}))
+    short = inputs | {"reference": handle(base, {})}
+    with pytest.raises(UsageError, match=rf"policy\.jsonl: texts of up to {longest} tokens, .* the {longest - 1} "):
+        train(short, tmp_path / "work", learner=learner)
+    if learner == "kto" and joined > longest:
+        (base / "model" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": longest}))
+        with pytest.raises(UsageError, match="kto on helpful, prompts with answers to others: texts of up to"):
+            train(short, tmp_path / "work", learner=learner)
 
 
 def test_pairs_whole_cut_and_dropped_are_told_as_the_trainer_sees_them(
@@ -341,7 +360,7 @@ from peo_bench.training import aspect, trainers
 from peo_bench.models.loading import load_policy, load_tokenizer
 from peo_bench.training.training_rows import training_order
 from peo_bench.training.saving import full_norm
-from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.pair_rows import pair_lengths, pairs_file, tokenised_pairs
 trainers.CHECKPOINT_SECONDS, trainers.CHECKPOINT_SHARE = 0.0, float("inf")
 work = workspace(Path({work!r}))
 work.progress = lambda fraction, note: fraction >= 0.8 and os.kill(os.getpid(), signal.SIGKILL)

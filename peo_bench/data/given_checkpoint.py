@@ -35,6 +35,7 @@ from peo_bench.models.files import (
     MODEL_WEIGHTS,
     adapter_tensors,
     read_object,
+    require_plain,
     tensor_shapes,
 )
 from peo_bench.models.loading import TEMPLATES, has_tokenizer
@@ -202,6 +203,7 @@ def checkpoint_identity(path_or_id: str, role: Role) -> JsonObject:
     """
     folder = _inside(Path(path_or_id))
     if folder is not None:
+        require_plain(folder)
         names = [path.name for path in folder.iterdir() if path.is_file()]
         form = detect_form(names, role, str(folder))
         digest = folder_digest(folder)

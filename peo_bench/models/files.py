@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from peo_bench.errors import UsageError
 from peo_bench.files.inside import inside
 from peo_bench.files.json_types import JsonObject
+from peo_bench.files.plain import require_file
 from peo_bench.models.convert import refuse_pickle
 
 if TYPE_CHECKING:
@@ -21,16 +22,27 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MODEL_WEIGHTS = "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
 
+AGAIN = "copy it again, or save the checkpoint anew"
+"""What to do about a damaged file of a checkpoint."""
+
 
 def read_object(path: Path) -> JsonObject:
     """Return the JSON object in one of a checkpoint's files; `UsageError` naming the file where there is none."""
+    require_file(path, AGAIN)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not JSON ({reason(error)}): copy it again, or save the checkpoint anew") from None
+        raise UsageError(f"{path}: not JSON ({reason(error)}): {AGAIN}") from None
     if not isinstance(content, dict):
-        raise UsageError(f"{path}: not a JSON object: copy it again, or save the checkpoint anew")
+        raise UsageError(f"{path}: not a JSON object: {AGAIN}")
     return content
+
+
+def require_plain(folder: Path) -> None:
+    """Raise `UsageError` for a pipe or a device in a checkpoint's folder: what loads it opens whatever is there."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir():
+            require_file(path, AGAIN)
 
 
 def reason(error: Exception) -> str:

@@ -385,7 +385,8 @@ def has_tokenizer(names: Iterable[str]) -> bool:
 def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder, with at most one chat template.
 
-    Raises `UsageError` for several named chat templates of which none is the default.
+    Raises `UsageError` for several named chat templates of which none is the default, and for one that would read its
+    template's control tokens as text.
     """
     from transformers import AutoTokenizer
 
@@ -397,6 +398,11 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     if not isinstance(length, int | float) or not length >= 1:
         raise UsageError(
             f"{path}: model_max_length is {length!r} in its tokenizer_config.json: give a number of tokens"
+        )
+    if tokenizer.split_special_tokens:
+        raise UsageError(
+            f"{path}: split_special_tokens is true in its tokenizer_config.json, so that the chat template's tokens "
+            "would be read as text: take it out, what people wrote is always read so here"
         )
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = _default_template(tokenizer.chat_template, path)

@@ -12,7 +12,7 @@ from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.versions import version_notes
 from peo_bench.scorers.kinds import foresee_scorer
 from peo_bench.training.foresight import Foreseen, Foresight
-from peo_bench.training.lengths import Lengths
+from peo_bench.training.lengths import Lengths, setting_of
 
 ALARM = 0.05
 """Share of a training's rows that are cut or dropped, above which a limit is too low."""
@@ -31,9 +31,6 @@ UNKNOWN = (
 
 CHECKPOINTS = {"checkpoint": foresee_checkpoint, "scorer": foresee_scorer}
 """Kinds that take over a checkpoint, by what looks at it before."""
-
-SETTINGS = {"reward-model": "reward_model.max_length"}
-"""Where a kind's limit is set, if not at `training.max_length`."""
 
 
 def job_notes(handles: Iterable[Handle]) -> list[str]:
@@ -91,7 +88,7 @@ def _lengths(kind: str, objective: str | None, found: Foreseen) -> list[str]:
     )
     if lost <= ALARM:
         return [f"{note}."]
-    return [f"{note}: {lost:.0%} is too many, raise it with --set {SETTINGS.get(kind, 'training.max_length')}=..."]
+    return [f"{note}: {lost:.0%} is too many, raise it with --set {setting_of(kind)}=..."]
 
 
 def _left_out(of: str, dropped: Mapping[str, Mapping[str, int]], malformed: Sequence[str]) -> list[str]:

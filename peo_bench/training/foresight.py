@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peo_bench.core import roles
 from peo_bench.data.pairs import first_pairs
-from peo_bench.jobs.job import Handle, Job, tokenizer_of
-from peo_bench.models.loading import read_tokenizer
+from peo_bench.jobs.job import Handle, Job, outline_of, tokenizer_of
+from peo_bench.models.loading import context_length, load_config, read_tokenizer
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
-from peo_bench.training.lengths import Lengths
+from peo_bench.training.lengths import Lengths, refuse_unreadable
 from peo_bench.training.settings import dpo_settings
 from peo_bench.training.training_rows import TextRow, read_rows
 
@@ -46,11 +46,14 @@ class _Sized:
 
 @dataclass(frozen=True)
 class _Limited:
-    """How trainings of a kind are limited: whose pairs of which split they read, and what becomes of these."""
+    """How trainings of a kind are limited: whose pairs of which split they read, and what becomes of these.
+
+    `count` also gives the tokens that the model reads of each text that is trained on.
+    """
 
     objectives: Callable[[Mapping[str, Any]], Sequence[str]]
     split: Literal["policy", "scorer"]
-    count: Callable[[Sequence[_Sized], Mapping[str, Any]], Lengths]
+    count: Callable[[Sequence[_Sized], Mapping[str, Any]], tuple[Lengths, list[int]]]
 
 
 class Foresight:
@@ -60,10 +63,14 @@ class Foresight:
         """Count with the finished jobs that `find` gives by id, else the `first` rows of every data file."""
         self._find, self._first = find, first
         self._tokenizers: dict[Job, PreTrainedTokenizerBase | None] = {}
+        self._contexts: dict[Job, int | None] = {}
         self._sizes: dict[tuple[Job, Job, str, str], list[_Sized]] = {}
 
     def of(self, job: Job) -> Foreseen | None:
-        """Return what is known of the lengths of a training; None for a kind that is limited in no such way."""
+        """Return what is known of the lengths of a training; None for a kind that is limited in no such way.
+
+        Raises `UsageError` for texts that are longer than the model reads.
+        """
         kind = FORESEEN.get(job.kind)
         if kind is None:
             return None
@@ -73,7 +80,10 @@ class Foresight:
             return Foreseen(None)
         sized, first = list(chain.from_iterable(parts)), any(self._find(pairs.id) is None for pairs, _ in sources)
         trained = sized if first or kind.split == "policy" else _trained(sized)
-        return Foreseen(kind.count(trained, job.params), len(sized) - len(trained), first)
+        lengths, read = kind.count(trained, job.params)
+        what = f"{job.kind} on {' and '.join(kind.objectives(job.params))}"
+        refuse_unreadable(what, read, self._context(job.needs["reference"]), job.kind)
+        return Foreseen(lengths, len(sized) - len(trained), first)
 
     def _sized(self, reference: Job, pairs: Job, objective: str, split: str) -> list[_Sized]:
         """Return the pairs of an objective; none where they or the tokenizer are not here."""
@@ -92,6 +102,14 @@ class Foresight:
             else:  # a GGUF file's takes ten seconds to make
                 self._tokenizers[reference] = tokenizer_of(reference) if reference.kind == "checkpoint" else None
         return self._tokenizers[reference]
+
+    def _context(self, reference: Job) -> int | None:
+        if reference not in self._contexts:
+            done = self._find(reference.id)
+            outline = None if done else outline_of(reference)
+            config = load_config(done.path / "model") if done else outline and outline.config
+            self._contexts[reference] = config and context_length(config)
+        return self._contexts[reference]
 
     def _rows(self, pairs: Job, objective: str, split: str) -> Sequence[TextRow]:
         done = self._find(pairs.id)
@@ -126,23 +144,24 @@ def _trained(sized: Sequence[_Sized]) -> list[_Sized]:
     return [pair for pair in sized if pair.row["prompt_id"] not in names]
 
 
-def _policy(sized: Sequence[_Sized], params: Mapping[str, Any]) -> Lengths:
+def _policy(sized: Sequence[_Sized], params: Mapping[str, Any]) -> tuple[Lengths, list[int]]:
     """Count pairs: what leaves no room behind the prompt is dropped, longer answers are cut."""
     limit = dpo_settings(params).max_length
     longest = [pair.prompt + pair.answer for pair in sized if pair.prompt < limit]
-    return Lengths.of(longest, limit, dropped=len(sized) - len(longest))
+    lengths = Lengths.of(longest, limit, dropped=len(sized) - len(longest))
+    return lengths, [min(length, limit) for length in longest]
 
 
-def _scorer(sized: Sequence[_Sized], params: Mapping[str, Any]) -> Lengths:
+def _scorer(sized: Sequence[_Sized], params: Mapping[str, Any]) -> tuple[Lengths, list[int]]:
     """Count pairs: what is longer than the limit is dropped."""
     from peo_bench.training.reward_model import settings_of
 
     limit = settings_of(params).max_length
-    whole = sum(pair.prompt + pair.answer <= limit for pair in sized)
-    return Lengths(whole, cut=0, dropped=len(sized) - whole, limit=limit)
+    read = [pair.prompt + pair.answer for pair in sized if pair.prompt + pair.answer <= limit]
+    return Lengths(len(read), cut=0, dropped=len(sized) - len(read), limit=limit), read
 
 
-def _online(sized: Sequence[_Sized], params: Mapping[str, Any]) -> Lengths:
+def _online(sized: Sequence[_Sized], params: Mapping[str, Any]) -> tuple[Lengths, list[int]]:
     """Count prompts, each once: what leaves no room for an answer is dropped."""
     from peo_bench.training.online import prompts_lengths
 

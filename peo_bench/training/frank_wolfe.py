@@ -74,10 +74,9 @@ def merge_by_gradients(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
     tokenizer = load_tokenizer(inputs["reference"].path / "model")
     data, lengths = [], []
     for name in params["objectives"]:
-        path = pairs_file(inputs, name)
         with quiet():
-            dataset = tokenised_pairs(tokenizer, path, settings.max_length)
-        lengths.append(pairs_lengths(dataset, path, settings.max_length))
+            dataset = tokenised_pairs(inputs, name, tokenizer, settings.max_length)
+        lengths.append(pairs_lengths(dataset, pairs_file(inputs, name), settings.max_length))
         spread = np.linspace(0, len(dataset) - 1, min(params["pairs"], len(dataset)))
         data.append(dataset.select(spread.round().astype(int)))
     kept = work.memo("kept")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from peo_bench.jobs.job import Handle
 from peo_bench.jobs.workspace import Workspace
-from peo_bench.models.loading import load_causal, load_tokenizer
+from peo_bench.models.loading import context_length, load_causal, load_config, load_tokenizer
 from peo_bench.training import aspect
+from peo_bench.training.lengths import refuse_unreadable
 from peo_bench.training.pair_rows import labelled_pairs, pair_lengths
 from peo_bench.training.settings import dpo_settings
 from peo_bench.training.training_rows import training_order
@@ -43,6 +44,9 @@ def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work:
     micro = config["per_device_train_batch_size"]
     rows = [row for start in range(0, len(order), micro) for row in answers(pairs, order[start : start + micro])]
     config["per_device_train_batch_size"] = 2 * micro
+    joined = [min(len(row["prompt_ids"]) + len(row["KL_completion_ids"]), settings.max_length) for row in rows]
+    what = f"kto on {params['objective']}, prompts with answers to others"
+    refuse_unreadable(what, joined, context_length(load_config(reference)))
     lora = settings.form == "lora"
     trainer = trainers.keeping(_trainer_class(), work)(
         model=load_causal(reference, settings.precision if lora else "float32"),
@@ -55,7 +59,7 @@ def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work:
     return trainer
 
 
-def answers(pairs: Dataset, batch: Sequence[int]) -> list[dict[str, object]]:
+def answers(pairs: Dataset, batch: Sequence[int]) -> list[dict[str, Any]]:
     """Return the rows of a micro-batch of pairs: good answers first, so that neighbours belong to other prompts.
 
     `KL_completion_ids` is the answer of the row before, around the end.

@@ -1,9 +1,29 @@
-"""What a limit on the length of a text costs: pairs that are cut, pairs that are dropped."""
+"""What a limit on the length of a text costs: pairs that are cut, pairs that are dropped; and where one is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+
+from peo_bench.errors import UsageError
+
+
+def setting_of(kind: str) -> str:
+    """Return where the limit of trainings of this kind is set."""
+    return "reward_model.max_length" if kind == "reward-model" else "training.max_length"
+
+
+def refuse_unreadable(what: str, read: Iterable[int], context: int | None, kind: str = "aspect") -> None:
+    """Raise `UsageError` if a training has the model read texts of more tokens than its `context`; None is no bound.
+
+    `what` they are is named, and the setting that limits this `kind` of training.
+    """
+    longest = max(read, default=0)
+    if context is not None and longest > context:
+        raise UsageError(
+            f"{what}: texts of up to {longest} tokens, more than the {context} that the model reads: type "
+            f"--set {setting_of(kind)}={context}"
+        )
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers import load_scorer
 from peo_bench.training.aspect import Shift, pairs_bound, train_dpo
-from peo_bench.training.pair_rows import pairs_file, tokenised_pairs
+from peo_bench.training.pair_rows import tokenised_pairs
 from peo_bench.training.settings import PLAIN, dpo_settings
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle], wo
     settings = dpo_settings(params)
     reference = inputs["reference"].path / "model"
     tokenizer = load_tokenizer(reference)
-    dataset = tokenised_pairs(tokenizer, pairs_file(inputs, params["objective"]), settings.max_length)
+    dataset = tokenised_pairs(inputs, params["objective"], tokenizer, settings.max_length)
     model = load_policy(reference, inputs["margin"], settings.precision)
     other = trainers.pair_log_probs(model, tokenizer, dataset, settings, work.memo("margin"))
     beta = params["margin_beta"]

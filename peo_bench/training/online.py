@@ -31,11 +31,11 @@ from peo_bench.files.jsonl import read_jsonl
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.ends import stop_ids
-from peo_bench.models.loading import load_causal, load_tokenizer
+from peo_bench.models.loading import context_length, load_causal, load_config, load_tokenizer
 from peo_bench.models.quiet import quiet
 from peo_bench.models.rendering import answer_texts, prompt_tokens
 from peo_bench.scorers.columns import count_scorers, score_texts, scorer_columns
-from peo_bench.training.lengths import Lengths
+from peo_bench.training.lengths import Lengths, refuse_unreadable
 from peo_bench.training.rewards import COMBINERS, Combiner, Transform
 from peo_bench.training.saving import save_trained
 from peo_bench.training.settings import PLAIN, AnswersSettings, dpo_settings
@@ -227,6 +227,8 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Tr
     anchors = scores.anchors(texts, combiner.quantile) if isinstance(combiner, Transform) else {}
     make = _trainer_class(params, combiner, scores, score_answers, anchors)
     lora = settings.form == "lora"
+    lengths, read = prompts_lengths(map(len, prompt_tokens(tokenizer, texts)), params)
+    refuse_unreadable("online", read, context_length(load_config(reference)))
     prompts = ordered(tokenizer, texts, 2 * params["units"] * pairs, params)
     model = load_causal(reference, settings.precision if lora else "float32")
     model.generation_config.eos_token_id = list(stop_ids(tokenizer, reference))  # where TRL ends answers
@@ -238,7 +240,7 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Tr
         processing_class=tokenizer,
         peft_config=trainers.lora_config(settings.lora_rank, settings.lora_alpha, "CAUSAL_LM") if lora else None,
     )
-    trainer.lengths = prompts_lengths(map(len, prompt_tokens(tokenizer, texts)), params)
+    trainer.lengths = lengths
     return trainer
 
 
@@ -299,11 +301,14 @@ def _room(params: Mapping[str, Any]) -> int:
     return dpo_settings(params).max_length - decoding_of(params).max_new_tokens
 
 
-def prompts_lengths(prompts: Iterable[int], params: Mapping[str, Any]) -> Lengths:
-    """Return how many prompts of so many tokens leave room for an answer, and how many are dropped."""
-    room = _room(params)
-    fits = [length <= room for length in prompts]
-    return Lengths(whole=sum(fits), cut=0, dropped=len(fits) - sum(fits), limit=room)
+def prompts_lengths(prompts: Iterable[int], params: Mapping[str, Any]) -> tuple[Lengths, list[int]]:
+    """Return how many prompts of so many tokens leave room for an answer; and the lengths of these with the longest.
+
+    The other prompts are dropped.
+    """
+    room, prompts = _room(params), list(prompts)
+    read = [length + decoding_of(params).max_new_tokens for length in prompts if length <= room]
+    return Lengths(whole=len(read), cut=0, dropped=len(prompts) - len(read), limit=room), read
 
 
 def _trainer_class(

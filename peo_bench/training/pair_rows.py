@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
+from peo_bench.models.loading import context_length, load_config
 from peo_bench.models.rendering import answer_tokens, prompt_tokens
-from peo_bench.training.lengths import Lengths
+from peo_bench.training.lengths import Lengths, refuse_unreadable
 from peo_bench.training.settings import dpo_settings
 from peo_bench.training.training_rows import TextRow, read_rows
 
@@ -32,16 +33,21 @@ def pairs_file(inputs: Mapping[str, Handle], objective: str) -> Path:
 
 
 def tokenised_pairs(
-    tokenizer: PreTrainedTokenizerBase, path: Path, max_length: int, signs: Sequence[str] = ()
+    inputs: Mapping[str, Handle],
+    objective: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    signs: Sequence[str] = (),
 ) -> Dataset:
     """Return a dataset with `prompt_ids`, `chosen_ids`, `rejected_ids` and the texts, sorted by length.
 
     A pair whose prompt leaves no room for an answer within `max_length` tokens is dropped; TRL cuts longer answers.
     With `signs`, the column of this name has for each of these objectives 1 if it prefers the chosen answer, else -1;
-    `UsageError` where a pair lacks such a label.
+    `UsageError` where a pair lacks such a label, or is longer than the reference policy reads.
     """
     from datasets import Dataset
 
+    path = pairs_file(inputs, objective)
     rows = read_rows(path, ("prompt", "chosen", "rejected"))
     prompts = prompt_tokens(tokenizer, [row["prompt"] for row in rows])
     chosen = answer_tokens(tokenizer, [row["chosen"] for row in rows])
@@ -56,6 +62,8 @@ def tokenised_pairs(
     if not kept:
         raise UsageError(f"{path}: every prompt is longer than max_length = {max_length} tokens")
     lengths = pair_lengths(dataset)
+    context = context_length(load_config(inputs["reference"].path / "model"))
+    refuse_unreadable(str(path), [min(lengths[i], max_length) for i in kept], context)
     return dataset.select(sorted(kept, key=lengths.__getitem__)).flatten_indices()
 
 
@@ -70,7 +78,7 @@ def labelled_pairs(
     With `params["swapped"]`, what was chosen is rejected and the other way round; the order stays.
     """
     path, max_length = pairs_file(inputs, params["objective"]), dpo_settings(params).max_length
-    dataset = tokenised_pairs(tokenizer, path, max_length, signs)
+    dataset = tokenised_pairs(inputs, params["objective"], tokenizer, max_length, signs)
     lengths = pairs_lengths(dataset, path, max_length)
     if params.get("swapped"):
         names = {"chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids", "chosen": "rejected", "rejected": "chosen"}

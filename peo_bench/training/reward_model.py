@@ -20,10 +20,10 @@ from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.ends import generation_config
-from peo_bench.models.loading import new_classifier
+from peo_bench.models.loading import context_length, load_config, new_classifier
 from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_tokenizer
 from peo_bench.training.aspect import pairs_bound
-from peo_bench.training.lengths import Lengths
+from peo_bench.training.lengths import Lengths, refuse_unreadable
 from peo_bench.training.settings import RewardModelSettings
 from peo_bench.training.training_rows import TextRow, read_rows
 
@@ -123,6 +123,8 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Tex
     tokenizer = scoring_tokenizer(reference)
     pairs = tokenised(tokenizer, rows, settings.max_length, swap=params["direction"] == "cost")
     lengths = [max(len(chosen), len(rejected)) for chosen, rejected in pairs]
+    context = context_length(load_config(reference))
+    refuse_unreadable("reward-model", lengths, context, "reward-model")
     order = training_order(lengths, settings.batch_size, settings.epochs, params["seed"])
     config = trainers.base_config(
         work,
