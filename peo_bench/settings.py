@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +21,9 @@ class Frozen(BaseModel):
 
 
 M = TypeVar("M", bound=BaseModel)
+
+
+TOP = "the top level"
 
 
 MOST_VALUES = 100_000
@@ -91,16 +95,17 @@ def read_yaml(path: Path, model: type[M], section: str = "") -> M:
 
 
 def check(value: Mapping[str, Any], model: type[M], where: str) -> M:
-    """Validate `value`; the first problem becomes a one-line `UsageError` that names its key."""
+    """Validate `value`; one problem of it becomes a one-line `UsageError` that names its key."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        errors = error.errors()  # a key that is unknown before one that is missing: it may be the same, misspelt
+        first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
         if first["type"] == "extra_forbidden":
             *parents, last = [str(part) for part in first["loc"]]
-            problem = unknown(f"key in {'.'.join(parents) or 'the top level'}", last, _fields(model, parents))
-            raise UsageError(f"{where}: {problem}") from None
+            shown, known = _accepted(model, parents)
+            raise UsageError(f"{where}: {unknown(f'key in {shown or TOP}', last, known)}") from None
+        key, _ = _accepted(model, [str(part) for part in first["loc"]])
         plain = first["type"] != "missing" and not isinstance(first["input"], dict | list | tuple | BaseModel)
         found = f" (found {first['input']!r})" if plain else ""
         raise UsageError(f"{where}: {f'key {key!r}: ' if key else ''}{reason_of(first['msg'])}{found}") from None
@@ -116,19 +121,39 @@ def reason_of(message: str) -> str:
     return own if own != message else message[:1].lower() + message[1:]
 
 
-def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Return the keys accepted at `path`, or none where the path leads through a list or a union."""
-    parts = iter(path)
-    for part in parts:
-        field = model.model_fields.get(part)
-        kind = field.annotation if field else None
-        if get_origin(kind) is dict:  # its keys are free; what is checked lies under them
-            kind = get_args(kind)[1]
-            next(parts, None)
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            return []
-        model = kind
-    return list(model.model_fields)
+def _accepted(kind: Any, path: list[str]) -> tuple[str, list[str]]:
+    """Return pydantic's `path` in settings of this `kind` as a user writes it, and the keys that are accepted there.
+
+    In unions of settings pydantic's paths hold the value that says which of them is meant, which is no key.
+    """
+    written: list[str] = []
+    for part in path:
+        kinds = [each for each in get_args(kind) if each is not type(None)] if _is_union(kind) else [kind]
+        kind = kinds[0]
+        if len(kinds) > 1:
+            kind = next((each for each in kinds if part in _tags(each)), None)
+        elif _is_settings(kind):
+            field = kind.model_fields.get(part)
+            kind = field.annotation if field else None
+            written.append(part)
+        else:  # a list's positions and a table's keys are free
+            kind = (get_args(kind) or (None,))[-1 if get_origin(kind) is dict else 0]
+            written.append(part)
+    return ".".join(written), list(kind.model_fields) if _is_settings(kind) else []
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
+
+
+def _is_settings(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _tags(kind: Any) -> set[str]:
+    """Return the texts that tell settings of this kind from others of a union."""
+    literals = (field.annotation for field in kind.model_fields.values()) if _is_settings(kind) else ()
+    return {str(value) for annotation in literals for value in get_args(annotation)}
 
 
 class _Loader(yaml.SafeLoader):

@@ -135,8 +135,9 @@ def test_preferences_are_by_name_in_the_order_of_the_objectives():
     )
     assert (usual.weights, other.weights) == ((0.7, 0.3), (0.3, 0.7))
     assert usual["harmless"] == other["harmless"] == 0.3
-    assert usual != other
-    assert {usual: 1}[Preference.of(["helpful", "harmless"], harmless=0.3)] == 1
+    assert usual == other
+    assert {usual: 1}[other] == 1, "a preference is one whatever the order of its names"
+    assert usual not in (Preference.of(["helpful", "harmless"], helpful=0.3), Preference(("helpful",), (0.7,)), 0.7)
     assert Preference.of(["a", "b", "c"], a=0.2, c=0.5).to_json() == {"a": 0.2, "b": 0.3, "c": 0.5}
     assert Preference.even(["a", "b", "c", "d"]).weights == (0.25,) * 4
     for wrong in ({"helpful": 1.5}, {"helpful": 0.5, "harmless": 0.6}, {"helpful": 0.5, "harmless": 0.4}, {}):

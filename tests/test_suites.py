@@ -54,6 +54,37 @@ def test_names_that_the_task_does_not_know(tmp_path, changes, said):
         suite_task(load_suite(str(tmp_path / "mine.yaml")))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"data": {"kind": "pairs", "sorces": []}},
+            r"unknown key in data 'sorces': did you mean sources\? Known: .*kind",
+        ),
+        (
+            {"data": {"kind": "pairs", "sources": [{"objective": "helpful", "paht": "x.jsonl"}]}},
+            r"unknown key in data.sources.0 'paht': did you mean path\? Known: ",
+        ),
+        (
+            {"data": {"kind": "pairs", "sources": [{"path": "x.jsonl"}]}},
+            r"key 'data.sources.0.objective': field required",
+        ),
+        ({"data": {"kind": "sandbox", "fodler": "x"}}, r"unknown key in data 'fodler': Known: .*kind"),
+        (
+            {"scorers": {"reward": {"model": "x", "lay": "x"}}},
+            r"unknown key in scorers.reward 'lay': (did you mean \w+\? )?Known: .*layout",
+        ),
+        ({"training": {"bate": 1}}, r"unknown key in training 'bate': did you mean batch_size or beta\? Known: "),
+        ({"trainig": {}}, r"unknown key in the top level 'trainig': did you mean training\? Known: "),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_keys_of_its_place(tmp_path, changes, said):
+    suite = yaml.safe_load(SUITES.get("smollm2").read_text()) | {"name": "mine"} | changes
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite))
+    with pytest.raises(UsageError, match=said):
+        load_suite(str(tmp_path / "mine.yaml"))
+
+
 @pytest.mark.parametrize("point", [{"reward": 0.0}, {"reward": 0.0, "cost": 1.0, "kost": 1.0}])
 def test_a_reference_point_has_every_column_and_no_other(point):
     task = load_task("peo_pairs").model_dump(mode="json")

@@ -255,6 +255,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a job's costs": (lines(dearer), "jobs.jsonl: the record of aspect-"),
     "a job less": (lines(lambda rows: rows.pop(0)), "run.json: "),
     "a job's record": (lines(lambda rows: rows[0]["record"].update(seconds=1.0)), "jobs.jsonl: is damaged"),
+    "another package's kind": (lines(lambda rows: rows[0]["record"].update(kind="b")), "a job of kind 'b': install"),
     "weights with their checksums": (renewed_artefact, "jobs.jsonl: the record of "),
     "an artefact less": (lambda out: shutil.rmtree(next((out / "artefacts" / "modpo").iterdir())), "artefacts: modpo-"),
     "the version": (in_json("run.json", lambda run: run.update(peo_bench="0.0.1")), "run.json: peo_bench is 0.0.1, "),

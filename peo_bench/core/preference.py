@@ -11,9 +11,11 @@ DIGITS = 9
 """Decimals of a weight that is what others leave to 1."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Preference:
     """Weights by the names of `objectives`, in the order of the task's; on the simplex where a user gives them.
+
+    Two are equal if the weights by name are, in whatever order.
 
     >>> asked = Preference.of(["helpful", "harmless"], helpful=0.7)
     >>> asked["harmless"], str(asked)
@@ -50,6 +52,14 @@ class Preference:
     def even(cls, objectives: Sequence[str]) -> Preference:
         """Return equal weights."""
         return cls(tuple(objectives), tuple(1 / len(objectives) for _ in objectives))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the weights by name."""
+        return isinstance(other, Preference) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        """Agree with equality."""
+        return hash(frozenset(self.to_json().items()))
 
     def __getitem__(self, objective: str) -> float:
         """Return the weight of an objective."""

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_text
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.artefact import Damaged, handle_of, identity_of, read_record, recorded_job, require_plain
+from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Outcome
 
 JOBS = "jobs.jsonl"
@@ -46,7 +48,7 @@ def write_records(path: Path, outcome: Outcome) -> None:
 def read_records(path: Path, root: Path) -> Records:
     """Return what `write_records` wrote; the artefacts that are kept lie in the store at `root`.
 
-    Raises `Damaged` for a line that is no record.
+    Raises `Damaged` for a line that is no record, and `UsageError` for a job of a kind that no installed package has.
     """
     found, metas = Outcome(), {}
     require_plain(path)
@@ -59,6 +61,9 @@ def read_records(path: Path, root: Path) -> Records:
             continue
         try:
             row = json.loads(line)
+            kind = row["record"]["kind"]
+            if kind not in JOB_KINDS.names():
+                raise UsageError(f"{path}:{number}: a job of kind {kind!r}: install the package of the run's method")
             job_id = _take(row, found, root)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Damaged) as error:
             raise Damaged(f"line {number}: {error}") from None
