@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from peo_bench.errors import UsageError, unknown
+from peo_bench.process import repeats_itself
 from peo_bench.runs.request import RunRequest
 from peo_bench.settings import reason_of
 
@@ -55,6 +56,11 @@ def run(
 
     if type(workers) is not int or workers < 1:
         raise UsageError(f"workers={workers!r}: give a number of processes, at least 1")
+    if workers > 1 and repeats_itself():
+        raise UsageError(
+            f"workers={workers}: the processes import this script, and would call run again: put the call under "
+            '`if __name__ == "__main__":`'
+        )
     if max_usd is not None and not _is_amount(max_usd):
         raise UsageError(f"max_usd={max_usd!r}: give an amount of US dollars, at least 0")
     config = _config(options)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 
 def device() -> str:
@@ -14,6 +17,22 @@ def device() -> str:
     import torch
 
     return os.environ.get("PEO_BENCH_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def repeats_itself() -> bool:
+    """Say whether worker processes, which import the script that runs, would come to this call of it again."""
+    main = sys.modules["__main__"]
+    frame = sys._getframe()
+    while frame.f_globals is not main.__dict__ or frame.f_code.co_name != "<module>":
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    path = getattr(main, "__file__", None)
+    if not path or not Path(path).is_file():
+        return False
+    statements = ast.parse(Path(path).read_bytes()).body
+    at = next((part for part in statements if part.lineno <= frame.f_lineno <= (part.end_lineno or 0)), None)
+    return not (isinstance(at, ast.If) and "__name__" in ast.unparse(at.test))
 
 
 @contextmanager

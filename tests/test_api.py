@@ -130,6 +130,33 @@ def test_what_cannot_be_run_is_one_line(options, said):
     assert "\n" not in str(error.value)
 
 
+SCRIPT = """
+from peo_bench.process import repeats_itself
+
+def call():
+    return repeats_itself()
+
+{guard}
+    print(call())
+"""
+
+
+@pytest.mark.parametrize(("guard", "said"), [('if __name__ == "__main__":', "False"), ("if True:", "True")])
+def test_a_call_that_workers_would_repeat_is_known(tmp_path, guard, said):
+    """It ended as "its process was killed, twice, probably for lack of memory"."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(guard=guard))
+    for command in ([str(script)], ["-c", script.read_text()]):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == (said if command[0] != "-c" else "False")
+
+
+def test_a_script_without_a_guard_starts_no_workers(monkeypatch):
+    monkeypatch.setattr("peo_bench.api.repeats_itself", lambda: True)
+    with pytest.raises(UsageError, match='put the call under `if __name__ == "__main__":`'):
+        pb.run(workers=2)
+
+
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])
 def test_processes_are_counted_from_one(workers):
     with pytest.raises(UsageError, match=f"workers={workers}: give a number of processes, at least 1"):
