@@ -20,7 +20,7 @@ from peo_bench.errors import UsageError
 from peo_bench.jobs.artefact import CHECKSUM, META, fingerprint, sealed
 from peo_bench.report.build import build_report, report_problems
 from peo_bench.results.contract import FILES
-from peo_bench.results.differences import REPORTS, SUMMED, write_sums
+from peo_bench.results.differences import REPORTS, SUMMED, json_problems, table_problems, write_sums
 from peo_bench.results.folder import read_run_folder
 from peo_bench.runs import assembly
 from peo_bench.runs.verification import TOLD, _problems, verify_run
@@ -270,6 +270,14 @@ def test_what_was_changed_is_named_though_all_digests_are_renewed(out: Path, wha
     tamper(out)
     problems = found(out)
     assert any(named in line for line in problems), problems
+
+
+def test_numbers_differ_from_the_seventh_digit_on() -> None:
+    """Tables keep six decimals, and so a change of the last one is named."""
+    table, seen = pd.DataFrame({"reward": [2.0]}), [2.0, 2.0 + 1e-6, 2.0 + 5e-6, 2.0001]
+    told = [[*table_problems("points.csv", pd.DataFrame({"reward": [value]}), table)] for value in seen]
+    assert list(map(bool, told)) == [False, False, True, True]
+    assert [*map(bool, ([*json_problems(2.0 + gap, 2.0)] for gap in (1e-12, 1e-8)))] == [False, True]
 
 
 def test_entries_more_and_less_are_named(out: Path) -> None:
