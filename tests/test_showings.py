@@ -60,11 +60,13 @@ def test_only_what_was_measured_is_offered(run_dir: Path) -> None:
     assert choices(read_run_folder(run_dir))[-1].label == f"proxies, {SD}"
 
 
-def test_a_run_with_one_scorer_and_no_units_has_no_choice(run_dir: Path) -> None:
+def test_a_run_with_one_scorer_and_a_reference_policy_of_one_score_has_no_choice(run_dir: Path) -> None:
     points = pd.read_csv(run_dir / "points.csv").drop(columns=["reward_proxy", "cost_proxy"])
     points.to_csv(run_dir / "points.csv", index=False)
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    metrics["tasks"]["sandbox"] |= {"reference_units": {}, "units": {}, "normalisation": None}
+    task = metrics["tasks"]["sandbox"]
+    for units in (task["reference_units"], *task["units"].values()):
+        units |= {column: [mean, 0.0] for column, (mean, _) in units.items()}
     (run_dir / "metrics.json").write_text(json.dumps(metrics))
     assert len(choices(read_run_folder(run_dir))) == 1
     assert '<select data-choose="front-' not in build_report(run_dir).read_text()
