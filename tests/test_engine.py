@@ -293,3 +293,12 @@ def test_what_smaller_batches_do_not_mend_is_an_error(
     with pytest.raises(type(error), match=str(error)):
         engine.generate(every_spec(), DECODING)
     assert (tried[-1] == 1) == isinstance(error, torch.OutOfMemoryError)
+
+
+def test_a_prompt_without_room_for_an_answer_is_refused_before_any_is_written(artefacts: dict[str, Handle]) -> None:
+    """Learnt positions end in an IndexError, and rotary ones go on beyond what was trained."""
+    engine = Engine(artefacts.__getitem__, device="cpu")
+    spec = next(iter(SPECS.values()))
+    long = " ".join(["w1"] * 2000)
+    with pytest.raises(UsageError, match=r"^the prompt has \d+ tokens, at most \d+ fit beside an answer of 10 \('w1 w1"):
+        engine.generate([Request(spec, "w1", "a"), Request(spec, long, "b")], DECODING, lambda *_: pytest.fail("wrote"))

@@ -151,6 +151,18 @@ def test_answers_end_at_every_declared_end(
     assert trainer.eos_token_ids == trainer.generation_config.eos_token_id == [2, 7]
 
 
+def test_answers_that_were_cut_are_scored_as_such(
+    inputs: dict[str, Handle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[bool]] = []
+    score_texts = online.score_texts
+    monkeypatch.setattr(online, "score_texts", lambda *a, ended: seen.append(ended) or score_texts(*a, ended=ended))
+    with quiet():
+        trainer = online.build_trainer(Job("online", params()), inputs, workspace(tmp_path / "job"))
+        trainer._calculate_rewards([{}] * 4, ["w0"] * 4, [""] * 4, [[5, 2], [5, 6], [2], []])
+    assert seen == [[True, False, True, False]]
+
+
 @pytest.mark.parametrize("combiner", ["gdpo", "mo-grpo"])
 def test_grpo_normalises_before_or_after_the_sum(combiner: str, inputs: dict[str, Handle], tmp_path: Path) -> None:
     with quiet():

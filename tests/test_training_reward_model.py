@@ -20,8 +20,12 @@ from training_fixtures import (
     workspace,
 )
 
+from peo_bench.core.spec import policy
+from peo_bench.engine.engine import Answer, Request
 from peo_bench.errors import Diverged, UsageError
+from peo_bench.evaluation.generation import score
 from peo_bench.jobs.job import Cost, Handle, Job
+from peo_bench.scorers.columns import Label
 from peo_bench.training import reward_model
 from peo_bench.training.foresight import Foreseen
 from peo_bench.training.lengths import Lengths
@@ -136,6 +140,20 @@ def test_the_head_reads_the_eos_behind_the_answer_even_if_padding_was_eos(
     )[0]
     assert chosen == ids
     assert rejected != ids
+
+
+def test_an_answer_that_was_cut_is_scored_without_an_end(trained: tuple[Path, dict[str, Any]]) -> None:
+    """It is what generation wrote; with an end, a cut answer counted as one that ended."""
+    scorer, ended = RewardModelScorer(trained[0]), [True, False, True, False]
+    requests = [Request(policy("reference"), prompt, f"p{i}") for i, prompt in enumerate(PROMPTS)]
+    answers = [Answer((), text, not whole) for text, whole in zip(ANSWERS, ended, strict=True)]
+    found = score({"reward": Label(scorer)}, requests, answers).columns["reward"]
+    both = reward_model.scored_tokens(scorer.tokenizer, PROMPTS, ANSWERS)
+    for value, ids, whole in zip(found, both, ended, strict=True):
+        assert ids[-1] == scorer.tokenizer.eos_token_id
+        with torch.inference_mode():
+            alone = scorer.model(torch.tensor([ids if whole else ids[:-1]])).logits.item()
+        assert value == pytest.approx(alone, abs=1e-5)
 
 
 def test_scores_do_not_depend_on_the_batch_or_the_order(trained: tuple[Path, dict[str, Any]]) -> None:

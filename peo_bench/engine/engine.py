@@ -112,15 +112,15 @@ class Engine:
         self._prompts: dict[tuple[str, str], list[int]] = {}
         self._compatible: set[tuple[str, str]] = set()
 
-    def check_lengths(self, requests: Sequence[Request], decoding: Decoding) -> None:
+    def _check_lengths(self, drafts: Sequence[Request], decoding: Decoding) -> None:
         """Raise `UsageError` for a prompt that leaves some model no room for an answer of `max_new_tokens`."""
-        for draft in distinct_drafts(requests):
+        for draft in drafts:
             longest = min(self.models.context_length(weights.base) for _, weights in draft.spec.mix)
             room, n = longest - decoding.max_new_tokens, len(self._prompt(draft))
             if n > room:
                 raise UsageError(
-                    f"the prompt has {n} tokens, at most {room} fit beside an answer of {decoding.max_new_tokens}: "
-                    "shorten it"
+                    f"the prompt has {n} tokens, at most {room} fit beside an answer of {decoding.max_new_tokens} "
+                    f"({draft.prompt[:40]!r}): shorten it, or the answers (the suite's decoding.max_new_tokens)"
                 )
 
     def generate(
@@ -133,9 +133,10 @@ class Engine:
 
         `on_batch` is called with the answers of each finished batch and their indices among the `distinct_drafts` of
         the requests. An answer does not depend on the other requests. Raises `UsageError` for adapters and mixtures
-        that cannot be run exactly.
+        that cannot be run exactly, and for a prompt that leaves no room for an answer.
         """
         drafts = distinct_drafts(requests)
+        self._check_lengths(drafts, decoding)
         plan = _Plan(self.models, (draft.spec for draft in drafts))
         self._check_vocabularies(draft.spec for draft in drafts)
         lengths = [(len(self._prompt(draft)), draft.prompt_id, draft.sample) for draft in drafts]
@@ -161,8 +162,8 @@ class Engine:
             job_id, _, column = scorer.partition("/")
             columns = scorer_columns({column: self.models.artefact(job_id)}, self.precision)
             prompts, texts = [request.prompt for request in asked], [answer.text for answer in answers]
-            specs = [request.spec for request in asked]
-            return score_texts(columns, prompts, texts, specs, kept).columns[column]
+            specs, ended = [request.spec for request in asked], [not answer.truncated for answer in answers]
+            return score_texts(columns, prompts, texts, specs, kept, ended).columns[column]
 
         return choose(requests, drafts, scores)
 

@@ -133,7 +133,7 @@ def _bound(job: Job) -> Cost:
 
 ANSWERING = JobKind(
     "answers",
-    version=3,
+    version=4,
     run=never_alone,
     bound=_bound,
     defaults=sampling_params(),

@@ -107,7 +107,8 @@ class DraftMemos:
 def score(columns: Columns, requests: Sequence[Request], answers: Sequence[Answer], kept: Memo = FORGETFUL) -> Scores:
     """Return the scores of all answers by column, every policy's apart, see `score_texts`."""
     prompts, texts = [request.prompt for request in requests], [answer.text for answer in answers]
-    return score_texts(columns, prompts, texts, [request.spec for request in requests], kept)
+    ended = [not answer.truncated for answer in answers]
+    return score_texts(columns, prompts, texts, [request.spec for request in requests], kept, ended)
 
 
 def charge(requests: Sequence[Request], answers: Sequence[Answer], n_scorers: int, evaluations: int) -> Cost:

@@ -209,7 +209,7 @@ def read_candidates(handle: Handle) -> Candidates:
 
 @job_kind(
     "candidates",
-    version=3,
+    version=4,
     bound=job_bound(lambda job: len(job.params["specs"]) + job.params["units"]),
     defaults=sampling_params() | {"units": True},
     keeps="result",

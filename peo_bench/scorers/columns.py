@@ -73,8 +73,11 @@ def score_texts(
     answers: list[str],
     groups: Sequence[Hashable] | None = None,
     kept: Memo = FORGETFUL,
+    ended: Sequence[bool] | None = None,
 ) -> Scores:
     """Return the scores of all answers by column, as the scorers give them; one that is not finite is `Diverged`.
+
+    `ended` says which answers did not stop for lack of room, by default all: models trained here read no end there.
 
     Labels of one scorer share its forward passes. A score varies in its last digits with the texts in its batch, so
     texts of different `groups` (by default there is one) are never scored together. Batches that are `kept` are not
@@ -86,7 +89,8 @@ def score_texts(
     scores = {name: [0.0] * len(answers) for name in columns}
     cut = {name: [False] * len(answers) for name in columns}
     for own in rows.values():
-        found = _score_group(columns, [prompts[i] for i in own], [answers[i] for i in own], kept)
+        whole = [ended[i] for i in own] if ended else None
+        found = _score_group(columns, [prompts[i] for i in own], [answers[i] for i in own], kept, whole)
         for name, (values, shortened) in found.items():
             for i, value, short in zip(own, values, shortened, strict=True):
                 scores[name][i], cut[name][i] = round(value, DIGITS), short
@@ -98,10 +102,10 @@ def score_texts(
 
 
 def _score_group(
-    columns: Columns, prompts: list[str], answers: list[str], kept: Memo
+    columns: Columns, prompts: list[str], answers: list[str], kept: Memo, ended: Sequence[bool] | None
 ) -> dict[str, tuple[Sequence[float], Sequence[bool]]]:
     """Return by column the scores, and which texts were shortened."""
-    scored = {scorer: scorer.score_labels(prompts, answers, kept) for scorer in _models(columns)}
+    scored = {scorer: scorer.score_labels(prompts, answers, kept, ended) for scorer in _models(columns)}
     found: dict[str, tuple[Sequence[float], Sequence[bool]]] = {}
     for name, column in columns.items():
         if isinstance(column, Label):

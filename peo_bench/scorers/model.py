@@ -110,6 +110,10 @@ class ModelScorer(ABC):
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
         """Return the model's inputs for every text, cut to `limit` tokens where one is given."""
 
+    def unended(self, text: Encoded) -> Encoded:
+        """Return the inputs for a text whose answer was cut; others' models read it as if it ended there."""
+        return text
+
     def check_kind(self) -> None:  # noqa: B027 - most layouts take any model that loads
         """Raise `UsageError` if the model loads but is not what the layout stands for."""
 
@@ -138,12 +142,21 @@ class ModelScorer(ABC):
         """Return the first label's score of every (prompt, answer)."""
         return [row[0] for row in self.score_labels(prompts, answers, kept).labels]
 
-    def score_labels(self, prompts: list[str], answers: list[str], kept: Memo = FORGETFUL) -> Scored:
+    def score_labels(
+        self,
+        prompts: list[str],
+        answers: list[str],
+        kept: Memo = FORGETFUL,
+        ended: Sequence[bool] | None = None,
+    ) -> Scored:
         """Return every label's score per (prompt, answer), equal texts scored once; `Diverged` if one is not finite.
 
-        Batches that are `kept` are not scored again.
+        `ended` says which answers did not stop for lack of room, by default all. Batches that are `kept` are not scored
+        again.
         """
-        texts = self.encode(prompts, answers)
+        whole = ended or [True] * len(answers)
+        encoded = zip(self.encode(prompts, answers), whole, strict=True)
+        texts = [text if is_whole else self.unended(text) for text, is_whole in encoded]
         cut = [len(text["input_ids"]) > self.max_length for text in texts]
         for i in (i for i, too_long in enumerate(cut) if too_long):
             (texts[i],) = self.encode([prompts[i]], [answers[i]], self.max_length)

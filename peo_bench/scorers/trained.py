@@ -1,7 +1,7 @@
 """Reward and cost models that peo-bench trains (`peo_bench.training.reward_model`), in a run or in an earlier one.
 
 Prompt as generation sees it, answer and its end as generation writes them, by the same tokens in training and in
-scoring; the head reads the end.
+scoring; the head reads the end, or the last token of an answer that was cut.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class RewardModelScorer(ModelScorer):
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:
         """Return prompt, answer and its end, cut behind."""
         return [{"input_ids": ids[:limit]} for ids in scored_tokens(self.tokenizer, prompts, answers)]
+
+    def unended(self, text: Encoded) -> Encoded:
+        """Return the text without an end, which generation did not write."""
+        return {"input_ids": text["input_ids"][: -len(answer_end(self.tokenizer))]}
 
 
 def check_artefact(model: str) -> None:

@@ -205,7 +205,6 @@ class SteeredPolicy:
         check_prompts(asked)
         requests = [Request(self.spec, prompt, digest(prompt), i) for prompt in asked for i in range(samples)]
         with quiet():
-            self._engine.check_lengths(requests, self._world.decoding)
             return [answer.text for answer in self._engine.generate(requests, self._world.decoding)]
 
     def export(self, to: str | os.PathLike[str]) -> None:

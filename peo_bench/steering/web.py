@@ -49,7 +49,6 @@ def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
         specs = [family.resolve(asked) for family, _, _ in families.values()]
         requests = [Request(spec, prompt, digest(prompt), 0) for spec in specs]
         with quiet():
-            engine.check_lengths(requests, world.decoding)
             answered = engine.generate(requests, world.decoding)
         return [
             {

@@ -50,7 +50,7 @@ def read_search(handle: Handle) -> Search:
 
 @job_kind(
     "extrapolation",
-    version=3,
+    version=4,
     bound=job_bound(lambda job: job.params["budget"]),
     defaults=sampling_params(),
     keeps="result",

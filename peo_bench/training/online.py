@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Row = dict[str, object]
 """A prompt as TRL hands it round."""
-Score = Callable[[list[str], list[str]], Floats]
+Score = Callable[[list[str], list[str], list[bool]], Floats]
 
 
 # --- what the reference policy scores ---------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def _scores_bound(job: Job) -> Cost:
     return Cost(answers=answers, tokens_generated=tokens, scorer_calls=answers * len(roles.scorers(job.needs)))
 
 
-@job_kind("reference-scores", version=2, bound=_scores_bound, defaults=sampling_params(), keeps="nothing")
+@job_kind("reference-scores", version=3, bound=_scores_bound, defaults=sampling_params(), keeps="nothing")
 def score_reference(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write `validation.npz`, scores by column (n_prompts,), and `training.npz`, by column (prompts, samples)."""
     validator, kept = Validator(job, inputs, work), work.memo("kept")
@@ -176,7 +176,7 @@ def _cost(job: Job, answers: int, tokens: int) -> Cost:
 
 @job_kind(
     "online",
-    version=3,
+    version=4,
     bound=_bound,
     defaults=PLAIN | AnswersSettings().model_dump() | sampling_params() | {"options": {}},
     label=("combiner", "weights"),
@@ -218,8 +218,8 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Tr
     scores = ReferenceScores(inputs["scores"].path, params["columns"], params["maximise"])
     scorers = scorer_columns(roles.scorers(inputs), params["precision"])
 
-    def score_answers(prompts: list[str], answers: list[str]) -> Floats:
-        found = score_texts(scorers, prompts, answers).columns
+    def score_answers(prompts: list[str], answers: list[str], ended: list[bool]) -> Floats:
+        found = score_texts(scorers, prompts, answers, ended=ended).columns
         return np.column_stack([found[column] for column in params["columns"]])
 
     kind = COMBINERS["linear" if params["combiner"] in GROUPED else params["combiner"]]
@@ -342,7 +342,8 @@ def _trainer_class(
             self, inputs: list[Row], prompts: list[str], completions: list[str], completion_ids_list: list[list[int]]
         ) -> torch.Tensor:
             texts = answer_texts(self.processing_class, completion_ids_list, self.eos_token_ids)
-            raw = score_answers(prompts, [text.strip() for text in texts])  # as the engine gives them
+            ended = [bool(ids) and ids[-1] in self.eos_token_ids for ids in completion_ids_list]
+            raw = score_answers(prompts, [text.strip() for text in texts], ended)  # as the engine gives them
             utilities = scores.utilities(raw)
             metrics = self._metrics["train"]
             for name, mean in zip(names, utilities.mean(axis=0), strict=True):
