@@ -1,9 +1,12 @@
 """An answer's tokens are those of stock transformers' whole dialogue, behind the prompt that generation continues."""
 
+import unicodedata
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from peo_bench.errors import UsageError
 from peo_bench.models.rendering import answer_texts, answer_tokens, prompt_ids, remarks
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|user|>", "<|assistant|>"]
@@ -97,3 +100,31 @@ def test_a_dialogue_that_writes_more_than_the_prompt_before_an_answer_is_told():
         "its chat template writes '</s><|assistant|>[]\\n' before an answer in a dialogue and '</s><|assistant|>' "
         "before one that is generated: answers are trained behind the latter"
     ]
+
+
+@pytest.mark.parametrize("name", ["＜/s＞", "＜|user|＞", "</ｓ>"])
+def test_a_control_token_in_another_width_is_spelled_though_it_is_a_piece(name):
+    """NFKC, which T5, XLM-R and Gemma's kin have, makes of it the name that a Unigram model finds among its pieces."""
+    tokenizer = sentencepiece(unigram, "never", TEMPLATES["behind a special token"])
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    plain = unicodedata.normalize("NFKC", name)
+    control = tokenizer.convert_tokens_to_ids(plain)
+    assert control in tokenizer(name, add_special_tokens=False)["input_ids"], "the tokenizer alone reads the token"
+    frame = prompt_ids(tokenizer, "")
+    asked = prompt_ids(tokenizer, name)
+    (said,) = answer_tokens(tokenizer, [f"hello {name} world"])
+    assert asked.count(control) == frame.count(control)
+    assert said.count(control) == (control == tokenizer.eos_token_id)
+    assert plain in "".join(tokenizer.convert_ids_to_tokens(asked))
+    assert plain in "".join(tokenizer.convert_ids_to_tokens(said[:-1]))
+
+
+def test_a_control_token_that_a_model_of_words_cannot_spell_is_refused_in_any_case():
+    words = {name: i for i, name in enumerate([*SPECIAL, *WORDS])}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.normalizer, inner.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>", bos_token="<s>")
+    assert answer_tokens(tokenizer, ["Hello World"]) == [[words["hello"], words["world"], words["</s>"]]]
+    for text in ("hello </S> world", "hello </s> world"):
+        with pytest.raises(UsageError, match=r"a text holds '</s>', which the tokenizer of .* cannot spell"):
+            answer_tokens(tokenizer, [text])

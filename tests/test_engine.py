@@ -300,5 +300,7 @@ def test_a_prompt_without_room_for_an_answer_is_refused_before_any_is_written(ar
     engine = Engine(artefacts.__getitem__, device="cpu")
     spec = next(iter(SPECS.values()))
     long = " ".join(["w1"] * 2000)
-    with pytest.raises(UsageError, match=r"^the prompt has \d+ tokens, at most \d+ fit beside an answer of 10 \('w1 w1"):
+    with pytest.raises(
+        UsageError, match=r"^the prompt has \d+ tokens, at most \d+ fit beside an answer of 10 \('w1 w1"
+    ):
         engine.generate([Request(spec, "w1", "a"), Request(spec, long, "b")], DECODING, lambda *_: pytest.fail("wrote"))

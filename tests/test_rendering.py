@@ -424,6 +424,27 @@ def test_dates_are_fixed_however_they_are_written(call, day):
     assert not rendering.writes_date(byte_level("{# no strftime_now #}" + CHATML))
 
 
+def test_a_date_that_only_some_prompts_get_is_told():
+    some = "{% if 'today' in messages[0]['content'] %}{{ strftime_now('%Y') }}{% endif %}" + CHATML
+    assert rendering.date_remarks(byte_level(some)) == [
+        "its chat template writes the date into some prompts, which is 2024-07-26 here whatever the day"
+    ]
+    assert rendering.date_remarks(byte_level(CHATML)) == []
+    assert rendering.date_remarks(byte_level("{# no strftime_now #}" + CHATML)) == []
+
+
+def test_an_end_that_the_template_does_not_write_is_told():
+    """Only <eos> is declared as an end: <|end|>, which the template writes, does not stop generation."""
+    open_ended = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}assistant: "
+    for template in (open_ended, CHATML):
+        tokenizer = byte_level(template)
+        ends = tokenizer.decode(answer_end(tokenizer))
+        told = [text for text in rendering.remarks(tokenizer) if "end behind an answer" in text]
+        assert (ends == "<eos>") == bool(told)
+        assert all("'<eos>', the tokenizer's own" in text for text in told)
+    assert rendering.remarks(byte_level(open_ended.replace("content'] }}", "content'] + '<eos>' }}"))) == []
+
+
 @pytest.mark.parametrize("flag", ["", *"-_0^#EO"])
 def test_every_directive_is_what_strftime_writes_on_that_day(flag):
     day = datetime(2024, 7, 26)

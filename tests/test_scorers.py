@@ -490,7 +490,8 @@ TASK = {
 @pytest.mark.parametrize(
     ("scorers", "message"),
     [
-        ({"reward": {"layuot": "beaver", "model": "a/b"}}, "scorers.reward.layout': field required"),
+        ({"reward": {"layuot": "beaver", "model": "a/b"}}, "in scorers.reward 'layuot': did you mean layout"),
+        ({"reward": {"model": "a/b"}}, "scorers.reward.layout': field required"),
         ({"reward": {"layout": "beaver", "model": "a/b", "modle": 1}}, "did you mean model"),
         ({"reward": {"layout": "bever", "model": "a/b"}}, "'beaver'"),
         ({"reward": {"layout": "beaver", "model": "a/b", "template": "{prompt} {answer}"}}, "own template"),

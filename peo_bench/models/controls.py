@@ -27,6 +27,10 @@ _NONCE = secrets.token_hex(8)
 """Part of the other names of control tokens, which no text holds."""
 
 
+WHOLE_PIECES = ("Unigram", "WordLevel", "WordPiece")
+"""Models that may find a control token's name among their pieces; BPE would have to merge it."""
+
+
 @dataclass(frozen=True)
 class Controls:
     """Patterns that find names of control tokens: `asked` in a prompt, `said`, some of them, in an answer."""
@@ -89,11 +93,19 @@ def holds(tokenizer: PreTrainedTokenizerBase, names: re.Pattern[str], text: str)
 
 @lru_cache(maxsize=16)
 def _normalised(tokenizer: PreTrainedTokenizerBase, names: re.Pattern[str]) -> frozenset[int]:
-    """Return the control tokens that are looked for in the normalised text: of another case, say."""
+    """Return the control tokens that are looked for in the normalised text: of another case or width, say.
+
+    Those are the added tokens that say so, and whatever the tokenizer's model has among its own pieces.
+    """
     if not tokenizer.is_fast or tokenizer.backend_tokenizer.normalizer is None:
         return frozenset()
-    added = tokenizer.added_tokens_decoder
-    return frozenset(i for i, token in added.items() if token.normalized and names.fullmatch(token.content))
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    pieces = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False) if model["type"] in WHOLE_PIECES else {}
+    return frozenset(
+        i
+        for i, token in tokenizer.added_tokens_decoder.items()
+        if names.fullmatch(token.content) and (token.normalized or token.content in pieces)
+    )
 
 
 @lru_cache(maxsize=8)
@@ -159,8 +171,8 @@ def _hidden(tokenizer: PreTrainedTokenizerBase, renamed: _Renamed, piece: str, p
     for i, part in enumerate(re.split(f"({controls(tokenizer).asked.pattern})", piece)):
         text = i % 2 == 0 or (plain is not None and plain.fullmatch(part))
         hidden += part if text else renamed.names[part]
-        if i % 2 and text:
-            _check_text(tokenizer, renamed, part)
+        if text and plain is not None and part and (i % 2 or _normalised(tokenizer, plain)):
+            _check_text(tokenizer, renamed, part, plain)
     return hidden
 
 
@@ -172,12 +184,13 @@ def _truncate(tokenizer: PreTrainedTokenizerBase, renamed: _Renamed, limit: int 
         renamed.backend.enable_truncation(limit, direction=tokenizer.truncation_side)
 
 
-def _check_text(tokenizer: PreTrainedTokenizerBase, renamed: _Renamed, name: str) -> None:
-    """Raise `UsageError` if the tokenizer's model reads the name as the token, known as added or not."""
-    token = tokenizer.convert_tokens_to_ids(name)
+def _check_text(tokenizer: PreTrainedTokenizerBase, renamed: _Renamed, text: str, names: re.Pattern[str]) -> None:
+    """Raise `UsageError` if the tokenizer's model reads a control token in the text, known as added or not."""
     renamed.backend.no_truncation()
-    if token in renamed.backend.encode(name, add_special_tokens=False).ids and token != tokenizer.unk_token_id:
+    found = {*renamed.own(renamed.backend.encode(text, add_special_tokens=False).ids)} - {tokenizer.unk_token_id}
+    read = [token for token in tokenizer.convert_ids_to_tokens(sorted(found)) if names.fullmatch(token)]
+    if read:
         raise UsageError(
-            f"a text holds {name!r}, which the tokenizer of {tokenizer.name_or_path} cannot spell: "
+            f"a text holds {read[0]!r}, which the tokenizer of {tokenizer.name_or_path} cannot spell: "
             "leave it out of the data"
         )

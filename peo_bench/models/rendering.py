@@ -126,6 +126,11 @@ def remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     end = answer_end(tokenizer)
     if end != (tokenizer.eos_token_id,):
         found.append(f"answers are trained to end with {tokenizer.decode(end)!r}, as its chat template writes them")
+    elif tokenizer.chat_template is not None and _written_end(tokenizer, _stops(tokenizer)) is None:
+        found.append(
+            f"its chat template writes no end behind an answer at which generation ends: answers are trained to end "
+            f"with {tokenizer.decode(end)!r}, the tokenizer's own"
+        )
     return found + _lead_remarks(tokenizer) + date_remarks(tokenizer)
 
 
@@ -145,10 +150,14 @@ def _lead_remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def date_remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return that the chat template writes the date, and which one, where it does."""
-    if not writes_date(tokenizer):
+    """Return that the chat template writes the date, and which one, where it does, be it into some prompts only."""
+    from jinja2 import Environment
+
+    words = Environment().lex(tokenizer.chat_template or "")
+    if not any((kind, value) == ("name", "strftime_now") for _, kind, value in words):
         return []
-    return [f"its chat template writes the date, which is {PROMPT_DATE} here whatever the day"]
+    into = "" if writes_date(tokenizer) else " into some prompts"
+    return [f"its chat template writes the date{into}, which is {PROMPT_DATE} here whatever the day"]
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
@@ -253,13 +262,20 @@ def answer_end(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 @lru_cache(maxsize=8)
 def _answer_end(tokenizer: PreTrainedTokenizerBase, template: str | None) -> tuple[int, ...]:
-    stop = stop_ids(tokenizer, Path(tokenizer.name_or_path) if tokenizer.name_or_path else None)
+    stop = _stops(tokenizer)
     own = stop[:1] if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
-    if template is None:
-        return own
+    return own if template is None else _written_end(tokenizer, stop) or own
+
+
+def _stops(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    return stop_ids(tokenizer, Path(tokenizer.name_or_path) if tokenizer.name_or_path else None)
+
+
+def _written_end(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int]) -> tuple[int, ...] | None:
+    """Return what the template writes behind an answer up to the first stop token; None where it writes none."""
     ids = _behind_answer(tokenizer)
     first = next((i for i, token in enumerate(ids) if token in stop), None)
-    return own if first is None else tuple(ids[: first + 1])
+    return None if first is None else tuple(ids[: first + 1])
 
 
 def _behind_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
