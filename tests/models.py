@@ -9,6 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -83,6 +85,18 @@ def gpt2(seed: int = 0) -> GPT2LMHeadModel:
         eos_token_id=2,
     )  # fmt: skip
     return _lively(GPT2LMHeadModel, config, seed)
+
+
+def deepseek(seed: int = 0) -> DeepseekV3ForCausalLM:
+    """Return a random DeepSeek-V3: low-rank attention, experts, and the buffer by which its router corrects itself."""
+    config = DeepseekV3Config(
+        vocab_size=len(SPECIAL) + len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=128, n_routed_experts=8,
+        num_experts_per_tok=2, n_group=2, topk_group=1, moe_intermediate_size=16, first_k_dense_replace=1,
+        q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return _lively(DeepseekV3ForCausalLM, config, seed)
 
 
 def _lively(kind: type, config: object, seed: int) -> PreTrainedModel:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import edit_adapter, gpt2, llama, qwen2, save_base, save_lora
+from models import deepseek, edit_adapter, gpt2, llama, qwen2, save_base, save_lora
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
@@ -158,6 +158,40 @@ def test_factors_that_the_engine_cannot_run_are_refused_before_anything_runs(
         load_adapter("mine", folder, load_causal(base))
 
 
+def with_copy(folder, name, value):
+    """Add a tensor to an adapter's file as PEFT saves weights of the base there."""
+    file = folder / "adapter_model.safetensors"
+    save_file(load_file(file) | {f"base_model.model.{name}": value.contiguous()}, file)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (llama, "model.norm.weight"),
+        (llama, "lm_head.weight"),
+        (qwen2, "lm_head.weight"),
+        (qwen2, "model.embed_tokens.weight"),
+        (deepseek, "model.layers.1.mlp.gate.e_score_correction_bias"),
+    ],
+)
+def test_a_base_weight_in_an_adapter_is_the_bases_or_refused(tmp_path, monkeypatch, model, name):
+    """It is no part of the difference: were it another, the policy would not be the one that was trained."""
+    base = save_base(tmp_path, "base", model()).path / "model"
+    reference, store = checkpoint_job(str(base), "base"), Store(tmp_path / "store")
+    store.run(reference)
+    folder = save_lora(tmp_path, "lora", model(), seed=1, target_modules=["o_proj"]).path / "adapter"
+    value = model().state_dict()[name]
+    store.run(checkpoint_job(str(with_copy(folder, name, value)), "delta", reference))
+    with_copy(folder, name, value * 3 + 1)
+    said = rf"{folder}: does not fit the reference policy \(it holds 'base_model\.model\.{name}', which is no LoRA"
+    with pytest.raises(UsageError, match=said):
+        checkpoint_job(str(folder), "delta", reference)
+    monkeypatch.setattr(given_checkpoint, "foresee_checkpoint", lambda job: ())
+    with pytest.raises(UsageError, match=said):
+        store.run(checkpoint_job(str(folder), "delta", reference))
+
+
 def test_quantised_factors_are_refused(base, tmp_path):
     folder = save_lora(tmp_path, "lora", llama(), seed=1).path / "adapter"
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -215,6 +249,8 @@ def cached_on_the_hub(monkeypatch, folder):
 def test_an_adapter_for_the_sandbox_is_checked_before_its_reference_is_trained(tmp_path):
     reference = sandbox_reference()
     good = adapter_on(tmp_path / "good", "model.layers.1.mlp.up_proj", 256, 112)
+    checkpoint_job(str(good), "delta", reference)
+    with_copy(good, "model.norm.weight", torch.ones(112))  # of values that nobody knows yet
     checkpoint_job(str(good), "delta", reference)
     bad = adapter_on(tmp_path / "bad", "model.layers.2.mlp.up_proj", 256, 112)
     with pytest.raises(UsageError, match=r"does not fit the reference policy \(it has no layer model\.layers\.2\.mlp"):

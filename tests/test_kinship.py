@@ -16,6 +16,7 @@ from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
 from peo_bench.models import kinship
 from peo_bench.models.kinship import HARMLESS, Base, compare_configs
+from peo_bench.models.loading import read_tokenizer, skeleton
 
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]])
 
@@ -24,7 +25,7 @@ MODELS = {"llama": llama, "qwen2": qwen2, "gemma2": gemma2, "gpt2": gpt2}
 
 
 def compare(folder, base):
-    return kinship.compare(folder, Base.of(base))
+    return kinship.compare(folder, skeleton(folder), Base(skeleton(base), read_tokenizer(base)))
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -27,7 +27,7 @@ from peo_bench.files.digest import file_digest
 from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind, outline_of, outlined, tokenizer_of
 from peo_bench.jobs.workspace import Workspace
-from peo_bench.models.adapters import ADAPTER_CONFIG, adapter_problem, unsupported
+from peo_bench.models.adapters import ADAPTER_CONFIG, adapter_problem, base_copies, unsupported
 from peo_bench.models.convert import PICKLES, refuse_pickle
 from peo_bench.models.files import (
     ADAPTER_WEIGHTS,
@@ -140,7 +140,7 @@ def foresee_checkpoint(job: Job) -> tuple[str, ...]:
     Raises `UsageError` for one that will not be taken over.
     """
     from peo_bench.models.kinship import Base
-    from peo_bench.models.loading import outline_causal
+    from peo_bench.models.loading import fill, outline_causal
     from peo_bench.models.quiet import quiet
 
     folder, form = at_hand(job.params), job.params["form"]
@@ -150,12 +150,19 @@ def foresee_checkpoint(job: Job) -> tuple[str, ...]:
         if form == "lora":
             _check_supported(folder, folder)
         tensor_shapes(folder)  # damaged and missing files have a line of their own
-        told = [] if form == "lora" else _text_remarks(form, folder, outline_causal(folder))
+        own = None if form == "lora" else outline_causal(folder)
+        told = [] if own is None else _text_remarks(form, folder, own)
         reference = job.needs.get("reference")
         model = None if reference is None else outline_of(reference)
         tokenizer = None if reference is None or model is None else tokenizer_of(reference)
-        if model is not None and tokenizer is not None:
-            told += _compare(form, folder, Base(model, tokenizer), folder)
+        if reference is not None and model is not None and tokenizer is not None:
+            asked = _asked_values(folder, own)
+            if own is not None:
+                fill(own, folder, asked)
+            where = _base_at_hand(reference)
+            if where is not None:
+                fill(model, where, asked)
+            told += _compare(folder, own, Base(model, tokenizer), folder)
     return tuple(f"{folder}: {text}." for text in told)
 
 
@@ -269,22 +276,26 @@ def _checkpoint_tokenizer(job: Job) -> PreTrainedTokenizerBase | None:
 
 
 def _base_at_hand(job: Job) -> Path | None:
-    return at_hand(job.params) if job.params["form"] == "base" else None
+    known = job.kind == "checkpoint" and job.params["form"] == "base"
+    return at_hand(job.params) if known else None
 
 
 @outlined(_checkpoint_outline, _checkpoint_tokenizer)
 @job_kind("checkpoint", version=12, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
+    from peo_bench.models.quiet import quiet
+
     params = job.params
     form = params["form"]
     target = work.dir / ("adapter" if form == "lora" else "model")
     source = take_over(params, target)
-    with naming(source, target):
+    with naming(source, target), quiet():
         config = read_object(target / (ADAPTER_CONFIG if form == "lora" else "config.json"))
         shapes = tensor_shapes(target)
-        remarks = _check_loading(form, target)
-        warnings = _kinship(form, target, inputs["reference"], source) if "reference" in inputs else []
+        model = None if form == "lora" else _load_checked(target)
+        remarks = [] if model is None else _text_remarks(form, target, model)
+        warnings = _kinship(target, model, inputs["reference"], source) if "reference" in inputs else []
     name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
     for warning in warnings:
         logger.warning("%s: %s", source, warning)
@@ -307,18 +318,14 @@ def naming(source: Path, copy: Path) -> Iterator[None]:
         raise UsageError(str(error).replace(str(copy), str(source))) from None
 
 
-def _check_loading(form: str, target: Path) -> list[str]:
-    """Return remarks on its texts; `UsageError` unless the model is whole and its tokenizer usable."""
+def _load_checked(target: Path) -> PreTrainedModel:
+    """Return the model in a folder; `UsageError` unless it is whole and runs."""
     from peo_bench.models.loading import load_causal
-    from peo_bench.models.quiet import quiet
     from peo_bench.models.trial import check_runs
 
-    if form == "lora":
-        return []
-    with quiet():
-        model = load_causal(target)
-        check_runs(model, target)
-        return _text_remarks(form, target, model)
+    model = load_causal(target)
+    check_runs(model, target)
+    return model
 
 
 def _text_remarks(form: str, folder: Path, model: PreTrainedModel) -> list[str]:
@@ -374,30 +381,46 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _kinship(form: str, target: Path, reference: Handle, where: Path) -> list[str]:
+def _kinship(target: Path, model: PreTrainedModel | None, reference: Handle, where: Path) -> list[str]:
     """Return warnings; raise `UsageError` if the checkpoint cannot be a change of the reference policy."""
     from peo_bench.models.kinship import Base
-    from peo_bench.models.quiet import quiet
+    from peo_bench.models.loading import load_causal, read_tokenizer, skeleton
 
-    with quiet():
-        warnings = _compare(form, target, Base.of(reference.path / "model"), where)
-    config = read_object(target / ADAPTER_CONFIG) if form == "lora" else {}
+    base = reference.path / "model"
+    known = load_causal(base) if _asked_values(target, model) else skeleton(base)
+    warnings = _compare(target, model, Base(known, read_tokenizer(base)), where)
+    config = read_object(target / ADAPTER_CONFIG) if model is None else {}
     stated, name = str(config.get("base_model_name_or_path") or ""), str(reference.result.get("name") or "")
     if stated and name and Path(stated).name != Path(name).name:
         return [*warnings, f"the adapter was trained on {stated!r} and is used on {name!r}"]
     return warnings
 
 
-def _compare(form: str, folder: Path, base: Base, where: Path) -> list[str]:
-    """Return warnings on a checkpoint as a change of `base`; raise `UsageError` naming `where` if it is none."""
+def _asked_values(folder: Path, model: PreTrainedModel | None) -> list[str]:
+    """Return the names of what a fine-tune must leave as in its base: buffers, or an adapter's copies of base weights.
+
+    `model` is that of a full fine-tune, None for an adapter.
+    """
+    from peo_bench.models.loading import stored_buffers
+
+    if model is not None:
+        return list(stored_buffers(model))
+    return base_copies(adapter_tensors(folder))
+
+
+def _compare(folder: Path, model: PreTrainedModel | None, base: Base, where: Path) -> list[str]:
+    """Return warnings on a checkpoint as a change of `base`; raise `UsageError` naming `where` if it is none.
+
+    `model` is that of a full fine-tune, None for an adapter.
+    """
     from peo_bench.models.kinship import Kinship, compare, compare_tokenizers
 
-    if form == "lora":
+    if model is None:
         _check_supported(folder, where)
         problem = adapter_problem(folder, adapter_tensors(folder), dict(base.model.named_modules()))
         kin = Kinship(problem) if problem else compare_tokenizers(folder, base.tokenizer)
     else:
-        kin = compare(folder, base)
+        kin = compare(folder, model, base)
     if kin.problem:
         raise _misfit(where, kin.problem)
     return kin.warnings

@@ -28,6 +28,7 @@ from peo_bench.errors import Diverged, PeoBenchError, UsageError
 from peo_bench.files.digest import digest
 from peo_bench.jobs.job import Handle
 from peo_bench.models.ends import generation_config, stop_ids
+from peo_bench.models.kinship import other_buffer
 from peo_bench.models.loading import context_length, load_causal, load_config, read_tokenizer
 
 if TYPE_CHECKING:
@@ -171,8 +172,11 @@ class Models:
         return {f"{module}.weight": b @ a for module, (a, b) in self.adapter(base, job).factors.items()}
 
     def _full_delta(self, base: str, job: str) -> Tensors:
-        trained = dict(self._load(job).named_parameters())
-        start = dict(self._pristine(base).named_parameters())
+        model, pristine = self._load(job), self._pristine(base)
+        trained, start = dict(model.named_parameters()), dict(pristine.named_parameters())
+        problem = other_buffer(model, pristine)
+        if problem:
+            raise UsageError(f"full fine-tune {job}: {problem}")
         if {n: p.shape for n, p in trained.items()} != {n: p.shape for n, p in start.items()}:
             raise UsageError(f"full fine-tune {job}: its parameters are not those of the base policy {base}")
         with torch.no_grad():

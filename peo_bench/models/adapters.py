@@ -144,6 +144,15 @@ def adapter_problem(folder: Path, tensors: Mapping[str, Tensor], layers: Mapping
     return next(filter(None, problems()), None)
 
 
+def base_copies(tensors: Iterable[str]) -> list[str]:
+    """Return the base's names of what is no factor in a file: PEFT saves some of its weights beside them."""
+    return [_of_base(key) for key in tensors if not FACTOR.fullmatch(key)]
+
+
+def _of_base(key: str) -> str:
+    return key.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
+
 def factors(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Return by layer the factors "A" (rank, in) and "B" (out, rank) that a file holds."""
     found: dict[str, dict[str, Tensor]] = {}
@@ -191,7 +200,7 @@ def _alien(key: str, tensor: Tensor, layers: Mapping[str, nn.Module]) -> str | N
         if tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
             return f"{key} is {str(tensor.dtype).removeprefix('torch.')}, quantised; {RUN}"
         return None if torch.isfinite(tensor).all() else f"{key} is not finite (nan or inf)"
-    layer, _, leaf = key.removeprefix("base_model.model.").replace(".base_layer.", ".").rpartition(".")
+    layer, _, leaf = _of_base(key).rpartition(".")
     original = getattr(layers.get(layer), leaf, None)
     if isinstance(original, torch.Tensor) and original.shape == tensor.shape:
         unchanged = original.is_meta or torch.equal(original.to("cpu", tensor.dtype), tensor)

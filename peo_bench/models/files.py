@@ -6,6 +6,7 @@ Nobody else opens a file of weights, but for transformers and PEFT where a whole
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,17 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     for path in weight_files(folder):
         shapes |= shapes_in(path)
     return shapes
+
+
+def stored_tensors(folder: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """Return those of the tensors `names` that the files of a checkpoint hold under these names."""
+    from safetensors import safe_open
+
+    found: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            found |= {name: file.get_tensor(name) for name in names if name in file.keys()}  # noqa: SIM118 - no dict
+    return found
 
 
 def adapter_file(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from peo_bench.files.json_types import JsonObject
 from peo_bench.models.ends import stop_ids
-from peo_bench.models.loading import TEMPLATES, has_tokenizer, load_config, read_tokenizer, skeleton
+from peo_bench.models.loading import TEMPLATES, has_tokenizer, load_config, read_tokenizer, stored_buffers
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -59,19 +59,27 @@ class Base:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
-    @staticmethod
-    def of(folder: Path) -> Base:
-        """Return that of a folder, without weights."""
-        return Base(skeleton(folder), read_tokenizer(folder))
 
-
-def compare(folder: Path, base: Base) -> Kinship:
-    """Compare the model folder of a full fine-tune with its base; a missing tokenizer is the base's."""
+def compare(folder: Path, model: PreTrainedModel, base: Base) -> Kinship:
+    """Compare the folder of a full fine-tune, and its `model`, with its base; a missing tokenizer is the base's."""
     found = compare_configs(load_config(folder), base.model.config)
+    found.problem = found.problem or other_buffer(model, base.model)
     if found.problem is None:
         texts = compare_tokenizers(folder, base.tokenizer)
         found = Kinship(texts.problem, found.warnings + texts.warnings + _other_ends(folder, base.tokenizer))
     return found
+
+
+def other_buffer(mine: PreTrainedModel, base: PreTrainedModel) -> str | None:
+    """Name a stored buffer in which a fine-tune is not its base; on the meta device none shows."""
+    import torch
+
+    theirs = stored_buffers(base)
+    for name, tensor in stored_buffers(mine).items():
+        known = theirs.get(name)
+        if known is None or not (tensor.is_meta or known.is_meta or torch.equal(tensor, known.to(tensor.dtype))):
+            return f"its buffer {name} is not the base's, and differences are of parameters alone: keep it as it was"
+    return None
 
 
 def _other_ends(folder: Path, theirs: PreTrainedTokenizerBase) -> list[str]:

@@ -23,11 +23,13 @@ from peo_bench.models.files import (
     headers_in,
     read_object,
     reason,
+    stored_tensors,
     tensor_shapes,
     weight_files,
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
@@ -299,7 +301,8 @@ def _check_values(model: PreTrainedModel, folder: Path) -> None:
     """Raise `UsageError` for weights that are not finite, and for an output layer that is tied in name only."""
     import torch
 
-    bad = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
+    held = [*model.named_parameters(), *stored_buffers(model).items()]
+    bad = [name for name, tensor in held if not torch.isfinite(tensor).all()]
     if bad:
         raise UsageError(f"{folder}: {_names(bad)} not finite (nan or inf): copy the weights or save them again")
     inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
@@ -309,6 +312,21 @@ def _check_values(model: PreTrainedModel, folder: Path) -> None:
             f"{folder}: config.json ties the output layer to the embeddings, but the weights of the two differ: "
             "set tie_word_embeddings to false, or leave the output layer out"
         )
+
+
+def stored_buffers(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return by name what checkpoints of a model hold beside parameters, such as biases by which routers choose."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in parameters}
+
+
+def fill(model: PreTrainedModel, folder: Path, names: Collection[str]) -> None:
+    """Give a model on the meta device the values of the tensors `names`, as far as a folder's files call them so."""
+    own = model.state_dict(keep_vars=True)
+    wanted = {id(own[name]) for name in names if name in own}
+    values = stored_tensors(folder, [name for name, tensor in own.items() if id(tensor) in wanted])
+    model.load_state_dict(values, strict=False, assign=True)
+    model.tie_weights()
 
 
 def load_config(folder: Path) -> PretrainedConfig:
