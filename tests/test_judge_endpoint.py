@@ -226,6 +226,27 @@ def test_too_few_tokens_for_the_text_of_a_reply_are_not_believed(ask):
     assert reply.tokens == Tokens(400, None)
 
 
+@pytest.mark.parametrize("n", [301, 9_000_000])
+def test_more_tokens_than_were_allowed_are_not_believed_unless_the_text_is_that_long(ask, n):
+    """A budget of money ended early by a count that cannot be true; an endpoint that writes on is paid for it."""
+    assert FAST.max_tokens == 300
+    reply, _, _ = ask(says("Verdict: A", usage={"prompt_tokens": 400, "completion_tokens": n}))
+    assert reply.tokens == Tokens(400, None)
+    text = "a" * 400 + "\nVerdict: A"
+    reply, _, _ = ask(says(text, usage={"prompt_tokens": 400, "completion_tokens": n}))
+    assert reply.tokens == Tokens(400, n if n <= len(text) else None)
+
+
+def test_the_key_is_masked_in_replies_too(ask):
+    """Kept replies and verdicts are shared with a run folder."""
+    escaped = "\\u0073k" + KEY[2:]
+    for text in (f"Authorization: {KEY}\nVerdict: A", f"Authorization: {escaped}\nVerdict: A", f"no verdict {KEY}"):
+        body = says("TEXT").body.replace(b"TEXT", text.replace("\n", "\\n").encode())
+        reply, _, _ = ask(*[Answer(body)] * 9)
+        assert KEY not in reply.text
+        assert "***" in reply.text
+
+
 @pytest.mark.parametrize("usage", [[], "free", 3, None, {}])
 def test_usage_of_another_form_costs_no_reply(ask, usage):
     reply, waits, _ = ask(says("Verdict: A", usage=usage))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from peo_bench.report.headline import Standing, make_verdict
 from peo_bench.report.tables import points_table, scoreboard
 from peo_bench.report.texts import MAX_CHARACTERS, embed_texts
 from peo_bench.results.costs_records import MethodCost
+from peo_bench.results.differences import REPORTS
 from peo_bench.results.folder import read_run_folder
 from peo_bench.results.metrics_records import Comparison, EstimateRecord
 
@@ -55,6 +59,22 @@ def page_data(page: Path) -> Any:
 
 
 # ---- the three files ----
+
+
+def test_every_process_builds_the_same_bytes(tmp_path: Path) -> None:
+    """Sets of texts are in another order in every process: methods of equal Elo were, and `verify` failed."""
+    built = write_run_folder(tmp_path / "run", rich=True)
+    metrics = json.loads((built / "metrics.json").read_text())
+    for task in metrics["tasks"].values():
+        for judged in task["judges"].values():
+            judged["elo"] = {name: dict.fromkeys(by, 1000.0) for name, by in judged["elo"].items()}
+    (built / "metrics.json").write_text(json.dumps(metrics))
+    code = "import pathlib, sys; from peo_bench.report import build_report; build_report(pathlib.Path(sys.argv[1]))"
+    made = []
+    for seed in ("1", "2", "3"):
+        subprocess.run([sys.executable, "-c", code, str(built)], env=os.environ | {"PYTHONHASHSEED": seed}, check=True)
+        made.append([(built / name).read_bytes() for name in REPORTS])
+    assert made[0] == made[1] == made[2]
 
 
 def test_building_twice_gives_the_same_bytes_and_touches_nothing_else(run_dir: Path) -> None:

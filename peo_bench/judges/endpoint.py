@@ -4,7 +4,7 @@ Retried: 408, 409, 425, 429 (honouring Retry-After), 5xx, answers without an end
 completion, empty replies and, without waiting, replies without a verdict. Not retried: other client errors, which would
 come again; those that concern every call (wrong key, no such model, a redirection to another origin) and a wait that is
 too long are `fatal`: the judge is given up. The API key is read from the environment at the last moment and cut out of
-every message.
+every message and every reply.
 
 Every attempt is metered: what it can cost is set aside before it is made and settled after it, whatever became of it.
 One that was refused (4xx but 408, 503) or never sent costs nothing; any other without a reply may have been answered,
@@ -46,7 +46,8 @@ REFUSED = {*range(400, 500), 503} - {408}
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second attempt and at most, with exponential growth and jitter between."""
 MOST_TOKENS = 10_000_000
-"""A call of more tokens is a mistake in counting: no model takes them."""
+"""A question of more tokens is a mistake in counting: no model takes them. An answer has at most as many as were
+allowed or, where that was not heeded, as its text has bytes."""
 MOST_CHARACTERS = 8
 """Of a token, on the average of a text; fewer tokens are a mistake in counting. English has 4 to 5."""
 LONGEST_RETRY_AFTER = 300.0
@@ -240,7 +241,7 @@ class Endpoint:
             raise self._elsewhere(error) from None
         except Exception as error:  # what a hostile or broken server makes of the client: charsets, headers, bodies
             raise _Transient(f"the answer cannot be read: {type(error).__name__}: {error}") from None
-        return replace(_read(body, sum(len(message["content"]) for message in messages)), refused=refused)
+        return replace(self._read(body, sum(len(message["content"]) for message in messages)), refused=refused)
 
     def _learns(self, error: Any, asked: Mapping[str, object]) -> bool:
         """Change what is asked if the model refused a parameter by name; say whether another attempt is worth it."""
@@ -281,8 +282,37 @@ class Endpoint:
         return NoAnswer(self._clean(f"{said}--judge openai:{self.model}@{address}"), fatal=True)
 
     def _clean(self, text: str) -> str:
-        masked = text.replace(self._key, "***") if self._key else text  # before the cut, which could leave half a key
-        return " ".join(valid_text(masked).split())[:300]
+        return " ".join(self._masked(text).split())[:300]
+
+    def _masked(self, text: str) -> str:
+        """Return what an endpoint sent without the key: whole, since a cut could leave half of it."""
+        return valid_text(text.replace(self._key, "***") if self._key else text)
+
+    def _read(self, body: str, asked: int) -> Reply:
+        """Return the reply in a completion's JSON to a question of `asked` characters.
+
+        No verdict because the token limit or a filter came first is a reply too (unparseable), since it would come
+        again; any other message that is empty or holds none is a fault.
+        """
+        try:
+            completion = _Completion.model_validate(json.loads(body))
+            choice = completion.choices[0]
+        except (ValueError, ValidationError, IndexError, RecursionError):
+            raise _Transient(f"the body is no chat completion: {' '.join(body.split())!r}") from None
+        text = self._masked(choice.message.content or choice.message.refusal or "")
+        usage = completion.usage if isinstance(completion.usage, dict) else {}
+        most = max(self.settings.max_tokens, len(text.encode()))
+        tokens = Tokens(
+            _count(usage.get("prompt_tokens"), asked, MOST_TOKENS),
+            _count(usage.get("completion_tokens"), len(text), most),
+        )
+        if choice.finish_reason in ("length", "content_filter"):
+            return Reply(text, tokens)
+        if not text.strip():
+            raise _Transient("the reply is empty", tokens=tokens)
+        if math.isnan(parse_reply(text).value):
+            raise _Unreadable(Reply(text, tokens, complete=False))
+        return Reply(text, tokens)
 
 
 def valid_text(text: str) -> str:
@@ -316,30 +346,7 @@ def _wait(state: RetryCallState) -> float:
     return float(wait_exponential_jitter(initial=FIRST_WAIT, max=LONGEST_WAIT)(state))
 
 
-def _read(body: str, asked: int) -> Reply:
-    """Return the reply in a completion's JSON to a question of `asked` characters.
-
-    No verdict because the token limit or a filter came first is a reply too (unparseable), since it would come again;
-    any other message that is empty or holds none is a fault.
-    """
-    try:
-        completion = _Completion.model_validate(json.loads(body))
-        choice = completion.choices[0]
-    except (ValueError, ValidationError, IndexError, RecursionError):
-        raise _Transient(f"the body is no chat completion: {' '.join(body.split())!r}") from None
-    text = valid_text(choice.message.content or choice.message.refusal or "")
-    usage = completion.usage if isinstance(completion.usage, dict) else {}
-    tokens = Tokens(_count(usage.get("prompt_tokens"), asked), _count(usage.get("completion_tokens"), len(text)))
-    if choice.finish_reason in ("length", "content_filter"):
-        return Reply(text, tokens)
-    if not text.strip():
-        raise _Transient("the reply is empty", tokens=tokens)
-    if math.isnan(parse_reply(text).value):
-        raise _Unreadable(Reply(text, tokens, complete=False))
-    return Reply(text, tokens)
-
-
-def _count(value: object, characters: int) -> int | None:
+def _count(value: object, characters: int, most: int) -> int | None:
     """Return the number of tokens of a text; None for what cannot be one."""
     least = max(1, characters // MOST_CHARACTERS)
-    return value if type(value) is int and least <= value <= MOST_TOKENS else None
+    return value if type(value) is int and least <= value <= most else None

@@ -70,7 +70,7 @@ def elo_table(found: JudgeMetrics) -> Table:
     """List one judge's Elo ratings by objective, the reference policy at 1000."""
     ratings = found.elo
     methods = sorted(
-        {m for by in ratings.values() for m in by},
+        dict.fromkeys(m for by in ratings.values() for m in by),  # equal ones in the order of metrics.json
         key=lambda m: -max(by.get(m) or 0.0 for by in ratings.values()),
     )
     rows = [Row(m, method_name(m), False, "", tuple(_plain(by.get(m), 0) for by in ratings.values())) for m in methods]

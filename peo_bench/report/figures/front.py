@@ -92,7 +92,7 @@ def _oracle_lines(view: TaskView, maximise: list[bool]) -> dict[float | None, li
     """Group the oracle's trustworthy, non-dominated points by KL budget, ordered by x."""
     solid = [p for p in view.of("oracle") if not p.hollow]
     lines = {}
-    for budget in sorted({p.kl for p in solid}, key=lambda kl: kl or 0.0):
+    for budget in sorted({p.kl for p in solid}, key=lambda kl: (kl is not None, kl or 0.0)):
         own = [p for p in solid if p.kl == budget]
         mask = pareto.nondominated([(p.x, p.y) for p in own], maximise)
         lines[budget] = sorted((p for p, keep in zip(own, mask, strict=True) if keep), key=lambda p: p.x)
