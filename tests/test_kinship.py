@@ -235,6 +235,30 @@ def test_the_tokenizer_beside_an_adapter_is_compared_too(plain, tmp_path, monkey
         store.run(checkpoint_job(str(folder), "delta", reference))
 
 
+@pytest.mark.parametrize("form", ["full", "lora"])
+@pytest.mark.parametrize("how", ["tokenizer", "generation_config.json"])
+def test_ends_that_the_base_does_not_have_are_told_of_experts_and_adapters(plain, tmp_path, monkeypatch, form, how):
+    """A base that ends with </s>, and a fine-tune whose answers end with a turn."""
+    from models import save_lora
+
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    lora = form == "lora"
+    folder = save_lora(tmp_path, "lora", llama(), seed=1).path / "adapter" if lora else copied(plain, tmp_path)
+    reference, store = checkpoint_job(str(plain), "base"), Store(tmp_path / "store")
+    store.run(reference)
+    assert store.run(checkpoint_job(str(folder), "delta", reference)).result["warnings"] == []
+    ends = "'<answer>'"
+    if how == "tokenizer":
+        made = tokenizer()
+        made.eos_token = "<answer>"
+        made.save_pretrained(folder)
+    else:
+        ends = "'<answer>'" if not lora else "'<answer>', token 99"
+        (folder / how).write_text(json.dumps({"eos_token_id": [2, 4, *([99] if lora else [])]}))
+    (told,) = store.run(checkpoint_job(str(folder), "delta", reference)).result["warnings"]
+    assert told == f"its answers end with {ends} too: only the base's ends are used"
+
+
 def test_a_run_refuses_an_expert_of_another_function_and_tells_what_is_harmless(plain, tmp_path, monkeypatch):
     monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
     store = Store(tmp_path / "store")

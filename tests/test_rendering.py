@@ -11,7 +11,7 @@ import pytest
 import torch
 from models import edit_config, llama, save_base, save_full
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, Gemma3Config, GenerationConfig, PreTrainedTokenizerFast
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import policy
@@ -21,7 +21,7 @@ from peo_bench.errors import UsageError
 from peo_bench.jobs.store import Store
 from peo_bench.models import rendering
 from peo_bench.models.ends import stop_ids, unused_settings
-from peo_bench.models.loading import read_tokenizer
+from peo_bench.models.loading import load_config, read_tokenizer
 from peo_bench.models.rendering import answer_end, answer_tokens, filled_ids, prompt_ids, render
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<|start|>", "<|end|>"]
@@ -365,6 +365,24 @@ def test_a_generation_config_that_names_no_end_leaves_it_to_config_json(tmp_path
     assert set(stop_ids(read_tokenizer(path), path)) == {EOS, END}
     (path / "generation_config.json").write_text(json.dumps({"eos_token_id": ["<|end|>"]}))
     with pytest.raises(UsageError, match="give whole numbers"):
+        stop_ids(read_tokenizer(path), path)
+
+
+@pytest.mark.parametrize("generation", [None, {}, {"eos_token_id": []}])
+def test_ends_of_a_configuration_in_parts_are_those_of_its_language_model(tmp_path, generation):
+    """Gemma 3 says them in text_config; what the whole configuration says counts more, as in stock transformers."""
+    path = tmp_path / "parts"
+    byte_level().save_pretrained(path)
+    parts = {"text_config": {"vocab_size": 300, "eos_token_id": [EOS, END]}}
+    Gemma3Config(**parts).save_pretrained(path)
+    if generation is not None:
+        (path / "generation_config.json").write_text(json.dumps(generation))
+    assert set(stop_ids(read_tokenizer(path), path)) == {EOS, END}
+    edit_config(path, eos_token_id=7)
+    assert GenerationConfig.from_model_config(load_config(path)).eos_token_id == 7
+    assert set(stop_ids(read_tokenizer(path), path)) == {EOS, 7}
+    edit_config(path, eos_token_id=300)
+    with pytest.raises(UsageError, match=r"names token 300, and its tokens are 0 to 299"):
         stop_ids(read_tokenizer(path), path)
 
 

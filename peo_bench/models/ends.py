@@ -48,18 +48,26 @@ def unused_settings(folder: Path) -> list[str]:
 
 
 def declared_ends(folder: Path) -> tuple[int, ...]:
-    """Return the tokens that a checkpoint declares to end an answer, none for a folder without a model.
+    """Return the tokens that a checkpoint declares to end an answer; a folder without a model may declare none.
 
-    They are those of its generation_config.json, or of its config.json where that is absent or names none.
+    They are those of its generation_config.json, or of its config.json where that is absent or names none: of the whole
+    first, then of its language model. Raises `UsageError` for one that is no token of the model.
     """
-    if not (folder / "config.json").is_file():
-        return ()
-    found = generation_config(folder).eos_token_id
-    if found is None or found == []:
-        found = getattr(load_config(folder), "eos_token_id", None)
-    ids = [] if found is None else found if isinstance(found, list | tuple) else [found]
+    config = load_config(folder) if (folder / "config.json").is_file() else None
+    stated = config or (folder / "generation_config.json").is_file()
+    said = [generation_config(folder).eos_token_id] if stated else []
+    said += [getattr(part, "eos_token_id", None) for part in (config, config.get_text_config())] if config else []
+    found = next((ids for ids in said if ids not in (None, [])), [])
+    ids = found if isinstance(found, list | tuple) else [found]
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
         raise UsageError(f"{folder}: eos_token_id is {ids!r} in its generation_config.json: give whole numbers")
+    size = config and config.get_text_config().vocab_size
+    outside = [token for token in ids if size and not 0 <= token < size]
+    if outside:
+        raise UsageError(
+            f"{folder}: its eos_token_id names token {outside[0]}, and its tokens are 0 to {size - 1}: "
+            "correct eos_token_id in its generation_config.json and config.json"
+        )
     return tuple(ids)
 
 
@@ -70,16 +78,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> tuple[i
     for one that is no token of the model.
     """
     own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    declared = () if folder is None else declared_ends(folder)
-    if folder is not None and declared:
-        size = load_config(folder).get_text_config().vocab_size
-        outside = [token for token in declared if not 0 <= token < size]
-        if outside:
-            raise UsageError(
-                f"{folder}: its eos_token_id names token {outside[0]}, and its tokens are 0 to {size - 1}: "
-                "correct eos_token_id in its generation_config.json and config.json"
-            )
-    ids = tuple(dict.fromkeys((*own, *declared)))
+    ids = tuple(dict.fromkeys((*own, *(() if folder is None else declared_ends(folder)))))
     if not ids:
         raise UsageError(f"{folder}: the tokenizer has no end-of-sequence token, so answers could not end")
     return ids

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.files.json_types import JsonObject
-from peo_bench.models.ends import stop_ids
+from peo_bench.models.ends import declared_ends, stop_ids
 from peo_bench.models.loading import TEMPLATES, has_tokenizer, load_config, read_tokenizer, stored_buffers
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def compare(folder: Path, model: PreTrainedModel, base: Base) -> Kinship:
     found.problem = found.problem or other_buffer(model, base.model)
     if found.problem is None:
         texts = compare_tokenizers(folder, base.tokenizer)
-        found = Kinship(texts.problem, found.warnings + texts.warnings + _other_ends(folder, base.tokenizer))
+        found = Kinship(texts.problem, found.warnings + texts.warnings)
     return found
 
 
@@ -86,13 +86,16 @@ def _other_ends(folder: Path, theirs: PreTrainedTokenizerBase) -> list[str]:
     """Say which tokens end an answer for the fine-tune and not for the base, whose ends are used."""
     reader = read_tokenizer(folder) if _has_tokenizer(folder) else theirs
     base = Path(theirs.name_or_path) if theirs.name_or_path else None
-    surplus = set(stop_ids(reader, folder)) - set(stop_ids(theirs, base))
-    named = ", ".join(repr(reader.convert_ids_to_tokens(end)) for end in sorted(surplus))
+    surplus = {reader.eos_token_id, *declared_ends(folder)} - {None, *stop_ids(theirs, base)}
+    known = range(len(reader))
+    named = ", ".join(
+        repr(reader.convert_ids_to_tokens(end)) if end in known else f"token {end}" for end in sorted(surplus)
+    )
     return [f"its answers end with {named} too: only the base's ends are used"] if surplus else []
 
 
 def compare_tokenizers(folder: Path, theirs: PreTrainedTokenizerBase) -> Kinship:
-    """Compare the tokenizer beside a fine-tune or an adapter, if there is one, with that of its base."""
+    """Compare the tokenizer beside a fine-tune or an adapter, if there is one, and its ends with those of its base."""
     found = Kinship()
     if _has_tokenizer(folder):
         _compare_tokenizers(found, read_tokenizer(folder), theirs)
@@ -100,6 +103,7 @@ def compare_tokenizers(folder: Path, theirs: PreTrainedTokenizerBase) -> Kinship
         alone = [*folder.glob("chat_template.jinja"), *folder.glob(f"{TEMPLATES}/*.jinja")]
         if any(path.read_text(encoding="utf-8", errors="replace") != theirs.chat_template for path in alone):
             found.warnings.append(OTHER_TEMPLATE)
+    found.warnings += [] if found.problem else _other_ends(folder, theirs)
     return found
 
 
