@@ -55,14 +55,14 @@ def declared_ends(folder: Path) -> tuple[int, ...]:
     """
     config = load_config(folder) if (folder / "config.json").is_file() else None
     stated = config or (folder / "generation_config.json").is_file()
-    said = [generation_config(folder).eos_token_id] if stated else []
+    said: list[int | list[int] | None] = [generation_config(folder).eos_token_id] if stated else []
     said += [getattr(part, "eos_token_id", None) for part in (config, config.get_text_config())] if config else []
-    found = next((ids for ids in said if ids not in (None, [])), [])
-    ids = found if isinstance(found, list | tuple) else [found]
+    found = next((ids for ids in said if ids not in (None, [])), None)
+    ids = [] if found is None else found if isinstance(found, list | tuple) else [found]
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
         raise UsageError(f"{folder}: eos_token_id is {ids!r} in its generation_config.json: give whole numbers")
-    size = config and config.get_text_config().vocab_size
-    outside = [token for token in ids if size and not 0 <= token < size]
+    size = config.get_text_config().vocab_size if config else 0
+    outside = [token for token in ids if config and not 0 <= token < size]
     if outside:
         raise UsageError(
             f"{folder}: its eos_token_id names token {outside[0]}, and its tokens are 0 to {size - 1}: "
