@@ -22,7 +22,7 @@ from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
 from peo_bench.models import loading
-from peo_bench.models.loading import read_model, read_outline
+from peo_bench.models.loading import read_model, read_outline, read_tokenizer
 from peo_bench.runs.job_notes import foreseen_notes
 from peo_bench.sandbox.small_world import build_model, build_tokenizer
 from peo_bench.scorers.kinds import scorer_job
@@ -156,6 +156,33 @@ def test_a_tokenizer_that_reads_control_tokens_as_text_is_refused_before_anythin
         planned(role, folder, made)
 
 
+CLASSES = ("Qwen2Tokenizer", "LlamaTokenizer", "GemmaTokenizer", "GPT2Tokenizer", "BertTokenizer", "T5Tokenizer",
+           "CodeLlamaTokenizer", "DebertaV2Tokenizer")  # fmt: skip
+
+
+def without_vocabulary(folder, name):
+    """Leave of a tokenizer the settings alone, with all its special tokens, for a class."""
+    read = read_tokenizer(folder)
+    added = {str(i): {"content": token.content, "special": True} for i, token in read.added_tokens_decoder.items()}
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    settings |= {"tokenizer_class": name, "added_tokens_decoder": added}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize("role", ["base", "delta", "lora", "scorer"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_tokenizer_without_its_vocabulary_is_refused_before_anything_runs(made, tmp_path, no_weights, role, name):
+    """transformers makes one of special tokens alone, which would read every text as the same."""
+    folder = lora(made, tmp_path) if role == "lora" else Path(shutil.copytree(made[role], tmp_path / "lost"))
+    without_vocabulary(folder, name)
+    with pytest.raises(
+        UsageError, match=rf"{folder}: its tokenizer has no vocabulary \(a {name} reads it from .*: copy all"
+    ):
+        planned("delta" if role == "lora" else role, folder, made)
+
+
 def lora(made, tmp_path):
     adapter = save_lora(tmp_path, "lora", llama(), seed=1).path / "adapter"
     for path in [*made["base"].glob("tokenizer*"), *made["base"].glob("chat_template*")]:
@@ -190,7 +217,8 @@ def test_an_expert_of_the_sandbox_is_compared_with_what_the_sandbox_will_train(t
 def test_what_is_unusual_of_a_base_or_a_scorer_is_told_before_anything_runs(made, tmp_path, no_weights):
     folder = Path(shutil.copytree(made["base"], tmp_path / "base"))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "top_k": 5}))
-    (note,) = foreseen_notes(planned("base", folder, made), NOTHING)
+    end, note = foreseen_notes(planned("base", folder, made), NOTHING)
+    assert end.startswith(f"{folder}: its chat template writes no end behind an answer")
     assert note.startswith(f"{folder}: its generation_config.json sets top_k 5: ")
     scorer = Path(shutil.copytree(made["scorer"], tmp_path / "scorer"))
     (scorer / "chat_template.jinja").write_text("{{ strftime_now('%Y') }}{{ messages[0]['content'] }}")

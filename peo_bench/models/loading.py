@@ -59,6 +59,9 @@ TOKENIZERS = re.compile(
 )
 """Files of which transformers makes a tokenizer."""
 
+VOCABULARIES = re.compile(r"tokenizer\..*|tekken\.json|tiktoken\.model")
+"""Files that tokenizers of any class read their vocabulary from."""
+
 TEMPLATES = "additional_chat_templates"
 """Folder in which transformers keeps named chat templates."""
 
@@ -403,8 +406,8 @@ def has_tokenizer(names: Iterable[str]) -> bool:
 def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder, with at most one chat template.
 
-    Raises `UsageError` for several named chat templates of which none is the default, and for one that would read its
-    template's control tokens as text.
+    Raises `UsageError` for several named chat templates of which none is the default, for one that would read its
+    template's control tokens as text, and for one whose vocabulary is not there, which transformers makes of nothing.
     """
     from transformers import AutoTokenizer
 
@@ -412,6 +415,7 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, **SAFE)
     except Exception as error:  # the tokenizers library raises bare exceptions for a damaged file
         raise UsageError(f"{path}: its tokenizer cannot be loaded ({reason(error)}): save it again") from None
+    _refuse_without_vocabulary(tokenizer, path)
     length = tokenizer.model_max_length
     if not isinstance(length, int | float) or not length >= 1:
         raise UsageError(
@@ -425,6 +429,21 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = _default_template(tokenizer.chat_template, path)
     return tokenizer
+
+
+def _refuse_without_vocabulary(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Raise `UsageError` where none of the files that a tokenizer's class reads a vocabulary from is there.
+
+    transformers makes one that knows the special tokens of the class alone. Tokenizers of bytes have no such files.
+    """
+    read = {*tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"}
+    found = [file.name for file in path.iterdir() if file.name in read or VOCABULARIES.fullmatch(file.name)]
+    if (read and not found) or not tokenizer.get_vocab().keys() - tokenizer.added_tokens_encoder.keys():
+        files = ", ".join(sorted({*read, "tokenizer.json"}))
+        raise UsageError(
+            f"{path}: its tokenizer has no vocabulary (a {type(tokenizer).__name__} reads it from {files}): "
+            "copy all files of the tokenizer, or save it again"
+        )
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

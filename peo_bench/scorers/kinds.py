@@ -87,7 +87,7 @@ def source_of(params: Mapping[str, Json]) -> str:
 
 @job_kind(
     "scorer",
-    version=8,
+    version=9,
     defaults={"template": None, "dtype": "float32", "anchors": {}},
     keeps="nothing",
     common=True,
