@@ -51,7 +51,7 @@ def declared_ends(folder: Path) -> tuple[int, ...]:
     """Return the tokens that a checkpoint declares to end an answer; a folder without a model may declare none.
 
     They are those of its generation_config.json, or of its config.json where that is absent or names none: of the whole
-    first, then of its language model. Raises `UsageError` for one that is no token of the model.
+    first, then of its language model.
     """
     config = load_config(folder) if (folder / "config.json").is_file() else None
     stated = config or (folder / "generation_config.json").is_file()
@@ -61,13 +61,6 @@ def declared_ends(folder: Path) -> tuple[int, ...]:
     ids = [] if found is None else found if isinstance(found, list | tuple) else [found]
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
         raise UsageError(f"{folder}: eos_token_id is {ids!r} in its generation_config.json: give whole numbers")
-    size = config.get_text_config().vocab_size if config else 0
-    outside = [token for token in ids if config and not 0 <= token < size]
-    if outside:
-        raise UsageError(
-            f"{folder}: its eos_token_id names token {outside[0]}, and its tokens are 0 to {size - 1}: "
-            "correct eos_token_id in its generation_config.json and config.json"
-        )
     return tuple(ids)
 
 
@@ -78,7 +71,16 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> tuple[i
     for one that is no token of the model.
     """
     own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    ids = tuple(dict.fromkeys((*own, *(() if folder is None else declared_ends(folder)))))
+    declared = () if folder is None else declared_ends(folder)
+    if folder is not None and declared:
+        size = load_config(folder).get_text_config().vocab_size
+        outside = [token for token in declared if not 0 <= token < size]
+        if outside:
+            raise UsageError(
+                f"{folder}: its eos_token_id names token {outside[0]}, and its tokens are 0 to {size - 1}: "
+                "correct eos_token_id in its generation_config.json and config.json"
+            )
+    ids = tuple(dict.fromkeys((*own, *declared)))
     if not ids:
         raise UsageError(f"{folder}: the tokenizer has no end-of-sequence token, so answers could not end")
     return ids
