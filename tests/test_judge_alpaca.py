@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from judge_server import FAST, comparisons
 from peo_bench.errors import UsageError
 from peo_bench.judges import alpaca_judge
 from peo_bench.judges.card import card, win_rates
-from peo_bench.judges.judge import Desk, make_judge
+from peo_bench.judges.judge import Desk, make_judge, recorded_judge
 
 CONFIG = "weighted_alpaca_eval_gpt4_turbo"
 TABLE = comparisons(3, methods=("peo",), preferences=(0.0, 1.0))
@@ -116,7 +118,7 @@ import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path
 from judge_server import FAST, comparisons
 from peo_bench.judges.card import card
-from peo_bench.judges.judge import Desk, make_judge
+from peo_bench.judges.judge import Desk, make_judge, recorded_judge
 judged = make_judge("alpaca_eval:{config}", FAST).judge(comparisons(3, ("peo",), (0.0,)), Desk(Path("replies")))
 print("RESULT", sorted(judged.rows["verdict"].round(2)), card(judged.rows, n_calls=judged.n_calls, priced=False))
 """
@@ -144,3 +146,25 @@ def test_the_installed_package_shows_both_orders(tmp_path):
     assert Server.calls == 6
     assert "RESULT [0.1, 0.1, 0.1, 0.9, 0.9, 0.9]" in done.stdout
     assert "'position_consistency': 0.0" in done.stdout
+
+
+def test_what_a_finished_run_must_have_of_it_is_told_without_opening_its_configuration(judged, monkeypatch):
+    """Which objective, its name, what has the price of no call; graded verdicts are taken as stated."""
+    judge, _, _ = judged
+    monkeypatch.setitem(TABLE, "answer_b", TABLE["answer_a"].where(TABLE.index % 3 == 0, TABLE["answer_b"]))
+    said = judge()
+    own = make_judge(f"alpaca_eval:{CONFIG}", FAST)
+    recorded = recorded_judge(f"alpaca_eval:{CONFIG}", FAST)
+    assert (recorded.id, recorded.objectives) == (own.id, ("helpful",))
+    assert re.fullmatch(recorded.description, own.description)
+    assert recorded_judge("alpaca_eval:/no/such/folder", FAST).id == "alpaca_eval-folder"
+    pairs = TABLE[TABLE["objective"] == "helpful"]
+    again = recorded.again(pairs, said).rows
+    assert again[said.rows.columns].equals(said.rows)
+    assert set(said.rows["asked"]) == {True, False}
+    changed = said.rows.assign(verdict=1.5, asked=True, usd=9.0, raw="x", reason="y")
+    again = recorded.again(pairs, replace(said, rows=changed)).rows
+    assert again["asked"].equals(said.rows["asked"])
+    assert again["usd"].equals(said.rows["usd"])
+    assert (again["reason"] == said.rows["reason"]).all()
+    assert again["verdict"].isna().equals(said.rows["asked"])

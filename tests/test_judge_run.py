@@ -18,7 +18,9 @@ from judge_server import PRICE, Answer, JudgeServer, by_length, says, serve  # n
 from tiny_run import TINY
 from tiny_run import peo_bench as command
 
+from peo_bench.errors import UsageError
 from peo_bench.results.differences import write_sums
+from peo_bench.runs import assembly
 from peo_bench.runs.verification import verify_run
 
 KEY = "sk-canary-5f2b7c"
@@ -295,3 +297,144 @@ def test_verify_computes_win_rates_again_from_the_verdicts(finished, tmp_path):
     rows.to_parquet(out / "judgements.parquet", index=False)
     write_sums(out)
     assert any("judgements.parquet: the verdicts of " in line for line in verify_run(out))
+
+
+@pytest.fixture(scope="module")
+def computed(finished):
+    """What `run_metrics` gives for the untouched run, of which the resampling takes all the time."""
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        compute = assembly.run_metrics
+        patch.setattr(assembly, "run_metrics", lambda *args: kept.append(compute(*args)) or kept[0])
+        assert verify_run(finished[0] / "out") == []
+    return kept[0]
+
+
+def verdicts(edit):
+    def edited(out: Path) -> None:
+        rows = pd.read_parquet(out / "judgements.parquet")
+        edit(rows).to_parquet(out / "judgements.parquet", index=False)
+
+    return edited
+
+
+def record(edit):
+    def edited(out: Path) -> None:
+        content = json.loads((out / "run.json").read_text())
+        edit(content)
+        (out / "run.json").write_text(json.dumps(content))
+
+    return edited
+
+
+def no_judges(out: Path) -> None:
+    """All that judges left but config.yaml."""
+    (out / "judgements.parquet").unlink()
+
+    def edit(run):
+        n = sum(counts["ok"] for counts in run.pop("judging")["judges"].values())
+        run["counts"]["ok"] -= n
+        run["counts"]["expected"] -= n
+        run["measure"]["judges"] = {}
+
+    record(edit)(out)
+    content = json.loads((out / "metrics.json").read_text())
+    del content["tasks"][TASK]["judges"]
+    (out / "metrics.json").write_text(json.dumps(content))
+
+
+def exchanged(out: Path) -> None:
+    """The judge under the name and the address of a better one, in every file but config.yaml."""
+    run = json.loads((out / "run.json").read_text())
+    old = next(name for name in run["measure"]["judges"] if name != "scorers")
+    new = old.replace("m-", "gpt-5-")
+    for name in ("run.json", "metrics.json"):
+        (out / name).write_text((out / name).read_text().replace(old, new))
+    verdicts(lambda rows: rows.assign(judge=rows["judge"].replace(old, new)))(out)
+
+
+def described(run) -> None:
+    judges = run["measure"]["judges"]
+    for name in judges:
+        judges[name] = judges[name].replace("127.0.0.1", "127.0.0.2").replace("12 prompts", "50 prompts")
+
+
+def hidden(rows):
+    """A verdict of scorers as one that is missing."""
+    return rows.drop(rows[rows["judge"] == "scorers"].index[0]).reset_index(drop=True)
+
+
+OF_M, VERDICT = "judgements.parquet: m-", "judgements.parquet: scorers: "
+CONTRADICTING = {
+    "verdicts of scorers": (
+        verdicts(lambda rows: rows.assign(verdict=rows["verdict"].mask(rows["judge"] == "scorers", 1.0))),
+        (VERDICT, ": verdict is 1.0, scores and replies give 0."),
+    ),
+    "verdicts of an endpoint": (
+        verdicts(lambda rows: rows.assign(verdict=rows["verdict"].mask(rows["judge"] != "scorers", 1.0))),
+        (OF_M, ": verdict is 1.0, scores and replies give 0."),
+    ),
+    "replies": (
+        verdicts(lambda rows: rows.assign(raw=rows["raw"].mask(rows["raw"] != "", "Fine."))),
+        (OF_M, "scores and replies give nan"),
+    ),
+    "reasons": (verdicts(lambda rows: rows.assign(reason="Well written.")), (OF_M, ": reason is Well written., ")),
+    "prices": (verdicts(lambda rows: rows.assign(usd=rows["usd"] / 100)), (OF_M, ": usd is ")),
+    "a call that was paid twice": (verdicts(lambda rows: rows.assign(usd=rows["usd"].max())), (VERDICT, ": usd is ")),
+    "who was asked": (verdicts(lambda rows: rows.assign(asked=False)), (OF_M, ": asked is False, ")),
+    "verdicts less": (verdicts(hidden), ("the verdicts of scorers are not on the comparisons",)),
+    "verdicts of nobody": (
+        verdicts(lambda rows: pd.concat([rows, rows.assign(judge="people")], ignore_index=True)),
+        ("judgements.parquet: 'people' is no judge of config.yaml",),
+    ),
+    "a column": (
+        verdicts(lambda rows: rows.assign(approved=True)),
+        ("judgements.parquet: column 'approved' is not known",),
+    ),
+    "a column less": (
+        verdicts(lambda rows: rows.drop(columns="raw")),
+        ("judgements.parquet", "it has no column 'raw'"),
+    ),
+    "no judges at all": (no_judges, ("run.json: judging lacks m-", "a judge of config.yaml")),
+    "another judge": (exchanged, ("run.json: judging has gpt-5-", "no judge of config.yaml")),
+    "other words on a judge": (
+        record(lambda run: described(run)),
+        ("run.json: measure.judges.m-", "config.yaml does not say"),
+    ),
+    "calls": (
+        record(lambda run: [counts.update(calls=1) for counts in run["judging"]["judges"].values()]),
+        ("run.json: judging.judges.", ".calls is 1, "),
+    ),
+    "calls of this time": (
+        record(lambda run: [counts.update(calls_now=9999) for counts in run["judging"]["judges"].values()]),
+        (".calls_now is 9999, of ",),
+    ),
+    "a judge that is none": (
+        lambda out: (out / "config.yaml").write_text(
+            (out / "config.yaml").read_text().replace("- scorers", "- scorers:x")
+        ),
+        ("config.yaml", "this judge takes no argument"),
+    ),
+    "a judge of another package": (
+        lambda out: (out / "config.yaml").write_text(
+            (out / "config.yaml").read_text().replace("- scorers", "- oracle")
+        ),
+        ("config.yaml: a judge of kind 'oracle': install",),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CONTRADICTING)
+def test_what_contradicts_scores_replies_or_the_configuration_is_named(finished, computed, tmp_path, monkeypatch, what):
+    """All digests renewed; an address is not asked, nor is any file of the configuration opened."""
+    monkeypatch.setattr(assembly, "run_metrics", lambda *args: computed)
+    out = tmp_path / "out"
+    shutil.copytree(finished[0] / "out", out)
+    tamper, named = CONTRADICTING[what]
+    tamper(out)
+    write_sums(out)
+    try:
+        problems = verify_run(out)
+    except UsageError as error:
+        problems = [str(error)]
+    assert any(all(part in line for part in named) for line in problems), problems

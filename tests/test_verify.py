@@ -23,6 +23,7 @@ from peo_bench.results.contract import FILES
 from peo_bench.results.differences import REPORTS, SUMMED, json_problems, table_problems, write_sums
 from peo_bench.results.folder import read_run_folder
 from peo_bench.runs import assembly
+from peo_bench.runs.rejudging import PLACE
 from peo_bench.runs.verification import TOLD, _problems, verify_run
 
 TASK = "peo_sandbox"
@@ -356,7 +357,7 @@ def test_every_file_has_a_digest(out: Path, file: str) -> None:
 
 
 def test_digests_of_files_that_are_not_there_and_files_without(out: Path) -> None:
-    (out / "judgements-missing.csv").write_text("judge\n")
+    pd.DataFrame(columns=[*PLACE, "reason"]).to_csv(out / "judgements-missing.csv", index=False)
     sums = out / "SHA256SUMS"
     sums.write_text(sums.read_text() + f"{'0' * 64}  judgements.parquet\n")
     problems = verify_run(out)

@@ -12,10 +12,13 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from peo_bench.errors import UsageError, unknown
@@ -23,8 +26,8 @@ from peo_bench.files.digest import digest
 from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.judges.alpaca_eval import annotate
 from peo_bench.judges.endpoint import valid_text
-from peo_bench.judges.judge import Bound, Desk, Judge, Judged, verdict_table
-from peo_bench.judges.matchups import IDENTITY, ORDERS, Comparison, Row, comparisons
+from peo_bench.judges.judge import Bound, Desk, Judge, Judged, Recorded, verdict_table
+from peo_bench.judges.matchups import IDENTITY, ORDERS, Comparison, Row, comparisons, identities
 from peo_bench.judges.parsing import UNPARSEABLE, swapped
 from peo_bench.judges.replies import Replies
 from peo_bench.judges.settings import JudgeSettings
@@ -55,7 +58,7 @@ class AlpacaEvalJudge(Judge):
         if argument not in known and not file.is_file():
             raise unknown("configuration of alpaca_eval", argument, known)
         self.config = argument
-        self.id = f"alpaca_eval-{Path(argument).name}"
+        self.id = _id(argument)
         own = f" {digest(file.read_text(encoding='utf-8'))[:8]}" if file.is_file() else ""
         address = os.environ.get("OPENAI_BASE_URL", "")
         self._told: JsonObject = {"alpaca_eval": argument, "configuration": own, "base_url": address}
@@ -65,6 +68,12 @@ class AlpacaEvalJudge(Judge):
     def can_be_priced(self) -> bool:
         """Whether a budget can be kept: no."""
         return False
+
+    @classmethod
+    def recorded(cls, argument: str, settings: JudgeSettings) -> Recorded:
+        """Tell ties without a call again; what a reply means only its configuration says, and the address nobody."""
+        told = rf"alpaca_eval {re.escape(argument)}( [0-9a-f]{{8}})? at .+, {settings.prompts} prompts"
+        return Recorded(_id(argument), told, (OBJECTIVE,), _again)
 
     def identity(self) -> JsonObject:
         """Return the configuration and where it calls."""
@@ -122,6 +131,22 @@ class AlpacaEvalJudge(Judge):
         """Return what decides the reply; in order "ab" a is upstream's model and b its baseline."""
         model, baseline = (pair.answer_a, pair.answer_b) if order == "ab" else (pair.answer_b, pair.answer_a)
         return self._told | {"instruction": pair.prompt, "model": model, "baseline": baseline}
+
+
+def _id(argument: str) -> str:
+    return f"alpaca_eval-{Path(argument).name}"
+
+
+def _again(pairs: pd.DataFrame, said: Judged) -> Judged:
+    """Return what was said, as it must be where both answers are equal and where upstream was asked."""
+    same = {*identities(pairs[pairs["answer_a"] == pairs["answer_b"]])}
+    rows = said.rows
+    tied = pd.Series([place in same for place in identities(rows)], index=rows.index, dtype=bool)
+    share = rows["verdict"].where(rows["verdict"].between(0, 1))
+    rows = rows.assign(
+        verdict=share.mask(tied, 0.5), asked=~tied, usd=np.where(tied, 0.0, UNPRICED), raw=rows["raw"].mask(tied, "")
+    )
+    return replace(said, rows=rows.assign(reason=np.where(tied, "equal answers", "")), priced=False)
 
 
 def _batches(pairs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

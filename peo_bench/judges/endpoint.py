@@ -348,5 +348,9 @@ def _wait(state: RetryCallState) -> float:
 
 def _count(value: object, characters: int, most: int) -> int | None:
     """Return the number of tokens of a text; None for what cannot be one."""
-    least = max(1, characters // MOST_CHARACTERS)
-    return value if type(value) is int and least <= value <= most else None
+    return value if type(value) is int and least_tokens(characters) <= value <= most else None
+
+
+def least_tokens(characters: int) -> int:
+    """Return the fewest tokens that a text of so many characters is believed to have."""
+    return max(1, characters // MOST_CHARACTERS)

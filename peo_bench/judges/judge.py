@@ -70,6 +70,26 @@ def verdict_table(rows: Sequence[Mapping[str, object]], *more: str) -> pd.DataFr
     return table.astype({"verdict": float, "usd": float, "asked": bool})
 
 
+def _as_stated(pairs: pd.DataFrame, said: Judged) -> Judged:
+    """Return what was said: of other kinds of judges it follows from nothing."""
+    return said
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the name and the settings of a judge tell of it, with no file opened and no address asked.
+
+    `id` is None where more than that decides it; `description` is a regular expression; `objectives` are those it
+    judges, None for all. `again(pairs, said)` returns what follows from the comparisons and from the replies in `said`:
+    verdicts, which of them had to be asked for, and what they cost, within what they can have cost.
+    """
+
+    id: str | None = None
+    description: str = ".*"
+    objectives: tuple[str, ...] | None = None
+    again: Callable[[pd.DataFrame, Judged], Judged] = _as_stated
+
+
 class Judge(ABC):
     """One judge. `id` names its column everywhere; `description` holds all else that its verdicts depend on."""
 
@@ -83,6 +103,11 @@ class Judge(ABC):
     @abstractmethod
     def judge(self, pairs: pd.DataFrame, desk: Desk) -> Judged:
         """Compare the rows of a table as `peo_bench.judges.matchups` describes it, each in both orders."""
+
+    @classmethod
+    def recorded(cls, argument: str, settings: JudgeSettings) -> Recorded:
+        """Return what a finished run's judge must be, and what it must have said; `UsageError` for no such judge."""
+        return Recorded()
 
     def identity(self) -> JsonObject:
         """Return what its verdicts on a text depend on: calibrations belong to it."""
@@ -102,6 +127,12 @@ def make_judge(text: str, settings: JudgeSettings) -> Judge:
     """Return the judge called `text` ("openai:MODEL@BASE_URL", "scorers", ...); raise `UsageError` if it is none."""
     kind, _, argument = text.partition(":")
     return JUDGES.get(kind)(argument, settings)
+
+
+def recorded_judge(text: str, settings: JudgeSettings) -> Recorded:
+    """Return what follows of the judge called `text`, nothing opened or asked; `UsageError` if it is none."""
+    kind, _, argument = text.partition(":")
+    return JUDGES.get(kind).recorded(argument, settings)
 
 
 def make_judges(names: Sequence[str], settings: JudgeSettings, max_usd: float | None = None) -> list[Judge]:

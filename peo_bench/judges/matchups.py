@@ -53,6 +53,12 @@ def comparisons(pairs: pd.DataFrame) -> Iterator[Comparison]:
         yield Comparison(*row)
 
 
+def identities(rows: pd.DataFrame, *more: str) -> Iterator[tuple[str, ...]]:
+    """Yield which comparison each row is of, and the columns `more`, as texts: equal also where there is no weight."""
+    for key in rows[[*IDENTITY, *more]].itertuples(index=False):
+        yield tuple(f"{value:.9f}" if isinstance(value, float) else str(value) for value in key)
+
+
 def n_matches(n_methods: int, n_policies: int, n_preferences: int) -> int:
     """Return how many pairs of policies one seed compares per objective."""
     return n_preferences * (n_methods + n_methods * (n_methods - 1) // 2) + n_policies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -16,9 +16,9 @@ from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.judges.budget import Budget
-from peo_bench.judges.endpoint import NO_VERDICT, UNCOUNTED, Endpoint, NoAnswer, Tokens
-from peo_bench.judges.judge import Bound, Desk, Judge, Judged, verdict_table
-from peo_bench.judges.matchups import IDENTITY, ORDERS, Comparison, Row, comparisons
+from peo_bench.judges.endpoint import MOST_TOKENS, NO_VERDICT, UNCOUNTED, Endpoint, NoAnswer, Tokens, least_tokens
+from peo_bench.judges.judge import Bound, Desk, Judge, Judged, Recorded, verdict_table
+from peo_bench.judges.matchups import IDENTITY, ORDERS, Comparison, Row, comparisons, identities
 from peo_bench.judges.parsing import TIE, Verdict, parse_reply, swapped
 from peo_bench.judges.replies import Replies
 from peo_bench.judges.rubrics import RUBRICS, messages, prompt_hash
@@ -85,10 +85,43 @@ class OpenAIJudge(Judge):
         """Ask what is not known yet, then read all replies; see `Judge.judge`."""
         if unknown := set(pairs["objective"]) - set(RUBRICS):
             raise UsageError(f"judge {self.id} has no rubric for {sorted(unknown)[0]!r}; it has {', '.join(RUBRICS)}")
-        questions = [self._question(pair, order) for pair in comparisons(pairs) for order in ORDERS]
+        questions = self._questions(pairs)
         requests = {q.key: q.request for q in questions if q.request is not None}
         answers = Session(self, desk).answers(requests)
-        return self._judged(questions, answers.known, answers.missing, answers.n_new)
+        known = answers.known
+
+        def cost(key: str) -> float:
+            return self.usd((known[key].input_tokens, known[key].output_tokens))
+
+        refused = tuple(sorted({name for reply in known.values() for name in reply.refused}))
+        texts = {key: reply.text for key, reply in known.items()}
+        return self._judged(questions, texts, answers.missing, cost, answers.n_new, refused)
+
+    @classmethod
+    def recorded(cls, argument: str, settings: JudgeSettings) -> Recorded:
+        """Read the replies again; nothing is asked."""
+        judge = cls(argument, settings)
+        return Recorded(judge.id, re.escape(judge.description), again=judge._again)
+
+    def _again(self, pairs: pd.DataFrame, said: Judged) -> Judged:
+        """Return what follows from the replies in `said`; their price is known alone, within bounds."""
+        questions = self._questions(pairs)
+        told = dict(zip(identities(said.rows, "order"), said.rows[["raw", "usd"]].itertuples(index=False), strict=True))
+        texts: dict[str, str] = {}
+        costs: dict[str, float] = {}
+        asked = pd.DataFrame([item.identity for item in questions], columns=[*IDENTITY, "order"])
+        for item, place in zip(questions, identities(asked, "order"), strict=True):
+            if item.request is not None and place in told and item.key not in texts:
+                texts[item.key], usd = told[place]
+                costs[item.key] = self._possible(item.request, texts[item.key], usd)
+        missing = {item.key: "" for item in questions if item.key not in texts}
+        return self._judged(questions, texts, missing, costs.__getitem__, said.n_new, said.refused)
+
+    def _possible(self, request: Request, reply: str, usd: float) -> float:
+        """Return the price nearest to `usd` that a question and its reply can have, see `Endpoint`."""
+        most = self.settings.max_tokens
+        least = self.usd((least_tokens(request.n_characters), min(least_tokens(len(reply)), most)))
+        return float(min(max(least, usd), self.usd((MOST_TOKENS, max(most, len(reply.encode()))))))
 
     def identity(self) -> JsonObject:
         """Return the part of a request that is the same for all texts.
@@ -111,6 +144,9 @@ class OpenAIJudge(Judge):
         most = (request.most_tokens, self.settings.max_tokens)
         return most[0] if tokens.input is None else tokens.input, most[1] if tokens.output is None else tokens.output
 
+    def _questions(self, pairs: pd.DataFrame) -> list[_Question]:
+        return [self._question(pair, order) for pair in comparisons(pairs) for order in ORDERS]
+
     def _question(self, pair: Comparison, order: str) -> _Question:
         identity = pair.identity() | {"order": order}
         if pair.answer_a == pair.answer_b:
@@ -123,25 +159,26 @@ class OpenAIJudge(Judge):
     def _judged(
         self,
         questions: Iterable[_Question],
-        known: Mapping[str, KeptReply],
+        texts: Mapping[str, str],
         missing: Mapping[str, str],
+        cost: Callable[[str], float],
         n_new: int,
+        refused: tuple[str, ...],
     ) -> Judged:
+        """Return the verdicts of replies by key, or why there are none; `cost` is the price of a call in USD by key."""
         rows, lost, priced = [], [], set()
         for item in questions:
             if item.request is None:
                 rows.append(item.row(Verdict(TIE, item.tie), "", 0.0, asked=False))
-            elif item.key in known:
-                reply = known[item.key]
-                tokens = reply.input_tokens, reply.output_tokens
-                usd = 0.0 if item.key in priced else self.usd(tokens)  # a call that serves two pairs is paid once
+            elif item.key in texts:
+                text = texts[item.key]
+                usd = 0.0 if item.key in priced else cost(item.key)  # a call that serves two pairs is paid once
                 priced.add(item.key)
-                rows.append(item.row(parse_reply(reply.text), reply.text, usd, asked=True))
+                rows.append(item.row(parse_reply(text), text, usd, asked=True))
             else:
                 lost.append(item.identity | {"reason": missing[item.key]})
         unanswered = pd.DataFrame(lost, columns=[*IDENTITY, "order", "reason"])
-        refused = tuple(sorted({name for reply in known.values() for name in reply.refused}))
-        return Judged(verdict_table(rows), unanswered, len(known), n_new, self.can_be_priced, refused)
+        return Judged(verdict_table(rows), unanswered, len(texts), n_new, self.can_be_priced, refused)
 
 
 @dataclass(frozen=True)
@@ -155,6 +192,11 @@ class Request:
     def most_tokens(self) -> int:
         """The most tokens that the messages can be: no tokeniser makes more than bytes (and 64 for the frame)."""
         return sum(len(message["content"].encode()) for message in self.messages) + FRAME_TOKENS
+
+    @property
+    def n_characters(self) -> int:
+        """How many characters the messages have."""
+        return sum(len(message["content"]) for message in self.messages)
 
     def to_json(self) -> JsonObject:
         """Return the key of the reply cache."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
 from peo_bench.errors import UsageError
-from peo_bench.judges.judge import Bound, Desk, Judge, Judged
+from peo_bench.judges.judge import Bound, Desk, Judge, Judged, Recorded
 from peo_bench.judges.matchups import IDENTITY, ORDERS
 from peo_bench.judges.settings import JudgeSettings
 
@@ -26,6 +28,15 @@ class ScorerJudge(Judge):
 
     def judge(self, pairs: pd.DataFrame, desk: Desk) -> Judged:
         """Compare scores; both orders get the same verdict."""
+        return self._compared(pairs)
+
+    @classmethod
+    def recorded(cls, argument: str, settings: JudgeSettings) -> Recorded:
+        """Compare the scores again: nobody else was asked."""
+        judge = cls(argument, settings)
+        return Recorded(judge.id, re.escape(judge.description), again=lambda pairs, said: judge._compared(pairs))
+
+    def _compared(self, pairs: pd.DataFrame) -> Judged:
         if "score_a" not in pairs:
             raise UsageError("--judge scorers compares the scores of a run's answers; these texts have none")
         verdict = 0.5 * (1.0 + np.sign(pairs["score_a"] - pairs["score_b"]))

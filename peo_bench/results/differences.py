@@ -59,10 +59,15 @@ def sum_problems(folder: Path) -> Iterator[str]:
             yield f"{name} was changed (SHA-256)"
 
 
+def column_problems(file: str, table: pd.DataFrame, known: Collection[str]) -> Iterator[str]:
+    """Say which columns of a table are not the `known` ones."""
+    for name in sorted({*table.columns} ^ {*known}):
+        yield f"{file}: column {name!r} is {'not known' if name in table else 'missing'}"
+
+
 def table_problems(file: str, stated: pd.DataFrame, computed: pd.DataFrame) -> Iterator[str]:
     """Say where the table in `file` differs from what follows from the rest of its folder, at most `MOST` lines."""
-    for name in sorted({*stated.columns} ^ {*computed.columns}):
-        yield f"{file}: column {name!r} is {'not known' if name in stated else 'missing'}"
+    yield from column_problems(file, stated, computed.columns)
     if len(stated) != len(computed):
         yield f"{file}: it has {len(stated)} rows, {len(computed)} follow from the rest of the folder"
     n, shown = min(len(stated), len(computed)), 0

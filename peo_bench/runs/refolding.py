@@ -8,7 +8,6 @@ builds them. No path of the configuration is opened: a folder may come from some
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,22 +20,16 @@ from peo_bench.core.rounds import build_families
 from peo_bench.core.spec import policy
 from peo_bench.errors import JobFailed, UsageError
 from peo_bench.files.json_types import JsonObject
-from peo_bench.files.spreadsheet import as_it_was
 from peo_bench.jobs.artefact import Damaged
 from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.records import JOBS, Records, read_records
 from peo_bench.jobs.runner import Outcome
 from peo_bench.jobs.store import Store
-from peo_bench.judges.judge import Judged
-from peo_bench.judges.matchups import IDENTITY, ORDERS, pair_table
 from peo_bench.results.folder import RunFolder
 from peo_bench.results.operating_points import Offer
 from peo_bench.results.record import damaged
-from peo_bench.results.tables import UNJUDGED, read_csv
 from peo_bench.runs.assembly import Finished
 from peo_bench.runs.config import RunConfig
-from peo_bench.runs.judging import UNJUDGED as UNJUDGED_FILE
-from peo_bench.runs.judging import Judging
 from peo_bench.runs.seed_run import SeedRun, build_seed
 from peo_bench.runs.world import Companions, companions
 from peo_bench.settings import check, load_yaml
@@ -156,47 +149,6 @@ class Refolded:
         result = self._runner.outcome.handles[offer.job.id].result
         return self._answers[_offered(offer)].assign(truncated=result["truncated"] / result["n"])
 
-    def judging(self, answers: pd.DataFrame) -> Judging:
-        """Return what judges said, from their verdicts.
-
-        Calls, prices, calibrations and refused parameters are taken as stated.
-        """
-        judging, stated = Judging(), self._run.run.judging
-        if stated is None:
-            return judging
-        if len(stated.judges) != len(self.config.judges):
-            self.said.append(f"run.json: judging tells of {len(stated.judges)} judges, config.yaml names others")
-        methods = (*self.config.methods, *self.config.policies)
-        objectives = self.done.first.world.objectives
-        pairs = pair_table(answers, methods, objectives, self.config.suite.judge.prompts)
-        wanted = Counter((*key, order) for key in _identities(pairs) for order in ORDERS)
-        rows, unjudged = self._verdicts()
-        task = self._run.metrics.tasks.get(self.config.suite.task)
-        for judge, counts in stated.judges.items():
-            own, missing = (table[table["judge"] == judge].drop(columns="judge") for table in (rows, unjudged))
-            found = Counter((*key, order) for t in (own, missing) for *key, order in _identities(t, "order"))
-            if found != wanted:
-                self.said.append(f"judgements.parquet: the verdicts of {judge} are not on the comparisons of this run")
-                continue
-            told = task.judges.get(judge) if task and task.judges else None
-            priced = told is not None and told.card.usd is not None
-            calibration = told.card.calibration if told else None
-            refused = (told.card.refused if told else None) or ()
-            judged = Judged(own, missing, counts.calls, counts.calls_now, priced, refused)
-            judging.add(judge, judged, dict(calibration) if calibration else None)
-        judging.spent_usd = stated.spent_usd
-        return judging
-
-    def _verdicts(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the verdicts of all judges, and those that are missing."""
-        path = self._folder / UNJUDGED_FILE
-        nothing = pd.DataFrame(columns=[*dict.fromkeys((*UNJUDGED, *IDENTITY, "asked", "usd"))])
-        rows = self._run.judgements
-        unjudged = nothing
-        if path.exists():
-            unjudged = read_csv(path, UNJUDGED).map(lambda value: as_it_was(value) if isinstance(value, str) else value)
-        return (nothing if rows is None else rows), unjudged
-
 
 @contextmanager
 def _in_silence() -> Iterator[None]:
@@ -227,9 +179,3 @@ def _offered(offer: Offer) -> Whose:
 def _told(whose: Whose) -> str:
     method, seed, split, preference, key = whose
     return f"{method}, seed {seed}, {split}, preference {preference}, policy {key}"
-
-
-def _identities(rows: pd.DataFrame, *more: str) -> Iterator[tuple[str, ...]]:
-    """Yield which comparison each row is of, and the columns `more`."""
-    for key in rows[[*IDENTITY, *more]].itertuples(index=False):
-        yield tuple(f"{value:.9f}" if isinstance(value, float) else str(value) for value in key)

@@ -27,6 +27,7 @@ from peo_bench.results.record import Record, damaged, read_json, read_record
 from peo_bench.results.records import RunRecord
 from peo_bench.runs.assembly import Gathered, Told, about, gather, numbers
 from peo_bench.runs.refolding import Refolded
+from peo_bench.runs.rejudging import Rejudged
 from peo_bench.runs.world import build_world
 from peo_bench.steering.families import FAMILIES, read_families, saved_families
 from peo_bench.suites.suite import SandboxData
@@ -66,7 +67,7 @@ def _problems(folder: Path, run: RunFolder, answers: pd.DataFrame) -> Iterator[s
     damage = [*_artefact_problems(run, again)]
     yield from damage
     try:
-        yield from _number_problems(run, again)
+        yield from _number_problems(folder, run, again)
     except Exception:  # whatever a library raises for a file that is not whole
         if not damage:
             raise
@@ -75,14 +76,16 @@ def _problems(folder: Path, run: RunFolder, answers: pd.DataFrame) -> Iterator[s
         yield f"{PROGRESS} is there: a run works in this folder, or was killed: type the command of the run again"
 
 
-def _number_problems(run: RunFolder, again: Refolded) -> Iterator[str]:
+def _number_problems(folder: Path, run: RunFolder, again: Refolded) -> Iterator[str]:
     stated = run.run
     found = gather(again.done, stated.measure.judges if stated.measure else {})
-    judging = again.judging(found.answers)
+    judged = Rejudged(folder, run, again.config)
+    judging = judged.judge(found.answers, again.done.first.world.objectives)
     metrics, costs = numbers(again.done, found, judging, labels=lambda jobs, handles: {})
     costs = _with_labels(costs, run.costs)
     record = about(again.done, found, costs, judging, Told(stated.command, stated.stages))
     yield from again.said
+    yield from judged.said
     yield from _table_problems(run, found)
     yield from _metrics_problems(run, metrics, again.config.suite.task)
     yield from (f"costs.json: {line}" for line in json_problems(run.costs.to_json(), costs.to_json()))
