@@ -15,6 +15,8 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -97,6 +99,16 @@ def deepseek(seed: int = 0) -> DeepseekV3ForCausalLM:
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     return _lively(DeepseekV3ForCausalLM, config, seed)
+
+
+def lfm2(seed: int = 0) -> Lfm2ForCausalLM:
+    """Return a random LFM2, of which transformers makes no classifier."""
+    config = Lfm2Config(
+        vocab_size=len(SPECIAL) + len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return _lively(Lfm2ForCausalLM, config, seed)
 
 
 def _lively(kind: type, config: object, seed: int) -> PreTrainedModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import WORDS, edit_config, gemma2, gpt2, llama, qwen2, save_base, save_lora, tokenizer
+from models import WORDS, edit_config, gemma2, gpt2, lfm2, llama, qwen2, save_base, save_lora, tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -23,10 +23,13 @@ from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Job
 from peo_bench.models import loading
 from peo_bench.models.loading import read_model, read_outline, read_tokenizer
+from peo_bench.runs.config import RunConfig
 from peo_bench.runs.job_notes import foreseen_notes
+from peo_bench.runs.world import build_world
 from peo_bench.sandbox.small_world import build_model, build_tokenizer
 from peo_bench.scorers.kinds import scorer_job
 from peo_bench.scorers.settings import ScorerConfig
+from peo_bench.suites.suite import SuiteConfig, suite_task
 from peo_bench.training.foresight import Foresight
 
 ROLES = ("base", "delta", "scorer")
@@ -225,6 +228,45 @@ def test_what_is_unusual_of_a_base_or_a_scorer_is_told_before_anything_runs(made
     chat = ScorerConfig(layout="sequence-classification", model=str(scorer), template="chat", columns={"reward": 0})
     (note,) = foreseen_notes(scorer_job("reward", chat, []), NOTHING)
     assert note == f"{scorer}: its chat template writes the date, which is 2024-07-26 here whatever the day."
+
+
+def one_special_token(folder):
+    """Leave a base the end token alone, as GPT-2's."""
+    made = tokenizer()
+    for name in ("pad_token", "bos_token", "unk_token"):
+        setattr(made, name, made.eos_token)
+    made.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "edit", "said"),
+    [
+        (lfm2, lambda folder: None, "transformers has no sequence classification for lfm2"),
+        (llama, one_special_token, "it has no special token but the one that ends answers, and padding needs another"),
+    ],
+)
+def test_a_base_of_which_no_reward_model_can_be_made_is_refused_where_the_run_trains_some(
+    made, tmp_path, no_weights, model, edit, said
+):
+    folder = save_base(tmp_path, "base", model()).path / "model"
+    edit(folder)
+    row = {"prompt": "how", "chosen": "sure", "rejected": "no"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+    sources = [{"objective": name, "path": str(tmp_path / "pairs.jsonl")} for name in ("helpful", "harmless")]
+    suite = {"schema_version": 1, "name": "x", "title": "x", "task": "peo_pairs", "model": str(folder),
+             "data": {"kind": "pairs", "sources": sources}}  # fmt: skip
+    with pytest.raises(UsageError, match=rf"{folder}: no reward model can be trained from it \({said}") as raised:
+        world_of(suite)
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).endswith("give the suite `proxies` for every column")
+    scorer = {"layout": "sequence-classification", "model": str(made["scorer"])}
+    proxies = {"scorer": scorer | {"columns": {"reward": 0, "cost": 0}}}
+    world_of(suite | {"proxies": proxies})
+
+
+def world_of(suite):
+    config = RunConfig(suite=SuiteConfig.model_validate(suite), methods=("soup",), preferences=(0.5,))
+    return build_world(config, suite_task(config.suite), 0)
 
 
 def test_labels_of_a_scorer_are_counted_before_anything_runs(made, tmp_path, no_weights):

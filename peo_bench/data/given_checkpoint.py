@@ -159,7 +159,7 @@ def foresee_checkpoint(job: Job) -> tuple[str, ...]:
             asked = _asked_values(folder, own)
             if own is not None:
                 fill(own, folder, asked)
-            where = _base_at_hand(reference)
+            where = base_at_hand(reference)
             if where is not None:
                 fill(model, where, asked)
             told += _compare(folder, own, Base(model, tokenizer), folder)
@@ -264,18 +264,19 @@ def folder_digest(folder: Path) -> str:
 def _checkpoint_outline(job: Job) -> PreTrainedModel | None:
     from peo_bench.models.loading import skeleton
 
-    folder = _base_at_hand(job)
+    folder = base_at_hand(job)
     return None if folder is None else skeleton(folder)
 
 
 def _checkpoint_tokenizer(job: Job) -> PreTrainedTokenizerBase | None:
     from peo_bench.models.loading import read_tokenizer
 
-    folder = _base_at_hand(job)
+    folder = base_at_hand(job)
     return None if folder is None else read_tokenizer(folder)
 
 
-def _base_at_hand(job: Job) -> Path | None:
+def base_at_hand(job: Job) -> Path | None:
+    """Return the folder of a base that a job takes over; None for another job, and for a hub's that is not here."""
     known = job.kind == "checkpoint" and job.params["form"] == "base"
     return at_hand(job.params) if known else None
 

@@ -48,6 +48,9 @@ FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 KERNELS = re.compile(r"(attn|attention|experts)_implementation")
 """Keys of configurations that can name code to be fetched."""
 
+HEADS = {"new": ("score.weight",), "unused": ("lm_head.weight",)}
+"""The head that a reward model gets, and the one that it leaves of its language model."""
+
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 """What configurations call the number of layers."""
 
@@ -392,10 +395,29 @@ def load_causal(path: Path, precision: str = "float32") -> PreTrainedModel:
 
 def new_classifier(reference: Path, precision: str) -> PreTrainedModel:
     """Return the trunk of a causal language model with a new scalar head (drawn from the global seed)."""
+    return load_model(_classifier(reference), reference, precision, **HEADS, num_labels=1)
+
+
+def foresee_classifier(reference: Path) -> None:
+    """Raise `UsageError` where `new_classifier` would, but for what values show; no weights are read."""
+    kind = _classifier(reference)
+    with _readable(reference):
+        _, fit = read_outline(kind, reference)
+    _refuse_misfit(fit, reference, **HEADS)
+
+
+def _classifier(reference: Path) -> ModelClass:
+    """Return what makes a classifier of a language model; `UsageError` for an architecture that has none."""
     from transformers import AutoModelForSequenceClassification
 
-    kind, new, unused = AutoModelForSequenceClassification, ("score.weight",), ("lm_head.weight",)
-    return load_model(kind, reference, precision, new=new, unused=unused, num_labels=1)
+    kind: ModelClass = AutoModelForSequenceClassification
+    config = load_config(reference)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise UsageError(
+            f"{reference}: no reward model can be trained from it (transformers has no sequence classification for "
+            f"{config.model_type}): give the suite `proxies` for every column"
+        )
+    return kind
 
 
 def has_tokenizer(names: Iterable[str]) -> bool:

@@ -23,6 +23,7 @@ from peo_bench.scorers.columns import PROXY
 from peo_bench.scorers.kinds import scorer_jobs
 from peo_bench.scorers.settings import by_column
 from peo_bench.suites.suite import PairsData, SandboxData, SuiteConfig, TaskConfig, load_task
+from peo_bench.training.reward_model import foresee_reference
 
 
 def scaled(n: int, limit: int | None) -> int:
@@ -70,6 +71,7 @@ def _preferences(config: RunConfig, objectives: list[str]) -> tuple[Preference, 
 
 def _proxy(suite: SuiteConfig, objective: Objective, reference: Job, pairs: Job, seed: int) -> Job:
     """Return the training of the run's own reward or cost model of an objective."""
+    foresee_reference(reference)
     direction = "reward" if objective.maximise else "cost"
     params = {"objective": objective.name, "direction": direction, "seed": seed}
     settings = suite.reward_model.model_dump(mode="json")

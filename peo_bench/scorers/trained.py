@@ -76,7 +76,11 @@ def scoring_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         free = [name for name in others if tokenizer.convert_tokens_to_ids(name) not in (tokenizer.eos_token_id, end)]
         tokenizer.pad_token = free[0] if free else None
     if tokenizer.pad_token is None:
-        raise UsageError(f"{path}: the tokenizer needs a padding token that is not the one that ends answers")
+        raise UsageError(
+            f"{path}: no reward model can be trained from it (it has no special token but the one that ends answers, "
+            "and padding needs another): call tokenizer.add_special_tokens({'pad_token': '<pad>'}) and "
+            "model.resize_token_embeddings(len(tokenizer)) and save both, or give the suite `proxies` for every column"
+        )
     return tokenizer
 
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peo_bench.data.given_checkpoint import base_at_hand
 from peo_bench.errors import UsageError
 from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.ends import generation_config
-from peo_bench.models.loading import context_length, load_config, new_classifier
+from peo_bench.models.loading import context_length, foresee_classifier, load_config, new_classifier
 from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_tokenizer
 from peo_bench.training.aspect import pairs_bound
 from peo_bench.training.lengths import Lengths, refuse_unreadable
@@ -74,6 +76,18 @@ def train_reward_model(job: Job, inputs: Mapping[str, Handle], work: Workspace) 
         "lengths": trainer.lengths.to_json(),
         "curves": curves,
     }
+
+
+@lru_cache(maxsize=64)
+def foresee_reference(reference: Job) -> None:
+    """Raise `UsageError` for a reference policy of which no reward model can be made, where it is a checkpoint here."""
+    from peo_bench.models.quiet import quiet
+
+    folder = base_at_hand(reference)
+    if folder is not None:
+        with quiet():
+            foresee_classifier(folder)
+            scoring_tokenizer(folder)
 
 
 def settings_of(params: Mapping[str, object]) -> RewardModelSettings:
