@@ -25,6 +25,15 @@ class PeoBenchError(Exception):
         super().__init__(one_line(message))
 
 
+def printable(text: str) -> str:
+    r"""Return `text` without what steers a terminal, its line breaks and tabs kept.
+
+    >>> printable("a\x1b]0;title\x07\nb\u202e")
+    'a ]0;title \nb '
+    """
+    return re.sub(UNPRINTABLE, lambda found: "".join(c for c in found[0] if c in "\n\t") or " ", text)
+
+
 def one_line(text: str) -> str:
     r"""Return `text` without what ends a line or steers a terminal, its middle left out where it is very long.
 

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 
 def device() -> str:
@@ -48,6 +50,39 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+MOST_LINES = 1_000_000
+"""Of a template, that are run for one text; loops within loops stand for more than anybody waits for."""
+MANY_LINES = f"it runs more than {MOST_LINES:,} lines"
+
+
+@contextmanager
+def bounded_templates() -> Iterator[None]:
+    """Raise jinja2's `TemplateRuntimeError` inside where templates run more than `MOST_LINES`, in this thread.
+
+    Slow for a line of a template, so for a trial and not for every prompt.
+    """
+    from jinja2 import TemplateRuntimeError
+
+    left = MOST_LINES
+
+    def count(frame: FrameType, event: str, given: object) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise TemplateRuntimeError(MANY_LINES)
+        return count
+
+    def watch(frame: FrameType, event: str, given: object) -> Any:
+        return count if frame.f_code.co_filename == "<template>" else None
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 STRICT = {"OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PEO_BENCH_STRICT": "1"}

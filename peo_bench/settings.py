@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.plain import require_file
+from peo_bench.files.rows import is_whole
 
 
 class Frozen(BaseModel):
@@ -74,10 +75,17 @@ def parse_yaml(text: str) -> Any:
 
 
 def check_size(node: yaml.Node | None) -> None:
-    """Raise `yaml.YAMLError` for a document of more than `MOST_VALUES`, aliases written out, or one within itself."""
+    """Raise `yaml.YAMLError` for a document of more than `MOST_VALUES`, aliases written out, or one within itself.
+
+    Also for half a character (a lone surrogate), which no file can hold.
+    """
     sizes: dict[int, int] = {}
 
     def size(part: yaml.Node) -> int:
+        if isinstance(part, yaml.ScalarNode) and not is_whole(part.value):
+            raise yaml.MarkedYAMLError(
+                problem="half a character (a lone surrogate): write the text anew", problem_mark=part.start_mark
+            )
         if id(part) not in sizes:
             sizes[id(part)] = MOST_VALUES  # until it is known: who asks now is inside
             inner = [node for pair in part.value for node in pair] if isinstance(part, yaml.MappingNode) else part.value

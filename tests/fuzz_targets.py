@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -40,7 +41,7 @@ from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.records import JOBS, read_records, write_records
 from peo_bench.jobs.runner import Outcome
 from peo_bench.jobs.store import Store
-from peo_bench.judges.endpoint import Reply, _read, _Transient
+from peo_bench.judges.endpoint import Endpoint, Reply, _Transient
 from peo_bench.judges.judge import make_judge
 from peo_bench.judges.labelled import read_labelled
 from peo_bench.judges.openai_judge import KeptReply
@@ -410,8 +411,9 @@ def write_completion(folder: Path) -> None:
 
 def read_completion(folder: Path, rng: Rng) -> None:
     """A fault is retried; what is read costs no less than can be true."""
+    endpoint = Endpoint("http://127.0.0.1:9/v1", "m", JudgeSettings(), threading.Event())
     try:
-        reply: Reply = _read((folder / "completion.json").read_bytes().decode("utf-8", "replace"), 1000)
+        reply: Reply = endpoint._read((folder / "completion.json").read_bytes().decode("utf-8", "replace"), 1000)
     except _Transient as fault:
         raise UsageError(str(fault)) from None
     assert all(count is None or count > 0 for count in asdict(reply.tokens).values())

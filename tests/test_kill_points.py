@@ -72,13 +72,13 @@ def test_killed_and_typed_again_equals_undisturbed(undisturbed, tmp_path: Path, 
     before, asked = finished(cache), len(server.calls)
     assert run(tmp_path, server, point) == -signal.SIGKILL
     assert list(cache.glob(left)), "what was begun is there to be continued"
-    kept = finished(cache)
+    kept, sealed = finished(cache), list(cache.glob("partial/*/meta.json"))
     assert before.items() <= kept.items(), "finished work stays as it is"
     assert run(tmp_path, server) == 0
     for name in ("points.csv", "metrics.json", "search.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (whole / "out" / name).read_bytes(), name
     assert numbers(tmp_path / "out") == numbers(whole / "out")
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["reused_artefacts"] == len(kept)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["reused_artefacts"] == len(kept) + len(sealed)
     replies = len(list((whole / "cache" / "peo-bench" / "judge-replies").glob("*/*.json"))) if point == "judging" else 0
     again = len(server.calls) - asked - replies
     record_property("artefacts_kept", len(kept))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from run_folder_fixture import write_run_folder
 from typer.main import get_command
@@ -79,6 +83,77 @@ def test_a_reader_that_breaks_is_one_line(
     assert f"({type(error).__name__}: " in err
     assert len(err) < 500
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("to")]
+
+
+STEERING = "p\x1b]0;title\x07\u202e"
+"""It would name the terminal's window, ring and turn the direction of writing."""
+
+
+def renamed(run: Path, name: str) -> None:
+    """Call the method `peo` otherwise, wherever the folder says so."""
+    for path in (run / "run.json", run / "metrics.json", run / "costs.json"):
+        path.write_text(path.read_text().replace('"peo"', json.dumps(name)))
+    table = pd.read_csv(run / "points.csv")
+    table.replace({"method": {"peo": name}}).to_csv(run / "points.csv", index=False)
+    texts = pd.read_parquet(run / "answers.parquet")
+    texts.replace({"method": {"peo": name}}).to_parquet(run / "answers.parquet", index=False)
+
+
+@pytest.mark.parametrize("name", ["../../../x", "mine\n", STEERING, "A", ""])
+@pytest.mark.parametrize("command", ["report", "figures", "compare", "verify", "leaderboard add", "outputs", "steer"])
+def test_names_of_methods_are_checked_where_they_are_read(
+    peo_bench, whole: Path, tmp_path: Path, command, name
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    renamed(tmp_path / "run", name)
+    code, out, err = peo_bench(*READERS[command][0])
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert ("is not a valid name" in err) or ("does not hold names" in err) or command == "steer"
+    assert not [path.name for path in tmp_path.iterdir() if path.name not in ("run", "cache")]
+
+
+def test_names_of_methods_are_checked_where_a_board_is_read(peo_bench, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "good")
+    assert peo_bench("leaderboard", "add", "good", "--dir", "run")[0] == 0
+    (board,) = (tmp_path / "run").glob("*/board.json")
+    board.write_text(board.read_text().replace('"method": "peo"', f'"method": {json.dumps(STEERING)}'))
+    for command in ("leaderboard show", "leaderboard html"):
+        code, out, err = peo_bench(*READERS[command][0])
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "is not a valid name" in err
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_nothing_that_others_wrote_steers_the_terminal(
+    peo_bench, monkeypatch, whole: Path, tmp_path: Path, tty
+) -> None:
+    """In tables, sentences and problems; where the terminal has colours, those of our own are all there are."""
+    shutil.copytree(whole, tmp_path / "run")
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    change = {
+        "title": STEERING,
+        "notes": [STEERING, "a\nb"],
+        "missing": [{"what": STEERING, "reason": STEERING, "n": 1}],
+    }
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run | change))
+    (tmp_path / "run" / "SHA256SUMS").write_text(f"00  {STEERING}\n")
+    if tty:
+        monkeypatch.setattr(cli, "console", lambda: cli._PlainConsole(force_terminal=True, width=200))
+    for command in ("compare", "verify", "report"):
+        _, out, err = peo_bench(*READERS[command][0])
+        assert re.sub(r"\x1b\[[0-9;]*m", "", out + err).isprintable() or cli.printable(out + err) == out + err or tty
+        assert not {"\x07", "\u202e"} & {*out, *err}
+        assert "\x1b]" not in out + err
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert cli.printable(text) == text
+
+
+def test_lines_are_printed_in_one_way() -> None:
+    """What prints a text past `echo` prints what others wrote as it is; JSON escapes it."""
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        printed = re.findall(r"(?:typer\.echo|(?<!\.)\bprint)\((.*)", path.read_text())
+        own = [line for line in printed if not line.startswith("json.dumps(")]
+        assert not own or path.name == "__init__.py", path.name
 
 
 def test_a_question_that_breaks_a_received_family_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -442,6 +442,27 @@ def test_dates_are_fixed_however_they_are_written(call, day):
     assert not rendering.writes_date(byte_level("{# no strftime_now #}" + CHATML))
 
 
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for m in messages[1:] %}{% for i in range(9**4) %}{% for j in range(9**4) %}" + "{% endfor %}" * 3,
+    ],
+)
+def test_a_template_without_an_end_is_refused_where_it_is_read(tmp_path, bomb):
+    byte_level(bomb + CHATML).save_pretrained(tmp_path / "base")
+    with pytest.raises(
+        UsageError, match=r"base: its chat template is no template of a chat \(it runs more than 1,000,000 l"
+    ):
+        read_tokenizer(tmp_path / "base")
+
+
+@pytest.mark.parametrize("odd", ["{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}", "{{ 10 ** 400 * 0.5 }}"])
+def test_a_template_that_breaks_is_one_line(odd):
+    with pytest.raises(UsageError, match="its chat template does not take a user's message alone"):
+        render(byte_level(odd + CHATML), "hi")
+
+
 def test_a_date_that_only_some_prompts_get_is_told():
     some = "{% if 'today' in messages[0]['content'] %}{{ strftime_now('%Y') }}{% endif %}" + CHATML
     assert rendering.date_remarks(byte_level(some)) == [

@@ -85,6 +85,12 @@ def test_an_unknown_key_is_told_with_the_keys_of_its_place(tmp_path, changes, sa
         load_suite(str(tmp_path / "mine.yaml"))
 
 
+def test_half_a_character_in_a_suite_is_one_line(tmp_path):
+    (tmp_path / "mine.yaml").write_text('name: "half \\ud800"\nschema_version: "\\ud800"\n')
+    with pytest.raises(UsageError, match=r"mine.yaml:1: malformed YAML: half a character"):
+        load_suite(str(tmp_path / "mine.yaml"))
+
+
 @pytest.mark.parametrize("point", [{"reward": 0.0}, {"reward": 0.0, "cost": 1.0, "kost": 1.0}])
 def test_a_reference_point_has_every_column_and_no_other(point):
     task = load_task("peo_pairs").model_dump(mode="json")

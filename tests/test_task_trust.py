@@ -26,6 +26,7 @@ def evil(tmp_path: Path) -> Path:
         "function": PLAIN + "process_results: !function views.views\n",
         "deep": PLAIN + "a: {b: [1, {c: !function views.views}]}\n",
         "included": "include: function.yaml\n" + PLAIN,
+        "prompted": "use_prompt: '/tmp/prompts.yaml:mine'\n" + PLAIN,
         "circle": "include: [circle.yaml, included.yaml]\n" + PLAIN,
         "metric": PLAIN.replace("false", "true"),
         "path": PLAIN.replace("acc, hf_evaluate: false", str(tmp_path / "views")),
@@ -45,6 +46,7 @@ def evil(tmp_path: Path) -> Path:
         ("function", "function.yaml runs !function views.views"),
         ("deep", "deep.yaml runs !function views.views"),
         ("included", "function.yaml runs !function views.views"),
+        ("prompted", "prompted.yaml takes its prompt from another file (use_prompt: /tmp/prompts.yaml:mine)"),
         ("circle", "function.yaml runs !function views.views"),
         ("metric", "metric.yaml loads a metric from the hub (hf_evaluate)"),
         ("object", "object.yaml runs tag:yaml.org,2002:python/object/apply:os.system"),
@@ -105,7 +107,7 @@ def test_code_is_refused_in_one_line_unless_trusted(peo_bench, evil: Path) -> No
 
 def test_templates_run_in_a_sandbox() -> None:
     """lm-eval's own environment gives a template every attribute of every object."""
-    from jinja2.exceptions import SecurityError
+    from jinja2.exceptions import SecurityError, TemplateRuntimeError
     from lm_eval import utils
 
     attack = "{{ question.__class__.__mro__[1].__subclasses__() | length }}"
@@ -114,4 +116,6 @@ def test_templates_run_in_a_sandbox() -> None:
         assert utils.apply_template("{{question | regex_replace('w', 'W')}}?", {"question": "why"}) == "Why?"
         with pytest.raises(SecurityError):
             utils.apply_template(attack, {"question": "why"})
+        with pytest.raises(TemplateRuntimeError, match="it runs more than 1,000,000 lines"):
+            utils.apply_template("{% for i in range(9**5) %}{% for j in range(9**5) %}{% endfor %}{% endfor %}", {})
     assert int(utils.apply_template(attack, {"question": "why"})) > 0

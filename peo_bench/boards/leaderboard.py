@@ -29,6 +29,7 @@ from peo_bench.files.atomic import replacing, write_json
 from peo_bench.files.digest import digest, file_digest
 from peo_bench.files.inside import inside, refuse_links
 from peo_bench.files.json_types import Json
+from peo_bench.files.parquet import read_parquet
 from peo_bench.registry import check_name
 from peo_bench.results.costs_records import BuildCost, Costs, MethodCost
 from peo_bench.results.differences import json_problems
@@ -60,7 +61,7 @@ class Board:
         """Return the scores by prompt behind a row."""
         path = _scores_file(self.folder, row.id)
         check_file(path)
-        return pd.read_parquet(path)
+        return read_parquet(path)
 
 
 def boards(root: Path) -> list[Board]:
@@ -154,7 +155,7 @@ def _unit_problems(board: Board) -> list[str]:
     if not path.is_file():
         return [f"{REFERENCE} is missing: the units cannot be computed again"]
     try:
-        computed = _units(pd.read_parquet(path), board.measure.columns).to_json()
+        computed = _units(read_parquet(path), board.measure.columns).to_json()
     except Exception as error:  # pandas and pyarrow raise some twenty kinds for a file that is not whole
         return [f"{REFERENCE} is damaged ({type(error).__name__})"]
     by = "the scores of the reference policy give"
@@ -168,7 +169,7 @@ def _row_problems(board: Board, stored: Json) -> list[str]:
         return [f"scores/{path.name} is missing"]
     if _sha256(path) != row.scores_sha256:
         return [f"scores/{path.name} was changed (SHA-256)"]
-    scores = pd.read_parquet(path)
+    scores = read_parquet(path)
     expected = len(row.seeds) * len(measure.preferences) * measure.prompts.n
     if len(scores) != expected or scores.duplicated(["seed", "preference", "prompt_id"]).any():
         return [f"{len(scores)} scores, {expected} different ones were expected"]

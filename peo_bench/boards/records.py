@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from peo_bench.results.costs_records import BuildCost
 from peo_bench.results.measure import Measure
 from peo_bench.results.metrics_records import EstimateRecord, ReferenceUnits, SteerabilityRecord
-from peo_bench.results.record import SCHEMA_VERSION, Count, Number, Record
+from peo_bench.results.record import SCHEMA_VERSION, Count, MethodName, Number, Record
 
 
 class RowValues(Record):
@@ -45,7 +45,7 @@ class RowProvenance(Record):
 class BoardRow(Record):
     """One method of one configuration."""
 
-    method: str
+    method: MethodName
     model: str
     seeds: tuple[int, ...]
     n_prompts: int

@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from peo_bench import __version__
-from peo_bench.errors import DiskFull, PeoBenchError, UsageError, one_line
+from peo_bench.errors import DiskFull, PeoBenchError, UsageError, one_line, printable
 from peo_bench.files.room import disk_full, is_disk_full, place_of
 
 app = typer.Typer(
@@ -36,9 +37,22 @@ WIDE = 160
 """Columns of a table where the output is no terminal."""
 
 
+class _PlainConsole(Console):
+    """A console on which no text can steer the terminal: names and answers may come from others."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Render a text that was printed, or stands in a table."""
+        return super().render_str(printable(text), **options)
+
+
 def console() -> Console:
     """Return where tables are printed."""
-    return Console() if sys.stdout.isatty() else Console(width=WIDE)
+    return _PlainConsole() if sys.stdout.isatty() else _PlainConsole(width=WIDE)
+
+
+def echo(text: object, err: bool = False) -> None:
+    """Print a text, of whomever, as plain lines."""
+    typer.echo(printable(str(text)), err=err)
 
 
 def cache_dir() -> Path:

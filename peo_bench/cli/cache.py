@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from peo_bench.cli import Json, app, cache_dir, console, received
+from peo_bench.cli import Json, app, cache_dir, console, echo, received
 from peo_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def show(
     if by_run:
         told = [(r["run"], r["artefacts"], _mb(r["bytes"]), _mb(r["bytes_of_no_other"])) for r in by_run]
         _print(["run", "artefacts", "MB", "MB that no other run needs"], told)
-    typer.echo(f"{cache}: {_mb(_sum(items))} MB; finished run folders need none of it to be read, steered or verified")
+    echo(f"{cache}: {_mb(_sum(items))} MB; finished run folders need none of it to be read, steered or verified")
 
 
 @cache_app.command()
@@ -69,8 +69,8 @@ def prune(
         keep = {job_id for run in keep_run or () for job_id in jobs_of(run)}
     gone = delete_old(cache_dir(), time.time() - older_than * DAY, keep, delete=not dry_run)
     for item in gone:
-        typer.echo(f"{item.kind}/{item.id}")
-    typer.echo(f"{len(gone)} artefacts, {_mb(_sum(gone))} MB {'would be' if dry_run else 'were'} deleted")
+        echo(f"{item.kind}/{item.id}")
+    echo(f"{len(gone)} artefacts, {_mb(_sum(gone))} MB {'would be' if dry_run else 'were'} deleted")
 
 
 def _by_run(runs: Path, items: Iterable[Stored]) -> list[dict[str, str | int]]:
@@ -84,7 +84,7 @@ def _by_run(runs: Path, items: Iterable[Stored]) -> list[dict[str, str | int]]:
             with received(folder.parent):
                 needed[folder.parent.name] = jobs_of(folder.parent) & set(sizes)
         except UsageError as error:
-            typer.echo(f"left out: {error}", err=True)
+            echo(f"left out: {error}", err=True)
     rows: list[dict[str, str | int]] = []
     for name, own in needed.items():
         others = set().union(*(ids for other, ids in needed.items() if other != name))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import app, received
+from peo_bench.cli import app, echo, received
 
 
 @app.command()
@@ -20,4 +20,4 @@ def convert(
 
     with received(folder):
         write(folder, to)
-    typer.echo(to)
+    echo(to)

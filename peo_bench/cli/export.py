@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import RunFolder, app, received
+from peo_bench.cli import RunFolder, app, echo, received
 from peo_bench.cli.steer import Helpful, MethodName, SeedChoice, weight
 
 
@@ -25,4 +25,4 @@ def export(
 
     with received(run):
         SteeredPolicy(run, method, asked, seed).export(to)
-    typer.echo(f"{to}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(to)!r})")
+    echo(f"{to}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(to)!r})")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import RunFolder, app, received
+from peo_bench.cli import RunFolder, app, echo, received
 
 
 @app.command()
@@ -28,4 +28,4 @@ def figures(
             if place.is_dir():
                 refuse_links(place)
         for path in write_run_figures(run, folder, [name.strip() for name in formats.split(",") if name.strip()]):
-            typer.echo(path)
+            echo(path)

@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, app, cache_dir, console
+from peo_bench.cli import Json, app, cache_dir, console, echo
 from peo_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def list_(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     elif not rows:
-        typer.echo(f"no {what} are registered")
+        echo(f"no {what} are registered")
     else:
         table = Table(*rows[0])
         for row in rows:

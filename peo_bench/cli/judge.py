@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, app, cache_dir, console, received, writable_cache
+from peo_bench.cli import Json, app, cache_dir, console, echo, received, writable_cache
 from peo_bench.cli.run import CARD, card_row
 from peo_bench.errors import UsageError
 from peo_bench.runs.request import Judges, MaxUsd, Set, Suite
@@ -83,7 +83,7 @@ def _calibrated(
         reasons = [*judged.missing["reason"], *unreadable(judged.rows)]
         lost += len(reasons)
         if reasons:
-            typer.echo(f"missing: {len(reasons)} verdicts of {judge.id}, the first because {reasons[0]}", err=True)
+            echo(f"missing: {len(reasons)} verdicts of {judge.id}, the first because {reasons[0]}", err=True)
     return found, 5 if desk.budget.reached else 3 if lost else 0
 
 

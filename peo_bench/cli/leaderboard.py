@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, RunFolder, app, console, received
-from peo_bench.errors import UsageError
+from peo_bench.cli import Json, RunFolder, app, console, echo, received
+from peo_bench.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from peo_bench.boards.leaderboard import Board
@@ -34,7 +34,7 @@ def add(
     with received(run, dir_):
         board, rows = add_run(dir_, run, method or None)
     for row in rows:
-        typer.echo(f"{board.folder}: {row}")
+        echo(f"{board.folder}: {row}")
 
 
 @leaderboard.command()
@@ -83,9 +83,9 @@ def verify(dir_: Dir = Path("leaderboards")) -> None:
         problems = problems_of(dir_)
         found = _boards(dir_) if not problems else []
     for problem in problems:
-        typer.echo(problem, err=True)
+        echo(one_line(problem), err=True)
     rows = sum(len(board.rows) for board in found)
-    typer.echo(f"{len(problems)} problems" if problems else f"{rows} rows in {len(found)} leaderboards, 0 problems")
+    echo(f"{len(problems)} problems" if problems else f"{rows} rows in {len(found)} leaderboards, 0 problems")
     raise typer.Exit(3 if problems else 0)
 
 
@@ -99,13 +99,13 @@ def html(
 
     with received(dir_):
         write_page(_boards(dir_), out)
-    typer.echo(out)
+    echo(out)
 
 
 def _boards(root: Path) -> list[Board]:
     from peo_bench.boards.leaderboard import boards
 
-    found = boards(root)
+    found = [board for board in boards(root) if board.stored]
     if not found:
         raise UsageError(f"{root}: no leaderboard there: give --dir, or begin one with `peo-bench leaderboard add RUN`")
     return found

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, app, console, received
+from peo_bench.cli import Json, app, console, echo, received
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import finite
 from peo_bench.files.plain import require_file
@@ -125,9 +125,7 @@ def read_points(
         points.setdefault(name, []).append([_number(path, number, c, cells[header.index(c)]) for c in columns])
         rows.setdefault(name, []).append(i)
     for written, name in respaced.items():
-        typer.echo(
-            f"warning: {path}: {group} {written!r} counts as {name!r}: white space tells no groups apart", err=True
-        )
+        echo(f"warning: {path}: {group} {written!r} counts as {name!r}: white space tells no groups apart", err=True)
     return {name: np.array(own) for name, own in points.items()}, rows
 
 

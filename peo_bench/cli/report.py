@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import RunFolder, app, console, received
+from peo_bench.cli import RunFolder, app, console, echo, received
 
 
 @app.command()
@@ -23,9 +23,9 @@ def report(
             with received(run):
                 watch_run(run, console())
         except KeyboardInterrupt:
-            typer.echo("no longer watching; the run goes on", err=True)
+            echo("no longer watching; the run goes on", err=True)
             raise typer.Exit(130) from None
     from peo_bench.report import build_report
 
     with received(run):
-        typer.echo(build_report(run, redact=redact))
+        echo(build_report(run, redact=redact))

@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, app, cache_dir, console, writable_cache
+from peo_bench.cli import Json, app, cache_dir, console, echo, writable_cache
 from peo_bench.cli.bars import RunProgress
 from peo_bench.kill_points import check_kill_point
 from peo_bench.process import Terminated, heeding_sigterm
@@ -88,7 +88,7 @@ def run(
             report = build_report(folder)
     except KeyboardInterrupt as end:
         what, code = ("terminated", 143) if isinstance(end, Terminated) else ("interrupted", 130)
-        typer.echo(f"{what}; finished work is kept: type `{_command()}` again to continue", err=True)
+        echo(f"{what}; finished work is kept: type `{_command()}` again to continue", err=True)
         raise typer.Exit(code) from None
     screen.print(result_table(result.metrics, config.methods))
     if result.judging.metrics:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from peo_bench.cli import Json, app, console, received, writable_cache
+from peo_bench.cli import Json, app, console, echo, received, writable_cache
 from peo_bench.errors import UsageError, unknown
 
 scorer = typer.Typer(help="Reward and cost models as checkpoints.", no_args_is_help=True)
@@ -39,9 +39,9 @@ def check(
         shares = [f"{row[name]['higher']} of {row[name]['of']}" for name in ("helpful", "harmless")]
         table.add_row(str(row["label"]), f"{row['score']:.4f}", *shares)
     console().print(table)
-    typer.echo(f"scored: {prompt!r} / {answer!r}, {found['tokens']} tokens of at most {found['max_length']}")
-    typer.echo(f"batch 1 against batch k: {found['batch_gap']:.1g} standard deviations, at most {found['tolerance']:g}")
-    typer.echo("a task declares a direction by its objective's `maximise`; a run tests it on these pairs")
+    echo(f"scored: {prompt!r} / {answer!r}, {found['tokens']} tokens of at most {found['max_length']}")
+    echo(f"batch 1 against batch k: {found['batch_gap']:.1g} standard deviations, at most {found['tolerance']:g}")
+    echo("a task declares a direction by its objective's `maximise`; a run tests it on these pairs")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from peo_bench.cli import Json, RunFolder, app, received
+from peo_bench.cli import Json, RunFolder, app, echo, received
 from peo_bench.errors import UsageError
 
 MethodName = Annotated[str, typer.Option("--method", help="A method of the run.")]
@@ -57,7 +57,7 @@ def steer(
         typer.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        typer.echo(f"> {row['prompt']}\n{row['answer']}\n")
+        echo(f"> {row['prompt']}\n{row['answer']}\n")
 
 
 def _serve(run: Path, seed: int | None, port: int) -> None:
@@ -68,12 +68,12 @@ def _serve(run: Path, seed: int | None, port: int) -> None:
     with received(run):
         methods, answers = family_answers(run, seed)
     server = steer_server(received(run)(answers), *steering_page(methods, run.resolve().name), port)
-    typer.echo(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)")
+    echo(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends)")
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         if server.answering.locked():
-            typer.echo("finishing the answer in work (Ctrl-C again: at once)", err=True)
+            echo("finishing the answer in work (Ctrl-C again: at once)", err=True)
         try:
             server.server_close()
         except KeyboardInterrupt:

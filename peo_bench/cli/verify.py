@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 
 from peo_bench import __version__
-from peo_bench.cli import RunFolder, app, received
+from peo_bench.cli import RunFolder, app, echo, received
+from peo_bench.errors import one_line
 
 
 @app.command()
@@ -20,7 +21,7 @@ def verify(run: RunFolder) -> None:
         problems = [*verify_run(run), *report_problems(run)]
         version = read_record(run / "run.json", RunRecord).peo_bench
     for problem in problems:
-        typer.echo(problem, err=True)
+        echo(one_line(problem), err=True)
     of_reports = "" if version == __version__ else f" for being there: they may be of peo-bench {version}"
-    typer.echo(f"{run}: {len(problems)} problems; numbers, artefacts, digests and reports checked{of_reports}")
+    echo(f"{run}: {len(problems)} problems; numbers, artefacts, digests and reports checked{of_reports}")
     raise typer.Exit(3 if problems else 0)

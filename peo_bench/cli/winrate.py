@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from peo_bench.cli import Json, RunFolder, app, console, received
+from peo_bench.cli import Json, RunFolder, app, console, echo, received
 from peo_bench.cli.steer import Helpful, MethodName, SeedChoice
 from peo_bench.errors import UsageError
 
@@ -70,7 +70,7 @@ def outputs(
         answers = answers_of(run, method, helpful, seed=seed)
         rows = model_outputs(answers, generator)
     write_rows(to, rows)
-    typer.echo(f"{to}: {len(answers)} answers of {generator}")
+    echo(f"{to}: {len(answers)} answers of {generator}")
 
 
 @app.command()
@@ -90,7 +90,7 @@ def annotate(
         texts, against = read_model_outputs(answers), read_model_outputs(reference)
     rows = ask(texts, against, annotator)
     write_rows(to, [finite(row) for row in rows])
-    typer.echo(f"{to}: {len(rows)} annotations by {annotator}; type `peo-bench winrate {to}`")
+    echo(f"{to}: {len(rows)} annotations by {annotator}; type `peo-bench winrate {to}`")
 
 
 def _conditions(texts: list[str]) -> dict[str, str]:
@@ -112,7 +112,7 @@ def _show(found: dict[str, Any]) -> None:
         table.add_row(label, escape(text))
     console().print(table)
     for warning in found["warnings"]:
-        typer.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peo_bench.errors import UsageError
+from peo_bench.files.parquet import check_unpacked
 from peo_bench.files.plain import require_file
 
 UNPACKED_TIMES, UNPACKED_LEAST = 100, 2**20
@@ -124,6 +125,7 @@ def _csv(path: Path, name: str) -> Iterator[Row]:
 def _parquet(path: Path, name: str) -> Iterator[Row]:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
+    check_unpacked(path)
     number = 0
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
         for row in batch.to_pylist():

@@ -18,6 +18,7 @@ import yaml
 
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import file_digest
+from peo_bench.process import bounded_templates
 from peo_bench.resources import resource_dir
 from peo_bench.settings import check_size, yaml_text
 
@@ -69,6 +70,8 @@ def _code(path: Path, seen: set[Path]) -> str | None:
             return f"{path.name} loads the metric {node.value}, which lm-eval itself does not have"
         if key == "dataset_path" and isinstance(node, yaml.ScalarNode) and node.value in BUILDERS:
             return f"{path.name} {BUILDERS[node.value]} (dataset_path: {node.value})"
+        if key == "use_prompt" and isinstance(node, yaml.ScalarNode) and ".yaml" in node.value:
+            return f"{path.name} takes its prompt from another file (use_prompt: {node.value})"
         if key == "include":
             texts = [item.value for _, item in _nodes(node) if isinstance(item, yaml.ScalarNode)]
             found = next(filter(None, (_code((path.parent / text).resolve(), seen) for text in texts)), None)
@@ -108,7 +111,7 @@ def _homes() -> list[Path]:
 
 @contextmanager
 def sandboxed_templates() -> Iterator[None]:
-    """Let lm-eval render templates in Jinja's sandbox inside."""
+    """Let lm-eval render templates in Jinja's sandbox inside, and end those that would not end."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from lm_eval import utils
 
@@ -119,6 +122,7 @@ def sandboxed_templates() -> Iterator[None]:
     closed.filters.update(open_.filters)
     utils.env = closed
     try:
-        yield
+        with bounded_templates():
+            yield
     finally:
         utils.env = open_

@@ -433,6 +433,8 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    from peo_bench.models.rendering import try_template
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **SAFE)
     except Exception as error:  # the tokenizers library raises bare exceptions for a damaged file
@@ -450,6 +452,8 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         )
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = _default_template(tokenizer.chat_template, path)
+    if tokenizer.chat_template is not None:
+        try_template(tokenizer)
     return tokenizer
 
 

@@ -20,6 +20,7 @@ from peo_bench.errors import UsageError
 from peo_bench.files.rows import is_whole
 from peo_bench.models.controls import controls, encode, holds
 from peo_bench.models.ends import stop_ids
+from peo_bench.process import MANY_LINES, bounded_templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,7 +103,20 @@ def _unrenderable() -> tuple[type[Exception], ...]:
     """Return the errors of a template that does not take what it is given."""
     from jinja2 import TemplateError
 
-    return TemplateError, TypeError, ValueError
+    return TemplateError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError
+
+
+def try_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `UsageError` for a chat template that would not end: one may come from somebody else."""
+    for answer in (None, _ANSWER):
+        try:
+            with bounded_templates():
+                _rendered(tokenizer, _PROMPT, answer)
+        except _unrenderable() as error:  # others are told where the text is needed
+            if MANY_LINES in str(error):
+                raise UsageError(
+                    f"{tokenizer.name_or_path}: its chat template is no template of a chat ({error})"
+                ) from None
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:

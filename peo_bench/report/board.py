@@ -59,7 +59,7 @@ def write_page(boards: Sequence[Board], path: Path) -> None:
     sorting, style = asset("tables.js"), asset("report.css")
     policy = content_security_policy([sorting], [style])
     page = environment().get_template("leaderboard.html.j2")
-    context = {"boards": [_section(board) for board in boards if board.rows], "published": published()}
+    context = {"boards": [_section(board) for board in boards], "published": published()}
     try:
         write_text(path, page.render(**context, policy=policy, sorting=Markup(sorting), style=Markup(style)))
     except OSError as error:

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from peo_bench import __version__
+from peo_bench.errors import printable
 from peo_bench.files.atomic import finite, json_text, write_text
 from peo_bench.files.inside import refuse_links
 from peo_bench.files.json_types import JsonObject
@@ -95,7 +96,7 @@ def _files(run_dir: Path, redact: bool) -> dict[str, str]:
     data = Markup(embedded_json(page_data(tasks, whole, texts)))
     return {
         JSON: json_text(finite(summary)),
-        MARKDOWN: templates.get_template("report.md.j2").render(**context),
+        MARKDOWN: printable(templates.get_template("report.md.j2").render(**context)),
         PAGE: _render(templates, {**context, "data": data}),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peo_bench.results.record import SCHEMA_VERSION, Count, Number, Record
+from peo_bench.results.record import SCHEMA_VERSION, Count, MethodName, Number, Record
 
 
 class BuildCost(Record):
@@ -65,7 +65,7 @@ class Costs(Record):
 
     schema_version: int = SCHEMA_VERSION
     """1."""
-    methods: Mapping[str, MethodCost] = {}
+    methods: Mapping[MethodName, MethodCost] = {}
     """By method."""
     kinds: Mapping[str, KindCost] = {}
     """By kind of job."""

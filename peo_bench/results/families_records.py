@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 
 from peo_bench.core.decoding import Decoding, Precision
 from peo_bench.results.measure import ObjectiveTriple
-from peo_bench.results.record import Record
+from peo_bench.results.record import MethodName, Record
 
 
 class SavedJob(Record):
@@ -65,7 +65,7 @@ class SavedFamilies(Record):
 
     schema_version: int
     """1."""
-    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)]
     """The methods that can be steered, in the run's order."""
     settings: Mapping[str, dict[str, JsonValue]]
     """By method the settings that differ from its defaults."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from peo_bench.results.record import Count, Number, Record
+from peo_bench.results.record import Count, MethodName, Number, Record
 
 
 class JudgeCard(Record):
@@ -39,9 +39,9 @@ class OverallWinRate(Record):
 
     objective: str
     """What was asked: which answer is more of this."""
-    a: str
+    a: MethodName
     """The one method."""
-    b: str
+    b: MethodName
     """The other."""
     win_rate: Number
     """Percent for `a`, ties count half."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, JsonValue
 
 from peo_bench.results.judge_records import JudgeMetrics
-from peo_bench.results.record import SCHEMA_VERSION, Count, Number, Record
+from peo_bench.results.record import SCHEMA_VERSION, Count, MethodName, Number, Record
 
 if TYPE_CHECKING:
     from peo_bench.pareto import Estimate
@@ -125,9 +125,9 @@ class MethodMetrics(Record):
 class Comparison(Record):
     """An entry of `comparisons`: the paired difference of two methods in steered utility."""
 
-    a: str
+    a: MethodName
     """The one method."""
-    b: str
+    b: MethodName
     """The other."""
     difference: Number
     """Steered utility of `a` minus that of `b`."""
@@ -157,7 +157,7 @@ class Comparison(Record):
 class SafetyRow(Record):
     """An entry of `safety`: one policy of one seed; what cannot be computed is absent."""
 
-    method: str
+    method: MethodName
     """Its method."""
     seed: int
     """Training seed."""
@@ -208,7 +208,7 @@ class SafetyZero(Record):
 class CapabilityRow(Record):
     """An entry of `capabilities`: one policy on one lm-eval task by one metric."""
 
-    method: str
+    method: MethodName
     """Its method."""
     seed: int
     """Training seed."""
@@ -257,7 +257,7 @@ class TaskMetrics(Record):
     """`reference_units` where hypervolume is in them, else null."""
     units: Mapping[int, Mapping[str, MeanSd]]
     """`reference_units` by training seed."""
-    methods: Mapping[str, MethodMetrics] = {}
+    methods: Mapping[MethodName, MethodMetrics] = {}
     """Indicators by method, of those complete in every seed."""
     comparisons: tuple[Comparison, ...] = ()
     """Every pair of them."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,9 +22,10 @@ from pydantic import (
     model_serializer,
 )
 
-from peo_bench.errors import UsageError
+from peo_bench.errors import UsageError, one_line
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.plain import is_no_file
+from peo_bench.registry import check_name
 
 SCHEMA_VERSION = 1
 """Of every file of a run folder."""
@@ -37,6 +39,22 @@ def _known(value: object) -> object:
 
 Number = Annotated[float | None, BeforeValidator(_known)]
 """A number, None where it is not finite or could not be computed."""
+
+
+def method_name(value: str) -> str:
+    """Return the name of a method, in a comparison with `@` and the run's; `ValueError` for one that is not safe."""
+    name, _, run = value.partition("@")
+    try:
+        check_name("method", name)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    if run != one_line(run) or "/" in run:
+        raise ValueError(f"method {one_line(value)!r} is of no run: its name is no folder's")
+    return value
+
+
+MethodName = Annotated[str, AfterValidator(method_name)]
+"""The name of a method, safe as that of a file and on a terminal: a folder may come from somebody else."""
 Count = Annotated[int | None, BeforeValidator(_known)]
 """A whole number, None where it could not be counted."""
 

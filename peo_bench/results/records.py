@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from peo_bench.results.judge_records import JudgingRecord
 from peo_bench.results.measure import Measure
-from peo_bench.results.record import SCHEMA_VERSION, Number, Record
+from peo_bench.results.record import SCHEMA_VERSION, MethodName, Number, Record
 
 
 class ObjectiveRecord(Record):
@@ -152,9 +152,9 @@ class RunRecord(Record):
     """Its version."""
     licence: str
     """Licence of the task's data."""
-    methods: tuple[str, ...]
+    methods: tuple[MethodName, ...]
     """Methods asked for."""
-    controls: tuple[str, ...]
+    controls: tuple[MethodName, ...]
     """Methods that come with them for free."""
     external: tuple[str, ...] = ()
     """Finished policies given with `--policy`."""

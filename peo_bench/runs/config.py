@@ -196,4 +196,4 @@ def _resolved(request: RunRequest) -> RunConfig:
 
 def _names(text: str) -> tuple[str, ...]:
     """Return the comma-separated names in `text`, each once."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    return tuple(dict.fromkeys(name.strip(" ") for name in text.split(",") if name.strip(" ")))
