@@ -11,6 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -99,6 +101,15 @@ def deepseek(seed: int = 0) -> DeepseekV3ForCausalLM:
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     return _lively(DeepseekV3ForCausalLM, config, seed)
+
+
+def falcon(seed: int = 0, alibi: bool = False) -> FalconForCausalLM:
+    """Return a random Falcon, which computes attention weights in another way than attention."""
+    config = FalconConfig(
+        vocab_size=len(SPECIAL) + len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=alibi,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return _lively(FalconForCausalLM, config, seed)
 
 
 def lfm2(seed: int = 0) -> Lfm2ForCausalLM:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import edit_config, gemma2, gpt2, llama, qwen2, save_base, tokenizer
+from models import edit_config, falcon, gemma2, gpt2, llama, qwen2, save_base, tokenizer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Gemma3Config, MptConfig, MptForCausalLM, PreTrainedTokenizerFast
 
@@ -21,7 +21,7 @@ from peo_bench.models.loading import read_tokenizer, skeleton
 TOKENS = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]])
 
 
-MODELS = {"llama": llama, "qwen2": qwen2, "gemma2": gemma2, "gpt2": gpt2}
+MODELS = {"llama": llama, "qwen2": qwen2, "gemma2": gemma2, "gpt2": gpt2, "falcon": falcon}
 
 
 def compare(folder, base):
@@ -43,12 +43,13 @@ def other_values(key, value):
         "final_logit_softcapping": 1.0, "attn_logit_softcapping": 1.0, "_name_or_path": "elsewhere",
         "problem_type": "regression", "use_bidirectional_attention": True, "summary_activation": "tanh",
         "summary_type": "last", "pad_token_id": 3, "transformers_version": "4.30.0",
-        "id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1},
+        "num_ln_in_parallel_attn": 2, "activation": "relu", "id2label": {"0": "a", "1": "b"},
+        "label2id": {"a": 0, "b": 1},
     }  # fmt: skip
     if key in known:
         other = known[key]
     elif "drop" in key:
-        other = 0.5
+        return [0.5]  # without a number some do not run at all
     elif isinstance(value, bool):
         other = not value
     else:
@@ -100,6 +101,18 @@ def test_any_one_key_may_differ_only_if_the_logits_agree(base, tmp_path):
     untouched = {key for key in function & keys.keys() if keys[key] is None}
     assert (function & keys.keys()) - untouched - refused <= {"layer_types"}
     assert not any(HARMLESS.fullmatch(key) for key in function)
+
+
+def test_how_attention_is_computed_may_differ_only_if_the_logits_agree(tmp_path):
+    """Falcon's ALiBi is another one where it is not computed by torch's own attention."""
+    for name, model in (*MODELS.items(), ("alibi", lambda: falcon(alibi=True))):
+        base = save_base(tmp_path, name, model()).path / "model"
+        expert = Path(shutil.copytree(base, tmp_path / f"{name}-eager"))
+        edit_config(expert, attn_implementation="eager")
+        alike = torch.allclose(logits(expert), logits(base), atol=1e-4)
+        assert alike == (name != "alibi")
+        said = "attn_implementation is eager in its config.json, not sdpa" if name in ("falcon", "alibi") else None
+        assert compare(expert, base).problem == said
 
 
 @pytest.fixture(scope="module")

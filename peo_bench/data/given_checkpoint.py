@@ -282,7 +282,7 @@ def base_at_hand(job: Job) -> Path | None:
 
 
 @outlined(_checkpoint_outline, _checkpoint_tokenizer)
-@job_kind("checkpoint", version=14, common=True)
+@job_kind("checkpoint", version=15, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     from peo_bench.models.quiet import quiet

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from peo_bench.files.json_types import JsonObject
 from peo_bench.models.ends import declared_ends, stop_ids
-from peo_bench.models.loading import TEMPLATES, has_tokenizer, load_config, read_tokenizer, stored_buffers
+from peo_bench.models.loading import TEMPLATES, has_tokenizer, read_tokenizer, stored_buffers
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +28,12 @@ HARMLESS = re.compile(
     r"|(attention|hidden|classifier|embd|resid|attn|activation)_?p?drop(out)?(_prob)?|dropout"
 )
 """Keys that say nothing of what a model computes when it is not trained."""
+
+ATTENTION = "attn_implementation"
+"""How attention is computed, which configurations know and leave out of what they save."""
+
+EXCEPT = {"falcon": {"output_attentions", ATTENTION}}
+"""Keys among these that matter to an architecture: Falcon's attention is another where its weights are told."""
 
 TOLD = {"eos_token_id", "bos_token_id", "pad_token_id"}
 """Keys that matter for texts, which the base's decides: told, not refused."""
@@ -62,7 +68,7 @@ class Base:
 
 def compare(folder: Path, model: PreTrainedModel, base: Base) -> Kinship:
     """Compare the folder of a full fine-tune, and its `model`, with its base; a missing tokenizer is the base's."""
-    found = compare_configs(load_config(folder), base.model.config)
+    found = compare_configs(model.config, base.model.config)
     found.problem = found.problem or other_buffer(model, base.model)
     if found.problem is None:
         texts = compare_tokenizers(folder, base.tokenizer)
@@ -114,9 +120,11 @@ def _has_tokenizer(folder: Path) -> bool:
 def compare_configs(mine: PretrainedConfig, base: PretrainedConfig) -> Kinship:
     """Compare the configurations of a full fine-tune and of its base, defaults filled in on both sides."""
     found = Kinship()
-    own, known = _flat(mine.to_dict()), _flat(base.to_dict())
+    own, known = (_flat(config.to_dict() | {ATTENTION: config._attn_implementation}) for config in (mine, base))
+    counts = EXCEPT.get(base.model_type, set())
     for path in sorted(own.keys() | known.keys(), key=lambda path: (path != ("model_type",), path)):
-        if _same(own.get(path), known.get(path)) or any(HARMLESS.fullmatch(key) for key in path):
+        harmless = any(HARMLESS.fullmatch(key) and key not in counts for key in path)
+        if _same(own.get(path), known.get(path)) or harmless:
             continue
         text = f"{'.'.join(path)} is {own.get(path)} in its config.json, not {known.get(path)}"
         *part, key = path
