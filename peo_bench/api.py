@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Option: TypeAlias = "str | float | os.PathLike[str] | Iterable[object] | Mapping[str, object] | None"
 BY_COMMAS = ("methods", "seeds", "preferences", "capabilities")
-REPEATED = ("set", "expert", "policy", "judge")
+REPEATED = ("set", "expert", "policy", "answers", "judge")
 
 
 def run(
@@ -154,7 +154,7 @@ class Run:
 
         if not isinstance(helpful, Real) or isinstance(helpful, bool):
             raise UsageError(f"helpful={helpful!r}: give a number between 0 and 1")
-        offered = (*self.files.run.methods, *self.files.run.controls)
+        offered = (*self.files.run.asked, *self.files.run.controls)
         return SteeredPolicy(self.folder, _known(f"method in {self.folder}", method, offered), float(helpful), seed)
 
 

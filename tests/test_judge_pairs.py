@@ -16,12 +16,13 @@ from peo_bench.runs.judging import judge_metrics
 OBJECTIVES = (Objective("helpful", "reward", True), Objective("harmless", "cost", False))
 
 
-def answers(seeds=(0,), methods=("peo", "modpo", "soup"), weights=(0.0, 0.5, 1.0), n=8, external=None):
-    """Answers whose reward is the prompt's number plus the weight; the reference and externals have no weight."""
+def answers(seeds=(0,), methods=("peo", "modpo", "soup"), weights=(0.0, 0.5, 1.0), n=8, given=None):
+    """Answers whose reward is the prompt's number plus the weight; a given policy is one for every weight."""
     offers = [(m, w) for m in methods for w in weights] + [("reference", np.nan)]
-    offers += [(external, np.nan)] if external else []
+    offers += [(given, w) for w in weights] if given else []
     rows = [
-        {"split": split, "seed": seed, "method": m, "preference": w, "spec_key": f"{m}{w}", "prompt_id": f"p{j}",
+        {"split": split, "seed": seed, "method": m, "preference": w, "prompt_id": f"p{j}",
+         "spec_key": m if m == given else f"{m}{w}",
          "prompt": f"q{j}", "answer": f"{m} {w} {j}", "reward": j + (0 if w != w else w), "cost": -j}
         for split in ("validation", "test") for seed in seeds for m, w in offers for j in range(n)
     ]  # fmt: skip
@@ -29,14 +30,15 @@ def answers(seeds=(0,), methods=("peo", "modpo", "soup"), weights=(0.0, 0.5, 1.0
 
 
 def test_every_match_once_on_the_same_prompts():
-    table = pair_table(answers(external="mine"), ("peo", "modpo", "mine"), OBJECTIVES, 5)
+    table = pair_table(answers(given="mine"), ("peo", "modpo", "mine"), OBJECTIVES, 5)
     matches = table.groupby(["objective", "method_a", "method_b", "preference"], dropna=False).size()
     assert set(matches) == {5}
-    assert len(matches) == 2 * n_matches(2, 1, 3) == 2 * (3 * (2 + 1) + 1)
+    different = table.groupby(["objective", "spec_key_a", "spec_key_b"]).ngroups
+    assert different == 2 * n_matches(2, 1, 3) == 2 * (3 * (2 + 1 + 2) + 1)
     assert table["prompt_id"].nunique() == 5
     assert "soup" not in set(table["method_a"]) | set(table["method_b"]), "a control that was not asked for"
-    against = set(table.loc[table["method_a"] == "mine", "method_b"])
-    assert against == {"reference"}, "a single policy has no preference to be matched at"
+    rivals = table.loc[table["method_b"] == "mine", ["method_a", "preference"]].drop_duplicates()
+    assert sorted(rivals["preference"]) == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0], "each method, at each preference"
     pairs = table[table["method_b"] == "modpo"]
     assert (pairs["spec_key_a"].str.removeprefix("peo") == pairs["spec_key_b"].str.removeprefix("modpo")).all()
 

@@ -230,6 +230,7 @@ def _run_record(
 ) -> RunRecord:
     first, every = runs[0].files.run, [run.files.run for run in runs]
     methods = tuple(name for (label, method), name in names.items() if method in _of(runs, label).files.run.methods)
+    given = tuple(name for (label, method), name in names.items() if method in _of(runs, label).files.run.external)
     missing = [
         item.model_copy(update={"what": f"{run.label}: {item.what}"}) for run in runs for item in run.files.run.missing
     ]
@@ -245,7 +246,8 @@ def _run_record(
         task_version=first.task_version,
         licence=first.licence,
         methods=methods,
-        controls=tuple(name for name in names.values() if name not in methods),
+        controls=tuple(name for name in names.values() if name not in (*methods, *given)),
+        external=given,
         seeds=tuple(sorted({seed for run in every for seed in run.seeds})),
         objectives=first.objectives,
         status="incomplete" if missing else "complete",

@@ -81,7 +81,7 @@ def add_run(root: Path, run_folder: Path, methods: Iterable[str] | None) -> tupl
         raise UsageError(f"{run_folder} was limited to {about.limited}: a leaderboard takes whole runs")
     if about.compared is not None:
         raise UsageError(f"{run_folder} is a comparison: add the runs that it compares")
-    wanted = list(methods) if methods else [m for m in about.methods if m in run.methods]
+    wanted = list(methods) if methods else [m for m in about.asked if m in run.methods]
     for method in wanted:
         if method not in run.methods:
             raise unknown(f"complete method in {run_folder}", method, run.methods)
@@ -103,7 +103,8 @@ def _begun(folder: Path, run: Finished) -> Board:
     own = run.answers[(run.answers["method"] == "reference") & (run.answers["split"] == "validation")]
     if own.empty:
         raise UsageError(
-            f"{run.folder}: answers.parquet has no validation answers of the reference policy: repeat the run"
+            f"{run.folder}: answers.parquet has no validation answers of the reference policy, which give a "
+            "leaderboard its units: begin it with a run that trains a method, or repeat the run"
         )
     columns = run.measure.columns
     _write_table(folder / REFERENCE, own[["seed", "prompt_id", *columns]])
@@ -245,7 +246,8 @@ def _row(board: Board, run: Finished, method: str) -> BoardRow:
     if differing:
         raise UsageError(f"{run.folder} does not fit {board.folder}: {'; '.join(differing)}")
     about, cost = run.files.run, run.files.costs.methods.get(method)
-    if cost is None:
+    given = method in about.external
+    if cost is None and not given:
         raise UsageError(f"{run.folder / 'costs.json'}: key 'methods.{method}': it is missing: repeat the run")
     provenance = RowProvenance(
         config_sha256=run.config_digest,
@@ -264,11 +266,11 @@ def _row(board: Board, run: Finished, method: str) -> BoardRow:
     _write_table(path, scores)
     row = BoardRow(
         method=method,
-        model=about.model,
+        model="given" if given else about.model,
         seeds=seeds,
         n_prompts=run.measure.prompts.n,
         settings=run.task_metrics.methods[method].chosen,
-        costs=BuildCost(**{key: getattr(cost, key) for key in BuildCost.model_fields}),
+        costs=BuildCost(**{key: getattr(cost, key, None) for key in BuildCost.model_fields}),
         provenance=provenance,
         id=id_,
         scores_sha256=_sha256(path),

@@ -47,6 +47,7 @@ class BoardRow(Record):
 
     method: MethodName
     model: str
+    """The base model; `given` for a finished policy that a run was given."""
     seeds: tuple[int, ...]
     n_prompts: int
     settings: Mapping[str, JsonValue]

@@ -37,7 +37,7 @@ def compare(
         typer.echo(json.dumps({"run": run.to_json(), "metrics": metrics.to_json()}, indent=2))
         return
     screen = console()
-    screen.print(result_table(metrics, run.methods))
+    screen.print(result_table(metrics, run.asked))
     screen.print(task_views(files)[0].verdict.headline, highlight=False, markup=False)
     for note in run.notes:
         screen.print(f"note: {note}", highlight=False, markup=False)

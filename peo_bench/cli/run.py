@@ -90,9 +90,9 @@ def run(
         what, code = ("terminated", 143) if isinstance(end, Terminated) else ("interrupted", 130)
         echo(f"{what}; finished work is kept: type `{_command()}` again to continue", err=True)
         raise typer.Exit(code) from None
-    screen.print(result_table(result.metrics, config.methods))
+    screen.print(result_table(result.metrics, (*config.methods, *config.given)))
     if result.judging.metrics:
-        screen.print(judge_table(result.judging.metrics))
+        screen.print(judge_table(result.judging.metrics, config.stand_in or "the reference policy"))
     for item in result.missing:
         screen.print(f"[red]missing[/red] {escape(item.what)}: {escape(item.reason)}", highlight=False)
     screen.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
@@ -166,9 +166,9 @@ def result_table(metrics: TaskMetrics, methods: Sequence[str]) -> Table:
     return table
 
 
-def judge_table(judges: Mapping[str, JudgeMetrics]) -> Table:
-    """Return every judge's card and, under it, its win rates against the reference policy over all preferences."""
-    table = Table("judge", "objective", "win rate against the reference policy (%)", *CARD)
+def judge_table(judges: Mapping[str, JudgeMetrics], reference: str) -> Table:
+    """Return every judge's card and, under it, its win rates against the `reference` policy over all preferences."""
+    table = Table("judge", "objective", f"win rate against {escape(reference)} (%)", *CARD)
     for name, judge in judges.items():
         shown = card_row(judge.card)
         for entry in judge.overall:

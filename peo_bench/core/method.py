@@ -40,6 +40,8 @@ class World:
     `evaluation` are checkpoints that give the reported scores, by column; methods leave them alone. `prompts` holds the
     validation and test prompts; a method sees the validation split only. `labels_on_both` says that every pair carries
     the label of every objective. `max_kl` is the KL budget of every search, in nats; None leaves it to the methods.
+    `given` are finished policies by name, which compete as they are. In a world of given answers only, `reference` is
+    the job of the first of them, `pairs` are absent, and so are `proxies` but those that give the reported scores.
     """
 
     reference: Job
@@ -57,6 +59,7 @@ class World:
     labels_on_both: bool = False
     experts: Mapping[str, Job] = field(default_factory=dict)
     evaluation: Mapping[str, Job] = field(default_factory=dict)
+    given: Mapping[str, Job] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:

@@ -133,6 +133,16 @@ def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) ->
     return job
 
 
+def policy_job(path_or_id: str, reference: Job) -> Job:
+    """Return the job that takes over a finished policy: a model as it is, with its own tokenizer and chat template.
+
+    An adapter, and a model without a tokenizer, is a change of `reference`. Raises `UsageError` if it cannot be used.
+    """
+    _, names, _ = _listing(path_or_id)
+    stands_alone = ADAPTER_CONFIG not in names and has_tokenizer(names)
+    return checkpoint_job(path_or_id, "base") if stands_alone else checkpoint_job(path_or_id, "delta", reference)
+
+
 @lru_cache(maxsize=64)
 def foresee_checkpoint(job: Job) -> tuple[str, ...]:
     """Return what the job of a checkpoint will tell of it, as far as the files that are here show without its weights.
@@ -208,19 +218,25 @@ def checkpoint_identity(path_or_id: str, role: Role) -> JsonObject:
 
     Remembers where a folder lies, for jobs of this process and its children.
     """
+    folder, names, commit = _listing(path_or_id)
+    form = detect_form(names, role, str(folder or path_or_id))
+    if folder is None:
+        return {"hub": path_or_id.partition("@")[0], "revision": commit, "form": form}
+    digest = folder_digest(folder)
+    remember(digest, folder)
+    return {"sha256": digest, "form": form}
+
+
+def _listing(path_or_id: str) -> tuple[Path | None, list[str], str | None]:
+    """Return a checkpoint's folder, its files, and for one of the hub, which has no folder, its commit instead."""
     folder = _inside(Path(path_or_id))
     if folder is not None:
         require_plain(folder)
-        names = [path.name for path in folder.iterdir() if path.is_file()]
-        form = detect_form(names, role, str(folder))
-        digest = folder_digest(folder)
-        remember(digest, folder)
-        return {"sha256": digest, "form": form}
+        return folder, [path.name for path in folder.iterdir() if path.is_file()], None
     if not HUB_ID.fullmatch(path_or_id) or Path(path_or_id).parent.is_dir():
         raise UsageError(f"no checkpoint at {path_or_id!r}: give a model or adapter folder, or a hub id (owner/name)")
     repository, _, revision = path_or_id.partition("@")
-    names, commit = _hub_listing(repository, revision or None)
-    return {"hub": repository, "revision": commit, "form": detect_form(names, role, path_or_id)}
+    return None, *_hub_listing(repository, revision or None)
 
 
 def detect_form(names: Collection[str], role: Role, where: str) -> str:

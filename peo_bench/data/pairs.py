@@ -81,7 +81,7 @@ def first_pairs(job: Job, n: int) -> dict[str, list[Pair]]:
 
 
 def prompts_job(
-    pairs: Job,
+    pairs: Job | None,
     validation: int,
     test: int,
     *,
@@ -91,9 +91,10 @@ def prompts_job(
     """Return the job that draws prompts; they do not depend on the seed and limit of `pairs`, a `pairs_job`.
 
     They come from the prompt set `own` (see `prompts_identity`) in the splits that it has, else from the data of
-    `pairs`. `benign` adds a split "benign": {"source": an identity, "n": a number}.
+    `pairs`; None where no others are wanted. `benign` adds a split "benign": {"source": an identity, "n": a number}.
     """
-    params = {name: pairs.params[name] for name in SHARED if name in pairs.params}
+    shared = pairs.params if pairs else {"sources": [], "max_prompt_chars": None, "fractions": dict(FRACTIONS)}
+    params = {name: shared[name] for name in SHARED if name in shared}
     return Job("prompts", params | {"validation": validation, "test": test, "own": own, "benign": benign})
 
 

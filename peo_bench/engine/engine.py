@@ -111,6 +111,7 @@ class Engine:
         self.noise_seed = noise_seed
         self._prompts: dict[tuple[str, str], list[int]] = {}
         self._compatible: set[tuple[str, str]] = set()
+        self._one_vocabulary: dict[tuple[str, str], bool] = {}
 
     def _check_lengths(self, drafts: Sequence[Request], decoding: Decoding) -> None:
         """Raise `UsageError` for a prompt that leaves some model no room for an answer of `max_new_tokens`."""
@@ -177,11 +178,12 @@ class Engine:
         """Return per answer sum_t KL(pi(.|y_<t) || ref(.|y_<t)) in nats at temperature 1; 0 for the reference itself.
 
         Averaged over answers sampled at temperature 1 this is an unbiased estimate of KL(pi || ref) per answer. NaN for
-        selections, whose next-token distributions are not known: see `kl_bound`. Batches that are `kept` are not
-        computed again.
+        selections, whose next-token distributions are not known: see `kl_bound`, and for policies that do not read the
+        prompts as the same tokens as the reference. Batches that are `kept` are not computed again.
         """
-        values = [math.nan if request.spec.candidates else 0.0 for request in requests]
-        todo = [i for i, r in enumerate(requests) if not r.spec.candidates and r.spec != reference]
+        known = [not request.spec.candidates and self._reads_alike(request, reference) for request in requests]
+        values = [0.0 if measured else math.nan for measured in known]
+        todo = [i for i, r in enumerate(requests) if known[i] and r.spec != reference]
         moved, answers = [requests[i] for i in todo], [answers[i] for i in todo]
         plan = _Plan(self.models, [reference, *(request.spec for request in moved)])
         self._check_vocabularies(PolicySpec((*request.spec.mix, *reference.mix)) for request in moved)
@@ -332,6 +334,16 @@ class Engine:
         if key not in self._prompts:
             self._prompts[key] = prompt_ids(self.models.tokenizer(base), request.prompt)
         return self._prompts[key]
+
+    def _reads_alike(self, request: Request, reference: PolicySpec) -> bool:
+        """Say whether both policies have the same vocabulary and read the prompt as the same tokens."""
+        own, other = request.spec.mix[0][1].base, reference.mix[0][1].base
+        if own == other:
+            return True
+        if (own, other) not in self._one_vocabulary:
+            self._one_vocabulary[own, other] = self.models.vocabulary(own) == self.models.vocabulary(other)
+        prompts = self._prompt(request), self._prompt(replace(request, spec=reference))
+        return self._one_vocabulary[own, other] and prompts[0] == prompts[1]
 
     def _check_vocabularies(self, specs: Iterable[PolicySpec]) -> None:
         pairs = {(spec.mix[0][1].base, weights.base) for spec in set(specs) for _, weights in spec.mix}

@@ -105,6 +105,11 @@ class Models:
             self._context[base] = context_length(load_config(self._model_folder(base))) or 2048
         return self._context[base]
 
+    def vocabulary(self, base: str) -> tuple[int | None, dict[str, int]]:
+        """Return how many tokens a base policy's model tells apart, and its tokenizer's by their text."""
+        size = load_config(self._model_folder(base)).get_text_config().vocab_size
+        return size, self.tokenizer(base).get_vocab()
+
     def row_lora(self, base: str) -> RowLora:
         """Return the base model with wrapped linear layers, in the engine's precision."""
         if base not in self._row_loras:

@@ -27,6 +27,7 @@ JOB_KINDS: Registry[JobKind] = Registry(
         "checkpoint": "peo_bench.data.given_checkpoint:import_checkpoint",
         "extrapolation": "peo_bench.training.extrapolation:extrapolate",
         "frank-wolfe": "peo_bench.training.frank_wolfe:merge_by_gradients",
+        "given-answers": "peo_bench.data.given_answers:match_answers",
         "gguf": "peo_bench.data.given_checkpoint:import_gguf",
         "gradients": "peo_bench.training.gradients:train_combined",
         "online": "peo_bench.training.online:train_online",

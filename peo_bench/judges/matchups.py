@@ -1,7 +1,7 @@
 """Which answers are compared: methods against the reference policy and against each other at matched preferences.
 
 Everything here is a table with one row per comparison: objective, seed, preference (asked weight of the task's first
-objective; NaN for single policies), method_a, method_b, spec_key_a, spec_key_b, prompt_id, prompt, answer_a, answer_b,
+objective), method_a, method_b, spec_key_a, spec_key_b, prompt_id, prompt, answer_a, answer_b,
 score_a, score_b (the objective's score, turned so that higher is better).
 """
 
@@ -59,9 +59,10 @@ def identities(rows: pd.DataFrame, *more: str) -> Iterator[tuple[str, ...]]:
         yield tuple(f"{value:.9f}" if isinstance(value, float) else str(value) for value in key)
 
 
-def n_matches(n_methods: int, n_policies: int, n_preferences: int) -> int:
-    """Return how many pairs of policies one seed compares per objective."""
-    return n_preferences * (n_methods + n_methods * (n_methods - 1) // 2) + n_policies
+def n_matches(n_methods: int, n_given: int, n_preferences: int) -> int:
+    """Return how many different pairs of policies one seed compares per objective, given ones being one policy each."""
+    of_methods = n_methods * (1 + n_given) + n_methods * (n_methods - 1) // 2
+    return n_preferences * of_methods + n_given * (n_given + 1) // 2
 
 
 def pair_table(

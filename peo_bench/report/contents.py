@@ -69,7 +69,8 @@ class TaskView:
     """One task: its points and metrics; ``bound`` is the hypervolume's reference point in raw units.
 
     ``in_units``: steered utility is in standard deviations of the reference policy. ``unmeasured``: methods whose
-    values are no numbers; they are in ``points`` alone.
+    values are no numbers; they are in ``points`` alone. ``stand_in``: the given answers that stand in for the reference
+    policy, where a run has none.
     """
 
     task: str
@@ -89,6 +90,12 @@ class TaskView:
     capabilities: tuple[CapabilityRow, ...]
     no_safe_rate: str
     unmeasured: tuple[str, ...] = ()
+    stand_in: str | None = None
+
+    @property
+    def length_unit(self) -> str:
+        """What lengths of answers are counted in: words where no model is there whose tokens they are."""
+        return "words" if self.stand_in else "tokens"
 
     def of(self, method: str) -> tuple[Point, ...]:
         """Return the points of ``method`` in file order."""
@@ -179,7 +186,10 @@ def of_judge(judge: str, card: JudgeCard) -> Iterator[str]:
 
 def lead(view: TaskView) -> str:
     """Explain the verdict's measure to someone who has never seen it."""
-    unit = ", in standard deviations of the reference policy" if view.in_units else ""
+    whose = (
+        f"{view.stand_in}'s answers, which stand in for a reference policy" if view.stand_in else "the reference policy"
+    )
+    unit = f", in standard deviations of {whose}" if view.in_units else ""
     x, y = view.axes
     return (
         f"Steered utility{unit}: ask each method for a balance of {x.name} and {y.name}, score what it gives, "
@@ -206,9 +216,11 @@ def caption(view: TaskView, *, banded: Collection[str] = (), choices: int = 1) -
         sentences.append(
             "Bands: where the line lies in 95 % of resamples of the prompts (and seeds); controls have none."
         )
-        bare = [method_name(m) for m in view.methods if m not in view.controls and m not in banded]
-        if bare:
-            sentences.append(f"No band for {listing(bare)}: scores are missing.")
+        bare = [m for m in view.methods if m not in view.controls and m not in banded]
+        single = [m for m in bare if all(point.weight is None for point in view.of(m))]
+        for names, why in ((single, "single policies"), ([m for m in bare if m not in single], "scores are missing")):
+            if names:
+                sentences.append(f"No band for {listing(list(map(method_name, names)))}: {why}.")
     if view.bound:
         sentences.append("The lines run on to the reference point of the hypervolume.")
     if choices > 1:
@@ -230,12 +242,12 @@ def _task_view(folder: RunFolder, task: str) -> TaskView:
     first, second = (Axis(o.name, o.column, o.maximise) for o in run.objectives[:2])
     points = _points(folder.points, task, (first, second))
     present = {point.method for point in points} - set(SPECIAL)
-    named = [m for m in (*run.methods, *run.controls) if m in present]
+    named = [m for m in (*run.asked, *run.controls) if m in present]
     methods = tuple(dict.fromkeys([*named, *sorted(present - set(named))]))
     measured = {method: values for method, values in metrics.methods.items() if values.measured}
     comparisons = _sound(metrics.comparisons, measured)
     costs = folder.costs.methods
-    standing = Standing(run.methods, run.controls, measured, comparisons, run.seeds, costs)
+    standing = Standing(run.asked, run.controls, measured, comparisons, run.seeds, costs)
     verdict = make_verdict(standing)
     return TaskView(
         task=task,
@@ -255,6 +267,7 @@ def _task_view(folder: RunFolder, task: str) -> TaskView:
         capabilities=metrics.capabilities,
         no_safe_rate=_no_safe_rate(metrics.safety_zero),
         unmeasured=tuple(method for method in metrics.methods if method not in measured),
+        stand_in=run.stand_in,
     )
 
 

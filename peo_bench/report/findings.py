@@ -80,7 +80,7 @@ def elo_table(found: JudgeMetrics) -> Table:
 def safety_table(view: TaskView) -> Table:
     """List refusals, safe rate and length of every policy; a column that nobody has is left out."""
     present = {key: head for key, head in SHARES.items() if any(getattr(e, key) is not None for e in view.safety)}
-    titles = (("Asked", "the preference asked for"), *present.values(), ("Length", "tokens per answer"))
+    titles = (("Asked", "the preference asked for"), *present.values(), ("Length", f"{view.length_unit} per answer"))
     rows = []
     for entry in safety_over_seeds(view.safety):
         cells = [_asked(entry.preference, view.names), *(_share(getattr(entry, key)) for key in present)]

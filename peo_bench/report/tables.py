@@ -68,7 +68,7 @@ def points_table(view: TaskView) -> Table:
         (x.column, f"mean ± standard error, {'higher' if x.maximise else 'lower'} is better"),
         (y.column, f"mean ± standard error, {'higher' if y.maximise else 'lower'} is better"),
         ("KL", "nats per answer from the reference policy; ≤: an upper bound; for the oracle: its budget"),
-        ("length", "tokens per answer"),
+        ("length", f"{view.length_unit} per answer"),
         ("front", "whether another policy of the same method dominates this one"),
     )
     free = set(view.controls) - {"reference"}
@@ -240,7 +240,7 @@ _SCORES = (
         lambda record: at_most(record.metrics.kl_mean, record.metrics.kl_bound_mean),
         _kl,
     ),
-    _plain("Mean length", "tokens per answer", lambda metrics: metrics.length_mean, 1),
+    _plain("Mean length", "tokens per answer; words where no model takes part", lambda metrics: metrics.length_mean, 1),
     _plain(
         "To oracle ↓", "mean shortfall from the best reachable front (IGD+)", lambda metrics: metrics.oracle_distance, 2
     ),

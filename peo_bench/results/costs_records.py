@@ -66,6 +66,6 @@ class Costs(Record):
     schema_version: int = SCHEMA_VERSION
     """1."""
     methods: Mapping[MethodName, MethodCost] = {}
-    """By method."""
+    """By method; what finished policies have cost that were given is not known."""
     kinds: Mapping[str, KindCost] = {}
     """By kind of job."""

@@ -44,6 +44,8 @@ class SavedWorld(Record):
     """By objective the expert that was given."""
     evaluation: Mapping[str, str] = {}
     """By column the checkpoint that gives the reported score."""
+    given: Mapping[MethodName, str] = {}
+    """By name the finished policies that were given."""
     training: dict[str, JsonValue]
     """Settings of the trainings."""
     decoding: Decoding

@@ -84,7 +84,7 @@ def _lacking(run: RunRecord, metrics: Metrics, points: pd.DataFrame) -> Iterator
     for column in columns:
         if column not in task.reference_units:
             yield f"key 'tasks.{run.task}.reference_units.{column}': missing"
-    for method in (*run.methods, *run.controls):
+    for method in (*run.asked, *run.controls):
         own = rows[rows["method"] == method].drop_duplicates(["seed", asked[0]])
         n_seeds = own["seed"].nunique() if run.compared else len(seeds)
         if method not in task.methods and len(own) == n_seeds * len(run.measure.weights) > 0:

@@ -154,6 +154,8 @@ def _indicators(
     rows = points[(points["method"] == method) & (points["split"] == "test") & (points["grid"] == "asked")]
     means, inside, maximise = sampled.drawn.observed[method], sampled.for_volume.observed[method], measure.maximise
     kl = _moved(rows).groupby(rows[f"preference_{measure.objectives[0].name}"]).mean().to_numpy()
+    known = bool(np.isfinite(kl).all())
+    volumes = pareto.hypervolume_within(inside, kl, budgets, measure.bound, maximise).tolist() if known else None
     return {
         "n_nondominated": int(rows["nondominated"].sum()),
         "n_points": len(rows),
@@ -161,8 +163,8 @@ def _indicators(
         "spacing": pareto.spacing(means, maximise),
         "sparsity": pareto.sparsity(means, maximise),
         "oracle_distance": pareto.igd_plus(means, oracle, maximise) if len(oracle) else None,
-        "hypervolume_within_kl": pareto.hypervolume_within(inside, kl, budgets, measure.bound, maximise).tolist(),
-        "points_within_kl": [int(np.count_nonzero(kl <= budget)) for budget in budgets],
+        "hypervolume_within_kl": volumes or [None] * len(budgets),
+        "points_within_kl": [int(np.count_nonzero(kl <= budget)) if known else None for budget in budgets],
         "front_within_kl": [_front_within(means, kl <= budget, measure) for budget in budgets],
         "steerability": _steerability(rows, measure, means),
         **_kl_mean(rows),

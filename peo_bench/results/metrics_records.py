@@ -98,17 +98,17 @@ class MethodMetrics(Record):
     oracle_distance: Number
     """IGD+ to the oracle's front; null where there is no oracle."""
     hypervolume_within_kl: tuple[Number, ...]
-    """Hypervolume of the policies within each of `kl_budgets`."""
+    """Hypervolume of the policies within each of `kl_budgets`; nulls where the KL is not known."""
     points_within_kl: tuple[Count, ...]
-    """Number of these policies."""
+    """Number of these policies; nulls where the KL is not known."""
     front_within_kl: tuple[tuple[float, ...], ...]
     """Weights of the first objective on the front that they make."""
     steerability: SteerabilityRecord | None = None
     """How it answers to the asked weight; absent with one preference."""
     kl_mean: Number
-    """Mean KL to the reference policy, nats per answer; null where only a bound is known."""
+    """Mean KL to the reference policy, nats per answer; null where only a bound is known, or nothing."""
     kl_bound_mean: Number = None
-    """Mean of the KL or its upper bound, where `kl_mean` is null."""
+    """Mean of the KL or its upper bound, where only a bound is known."""
     length_mean: Number
     """Mean tokens per answer."""
     chosen: Mapping[str, JsonValue]

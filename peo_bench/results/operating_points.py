@@ -40,7 +40,7 @@ def point_columns(objectives: Sequence[Objective]) -> list[str]:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a method offers for one asked preference; without one for single policies (reference, external).
+    """What a method offers for one asked preference; without one for the reference policy.
 
     `job` evaluates it on the prompts of `split`.
     """

@@ -156,8 +156,10 @@ class RunRecord(Record):
     """Methods asked for."""
     controls: tuple[MethodName, ...]
     """Methods that come with them for free."""
-    external: tuple[str, ...] = ()
-    """Finished policies given with `--policy`."""
+    external: tuple[MethodName, ...] = ()
+    """Finished policies given with `--policy` or `--answers`."""
+    stand_in: MethodName | None = None
+    """The one of them whose answers stand in for the reference policy, where a run has none."""
     seed: int | None = None
     """The first training seed; absent in comparisons."""
     seeds: tuple[int, ...]
@@ -198,3 +200,8 @@ class RunRecord(Record):
     """How it measured: two runs can be compared where this is equal."""
     compared: tuple[ComparedRun, ...] | None = None
     """The runs of a comparison."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What was asked for: methods and given policies, without the controls that come with them."""
+        return (*self.methods, *self.external)

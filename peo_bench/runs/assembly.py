@@ -130,7 +130,8 @@ class Told:
 def about(done: Finished, found: Gathered, costs: Costs, judging: Judging, told: Told) -> RunRecord:
     """Return `run.json`."""
     world, handles = done.first.world, done.outcome.handles
-    notes = [*scorer_notes(list(found.scorers.values())), *_notes(done.first), *job_notes(handles.values())]
+    scorers = scorer_notes(list(found.scorers.values()), searched=bool(done.config.methods))
+    notes = [*scorers, *_notes(done.first), *_kl_notes(done.config, found.points), *job_notes(handles.values())]
     provenance = Provenance(
         command=told.command,
         stages=told.stages,
@@ -164,7 +165,7 @@ def _collect(done: Finished) -> tuple[pd.DataFrame, pd.DataFrame, list[Missing]]
     answers: list[tuple[Offer, pd.DataFrame]] = []
     config, handles, failed = done.config, done.outcome.handles, done.outcome.failed
     for seed, run in done.seeds.items():
-        for name in (*config.methods, *config.controls):
+        for name in config.competing:
             if name in run.built.lost:
                 what = f"{name}, seed {seed}, all preferences"
                 missing.append(Missing(what=what, reason=run.built.lost[name], n=len(config.preferences)))
@@ -184,7 +185,7 @@ def _collect(done: Finished) -> tuple[pd.DataFrame, pd.DataFrame, list[Missing]]
 
 
 def _reference_answers(done: Finished, run: SeedRun) -> pd.DataFrame:
-    """Return the reference policy's answers to validation prompts, in whose scores the units are."""
+    """Return the reference policy's answers in whose scores the units are."""
     return done.answers(next(offer for offer in run.offers if offer.job.id == run.beside.units.id))
 
 
@@ -213,6 +214,19 @@ def _notes(run: SeedRun) -> list[str]:
             chosen = ", ".join(f"{key} = {value}" for key, value in built.family.chosen.items())
             notes.append(f"{name} offers the same policies as {first}" + (f" ({chosen})." if chosen else "."))
     return notes
+
+
+def _kl_notes(config: RunConfig, points: pd.DataFrame) -> list[str]:
+    """Say of which given policies the KL to the reference policy is not known, and why."""
+    rows = points[points["split"] == "test"]
+    unknown = set(rows.loc[rows["kl"].isna(), "method"])
+    reasons = {
+        "answers were given, no policy": [name for name in config.answers if name in unknown],
+        "the prompts are other tokens to it than to the reference policy, by its tokenizer or its chat template": [
+            name for name in config.policies if name in unknown
+        ],
+    }
+    return [f"KL of {', '.join(names)} is not known: {why}." for why, names in reasons.items() if names]
 
 
 def _search_table(handles: Mapping[str, Handle], seeds: Mapping[int, SeedRun]) -> pd.DataFrame:

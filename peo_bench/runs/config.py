@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field
 
+from peo_bench.data.given_answers import remember_answers
 from peo_bench.data.sources import DATA_DIR, look_beside
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import digest
@@ -26,11 +29,14 @@ WRAPPED = ("best-of-n", "rps.soup")
 
 
 class RunConfig(Frozen):
-    """A run. `preferences` are helpful weights; the harmless weight is what is left to 1."""
+    """A run. `preferences` are helpful weights; the harmless weight is what is left to 1.
+
+    `policies` are finished checkpoints by name, `answers` the SHA-256 of files with a finished policy's answers.
+    """
 
     schema_version: Literal[1] = 1
     suite: SuiteConfig
-    methods: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[str, ...]
     settings: dict[str, dict[str, Any]] = {}
     seeds: tuple[int, ...] = (0,)
     preferences: tuple[float, ...]
@@ -38,6 +44,7 @@ class RunConfig(Frozen):
     max_kl: float | None = None
     experts: dict[str, str] = {}
     policies: dict[str, str] = {}
+    answers: dict[str, str] = Field({}, exclude_if=lambda value: not value)
     capabilities: tuple[str, ...] = ()
     judges: tuple[str, ...] = ()
     strict_repro: bool = False
@@ -46,12 +53,38 @@ class RunConfig(Frozen):
     def controls(self) -> tuple[str, ...]:
         """Free comparisons that are always shown: the soup, ExPO on the generalist, ExPO on every other method."""
         wrapped = [f"expo.{name}" for name in self.methods if "." not in name and METHODS.get(name).expo_adds]
-        return tuple(name for name in ("soup", "peo-expo", *wrapped) if name not in self.methods)
+        free = ("soup", "peo-expo", *wrapped) if self.methods else ()
+        return tuple(name for name in free if name not in self.methods)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of finished policies that compete as they are."""
+        return (*self.policies, *self.answers)
+
+    @property
+    def competing(self) -> tuple[str, ...]:
+        """All that is compared: methods, controls and given policies."""
+        return (*self.methods, *self.controls, *self.given)
+
+    @property
+    def stand_in(self) -> str | None:
+        """The given answers that stand in for the reference policy, where a run has none."""
+        return next(iter(self.answers)) if self.only_answers else None
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """What judges compare, with the reference policy and with each other."""
+        return tuple(name for name in (*self.methods, *self.given) if name != self.stand_in)
+
+    @property
+    def only_answers(self) -> bool:
+        """Whether nothing is compared but given answers: then there is no reference policy."""
+        return not self.methods and not self.policies
 
     @property
     def name(self) -> str:
         """The default name of the run folder, derived from everything above."""
-        short = "-".join([self.suite.name, *self.methods])[:47].rstrip("-.")
+        short = "-".join([self.suite.name, *(self.methods or self.given)])[:47].rstrip("-.")
         return f"{short}-{digest(self.model_dump(mode='json'))[:8]}"
 
     def to_yaml(self) -> str:
@@ -119,6 +152,8 @@ def parse_pairs(option: str, items: list[str]) -> dict[str, str]:
         name, equals, path = item.partition("=")
         if not equals or not path:
             raise UsageError(f"{option} {item!r}: type {option} NAME=PATH")
+        if name in pairs:
+            raise UsageError(f"{option} {name}=...: this name is given twice: choose another")
         pairs[check_name(option, name)] = path
     return pairs
 
@@ -154,6 +189,9 @@ def _resolved(request: RunRequest) -> RunConfig:
     names = _names(request.methods)
     if not names:
         raise UsageError("--methods is empty: type for instance --methods peo,modpo")
+    policies, files = parse_pairs("--policy", request.policy), parse_pairs("--answers", request.answers)
+    if names == ("none",):
+        names = _nothing_trained(request, policies, files)
     config = load_suite(request.suite)
     look_beside(suite_folder(request.suite))
     if names == ("all",):
@@ -164,10 +202,11 @@ def _resolved(request: RunRequest) -> RunConfig:
         suite_settings["model"] = request.model
     for name in names:
         make_method(name, by_method)
-    policies = parse_pairs("--policy", request.policy)
-    taken = sorted({*every, "reference", "oracle"} & set(policies))
-    if taken:
-        raise UsageError(f"--policy {taken[0]}=...: this name belongs to a method of the run: choose another")
+    for option, taken in (("--policy", every), ("--answers", (*every, *policies))):
+        for name in policies if option == "--policy" else files:
+            if name in (*taken, "reference", "oracle"):
+                what = "another policy" if name in policies and option == "--answers" else "a method"
+                raise UsageError(f"{option} {name}=...: this name belongs to {what} of the run: choose another")
     capabilities = _names(request.capabilities)
     for name in capabilities:
         capability_identity(name)
@@ -188,10 +227,22 @@ def _resolved(request: RunRequest) -> RunConfig:
         max_kl=request.max_kl,
         experts=parse_pairs("--expert", request.expert),
         policies=policies,
+        answers={name: remember_answers(Path(path)) for name, path in files.items()},
         capabilities=capabilities,
         judges=tuple(request.judge),
         strict_repro=request.strict_repro,
     )
+
+
+def _nothing_trained(request: RunRequest, policies: Mapping[str, str], answers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the methods of `--methods none`: no one; raise `UsageError` where that leaves nothing to compare."""
+    if not policies and len(answers) < 2:
+        raise UsageError(
+            "--methods none: nothing is left to compare: give --policy NAME=PATH, or --answers NAME=FILE twice"
+        )
+    if request.expert:
+        raise UsageError(f"--expert {request.expert[0]}: no method of --methods none uses it: leave it out")
+    return ()
 
 
 def _names(text: str) -> tuple[str, ...]:

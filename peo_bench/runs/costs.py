@@ -30,6 +30,7 @@ def run_costs(
 ) -> Costs:
     """Return costs per method and per kind of job; `labels` counts the labelled pairs that jobs have seen.
 
+    What a given policy has cost is not known: it has no entry.
     A training unit is one aspect run (DPO on one objective's pairs); an answer trained on alone is half a pair. Proxies
     are charged to every method that has a job which needs them.
     `shared_jobs` counts the jobs that another method of the run needed too, and that were therefore done once;
@@ -41,8 +42,11 @@ def run_costs(
     users = Counter(job_id for _, built in seeds.values() for item in built.values() for job_id in item.jobs)
     methods: dict[str, MethodCost] = {}
     for world, built in seeds.values():
-        unit = max((handles[j.id].cost.pairs_trained for j in world.aspects if j.id in handles), default=0)
+        aspects = world.aspects if world.pairs else []
+        unit = max((handles[j.id].cost.pairs_trained for j in aspects if j.id in handles), default=0)
         for name, item in built.items():
+            if name in world.given:
+                continue
             own = [job_id for job_id, job in item.jobs.items() if not JOB_KINDS.get(job.kind).common]
             total = sum((handles[job_id].cost for job_id in own), Cost())
             proxies = [job_id for job_id in own if trains_on(item.jobs[job_id]) == "scorer"]

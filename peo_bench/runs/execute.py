@@ -116,6 +116,7 @@ def _build(runner: Runner, config: RunConfig, task: TaskConfig) -> dict[int, See
     """Train every method, seed by seed, once the cache was looked at for all of them."""
     capabilities = [capability_identity(name) for name in config.capabilities]
     worlds = {seed: build_world(config, task, seed) for seed in config.seeds}
+    runner.run([job for world in worlds.values() for job in world.given.values()])  # misfits, before hours of training
     beside = {seed: companions(config, task, world) for seed, world in worlds.items()}
     for seed, world in worlds.items():
         look_ahead(config, task, world, make_methods(config, world), beside[seed], runner.store)

@@ -10,6 +10,7 @@ import pandas as pd
 from peo_bench.core.method import PolicyFamily, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec
+from peo_bench.data.given_answers import GIVEN_ANSWERS
 from peo_bench.evaluation.refusals import is_refusal
 from peo_bench.evaluation.safety import safety_rows, zero_job
 from peo_bench.files.json_types import JsonObject
@@ -67,7 +68,7 @@ def extra_jobs(
     tested = [offer for offer in offers if offer.split == "test"]
     policies = [Measured(offer.method, None, offer.spec) for offer in tested if offer.asked is None]
     policies += _steered(families, [Preference.of(world.names, helpful=weight) for weight in settings.preferences])
-    policies = [measured for measured in policies if has_likelihood(measured.spec)]
+    policies = [measured for measured in policies if has_likelihood(measured.spec, world)]
 
     def measure(policy: Measured, task: JsonObject) -> Job:
         return capability_job(world.reference, policy.spec, deltas, task, settings.limit, world.precision)
@@ -76,7 +77,7 @@ def extra_jobs(
         return replace(offer, split="benign", job=answers_job(world, task, offer.spec, deltas, "benign", n))
 
     return Extras(
-        benign=tuple(benign(offer) for offer in tested if n),
+        benign=tuple(benign(offer) for offer in tested if n and not is_answers(offer.spec, world)),
         capabilities=tuple((policy, measure(policy, identity)) for identity in identities for policy in policies),
         zero=zero_job(world, cost[0]) if cost and cost[1] not in by_column(task.scorers) else None,
     )
@@ -88,18 +89,30 @@ def _steered(families: Mapping[str, PolicyFamily], preferences: Sequence[Prefere
             yield Measured(name, preference, family.resolve(preference))
 
 
-def has_likelihood(spec: PolicySpec) -> bool:
-    """Say whether lm-eval can ask the policy for likelihoods: not if it searches among answers while decoding."""
-    return not spec.candidates
+def has_likelihood(spec: PolicySpec, world: World) -> bool:
+    """Say whether lm-eval can ask for likelihoods: no search among answers while decoding, no given answers."""
+    return not spec.candidates and not is_answers(spec, world)
+
+
+def is_answers(spec: PolicySpec, world: World) -> bool:
+    """Say whether all that is known of the policy are answers that were given."""
+    return any(job.kind == GIVEN_ANSWERS and job.id in spec.ids for job in world.given.values())
 
 
 def unmeasured_notes(config: RunConfig, world: World, families: Mapping[str, PolicyFamily]) -> list[str]:
     """Name the methods whose capabilities cannot be measured."""
     even = Preference.even(world.names)
-    searching = [name for name, family in families.items() if not has_likelihood(family.resolve(even))]
-    if not config.capabilities or not searching:
-        return []
-    return [f"Capabilities of {', '.join(searching)} are not measured: a search while decoding has no likelihoods."]
+    without = [name for name, family in families.items() if not has_likelihood(family.resolve(even), world)]
+    reasons = {
+        "a search while decoding has no likelihoods": [name for name in without if name not in config.answers],
+        "answers were given, no policy": [name for name in without if name in config.answers],
+    }
+    asked = bool(config.capabilities)
+    return [
+        f"Capabilities of {', '.join(names)} are not measured: {why}."
+        for why, names in reasons.items()
+        if asked and names
+    ]
 
 
 def _cost(world: World) -> tuple[str, str] | None:

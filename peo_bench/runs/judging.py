@@ -82,8 +82,7 @@ def judge_run(
     judging = Judging()
     if not judges:
         return judging
-    methods = (*config.methods, *config.policies)
-    pairs = pair_table(answers, methods, objectives, config.suite.judge.prompts)
+    pairs = pair_table(answers, config.judged, objectives, config.suite.judge.prompts)
     judged = {judge.id: judge.judge(pairs, desk) for judge in judges}
     judging.rows = pd.concat([j.rows.assign(judge=name) for name, j in judged.items()], ignore_index=True)
     judging.unjudged = pd.concat([j.missing.assign(judge=name) for name, j in judged.items()], ignore_index=True)
@@ -117,7 +116,7 @@ def judge_metrics(judged: Judged, calibrated: JsonObject | None) -> JudgeMetrics
 
 def judge_plan(judges: Sequence[Judge], config: RunConfig, n_prompts: int) -> list[dict[str, Any]]:
     """Return one stage per judge with the most calls and, where the price is known, the most USD it can take."""
-    matches = n_matches(len(config.methods), len(config.policies), len(config.preferences))
+    matches = n_matches(len(config.methods), len(config.judged) - len(config.methods), len(config.preferences))
     prompts = min(n_prompts, config.suite.judge.prompts)
     calls = len(config.seeds) * matches * len(RUBRICS) * len(ORDERS) * prompts
     answer_tokens = config.suite.decoding.max_new_tokens

@@ -42,13 +42,16 @@ def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
                 later.append(stage | notes)
         splits = {"test": config.suite.test_prompts, "benign": config.suite.over_refusal_prompts}
         sizes = {split: scaled(n, config.limit) for split, n in splits.items() if n}
-        reference, singles = policy(world.reference.id), len(beside.externals) + 1
+        reference, singles = policy(world.reference.id), len(config.given) + (not config.only_answers)
         one = sum((answers_job(world, task, reference, {}, s, n).bound for s, n in sizes.items()), Cost())
-        policies += len(methods) * len(config.preferences) + singles
-        final = sum([one] * singles, final)
-        for method in methods.values():
+        trained = [method for name, method in methods.items() if name not in config.given]
+        policies += len(trained) * len(config.preferences) + singles
+        final = sum([one] * (singles - len(config.answers)), final)
+        final = sum([Cost(scorer_calls=one.scorer_calls)] * len(config.answers), final)
+        for method in trained:
             final = sum([_selecting(one, method.candidates, len(world.objectives))] * len(config.preferences), final)
-        measured += len(config.capabilities) * (len(methods) * len(config.suite.capabilities.preferences) + singles)
+        asked = len(trained) * len(config.suite.capabilities.preferences) + singles - len(config.answers)
+        measured += len(config.capabilities) * asked
     evaluation = {"stage": f"answers ({', '.join(sizes)})", "jobs": policies, "cached": 0, "cost": final.to_json()}
     capabilities = [{"stage": "capability", "jobs": measured, "cached": 0, "cost": {}}] if measured else []
     prompts = scaled(config.suite.test_prompts, config.limit)

@@ -17,9 +17,7 @@ import pandas as pd
 
 from peo_bench.core.method import World
 from peo_bench.core.rounds import build_families
-from peo_bench.core.spec import policy
 from peo_bench.errors import JobFailed, UsageError
-from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.artefact import Damaged
 from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.records import JOBS, Records, read_records
@@ -31,7 +29,7 @@ from peo_bench.results.record import damaged
 from peo_bench.runs.assembly import Finished
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.seed_run import SeedRun, build_seed
-from peo_bench.runs.world import Companions, companions
+from peo_bench.runs.world import companions
 from peo_bench.settings import check, load_yaml
 from peo_bench.steering.families import FAMILIES, ODD, read_families, world_of
 from peo_bench.suites.suite import suite_task
@@ -97,30 +95,13 @@ class Refolded:
 
     def _built(self, world: World) -> SeedRun:
         """Build the families of one seed."""
-        beside = companions(self.config.model_copy(update={"policies": {}}), self.task, world)
-        beside = Companions(beside.units, beside.oracle, dict(self._externals(world)))
+        beside = companions(self.config, self.task, world)
         tasks = {str(meta["params"]["task"]): meta["params"]["task"] for meta in self.records.of_kind("capability")}
         try:
             with _in_silence():
                 return build_seed(self._runner, self.config, self.task, world, beside, [*tasks.values()])
         except JobFailed as error:
             raise damaged(self._folder / FAMILIES, str(error)) from None
-
-    def _externals(self, world: World) -> Iterator[tuple[str, Job]]:
-        """Find the checkpoints that were given with `--policy` among the jobs."""
-        needs = {"reference": world.reference}
-        jobs = [
-            Job("checkpoint", cast(JsonObject, meta["params"]), needs)
-            for meta in self.records.of_kind("checkpoint")
-            if meta["needs"] == {"reference": world.reference.id}
-        ]
-        known = {policy(world.reference.id, [(job.id, 1.0)]).key: job for job in jobs}
-        for name in self.config.policies:
-            keys = [key for method, seed, *_, key in self._answers if (method, seed) == (name, world.seed)]
-            if keys and keys[0] in known:
-                yield name, known[keys[0]]
-            else:
-                self.said.append(f"answers.parquet: {name}, seed {world.seed}: its policy is no checkpoint of the run")
 
     def _oracle_is_there(self, seed: SeedRun) -> None:
         job = seed.beside.oracle

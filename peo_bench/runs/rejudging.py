@@ -66,7 +66,7 @@ class Rejudged:
         self.said += self._strangers(by_id, counts, described)
         if not by_id:
             return self.judging
-        methods = (*self._config.methods, *self._config.policies)
+        methods = self._config.judged
         pairs = pair_table(answers, methods, objectives, self._config.suite.judge.prompts)
         task = self._run.metrics.tasks.get(self._config.suite.task)
         for name, judge in by_id.items():

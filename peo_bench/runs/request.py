@@ -27,7 +27,7 @@ class RunRequest:
     """The options that say what a run is, by name; `resolve_config` checks their values."""
 
     methods: Annotated[
-        str, Option("--methods", "-m", help="Comma-separated, or all; see `peo-bench list methods`.")
+        str, Option("--methods", "-m", help="Comma-separated, all, or none; see `peo-bench list methods`.")
     ] = "peo,modpo"
     suite: Suite = "sandbox"
     model: Annotated[str | None, Option(help="Base model: smollm2, a folder or a hub id.")] = None
@@ -41,9 +41,12 @@ class RunRequest:
     expert: Annotated[list[str], Option(help="OBJECTIVE=PATH: use this checkpoint for phase 1.")] = field(
         default_factory=list
     )
-    policy: Annotated[list[str], Option(help="NAME=PATH: compare this finished policy as a point.")] = field(
+    policy: Annotated[list[str], Option(help="NAME=PATH: compare this finished policy too; repeatable.")] = field(
         default_factory=list
     )
+    answers: Annotated[
+        list[str], Option(help="NAME=FILE: compare these finished answers to the test prompts too; repeatable.")
+    ] = field(default_factory=list)
     strict_repro: Annotated[
         bool,
         Option("--strict-repro", help="One thread, deterministic kernels, a cache of its own: same bytes again."),

@@ -52,13 +52,13 @@ def _facts(handle: Handle, column: str) -> dict[str, object]:
     return known | ({"anchors": result["signs"][column]} if column in result["signs"] else {})
 
 
-def scorer_notes(records: Sequence[Mapping[str, ScorerRecord]]) -> list[str]:
-    """Return the remarks on scorers, from the `scorer_records` of every seed."""
+def scorer_notes(records: Sequence[Mapping[str, ScorerRecord]], *, searched: bool = True) -> list[str]:
+    """Return the remarks on scorers, from the `scorer_records` of every seed; `searched`: methods used them."""
     notes = []
     first = records[0]
     columns = [column for column in first if not column.endswith(PROXY)]
     same = [column for column in columns if first[column].better and f"{column}{PROXY}" not in first]
-    if same:
+    if same and searched:
         trained = first[same[0]].layout == "trained"
         how = "trained on a disjoint set of prompts" if trained else "given as checkpoints"
         notes.append(

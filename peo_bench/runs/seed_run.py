@@ -14,7 +14,7 @@ from peo_bench.jobs.job import Job
 from peo_bench.results.operating_points import Offer
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.extras import Extras, extra_jobs
-from peo_bench.runs.world import Companions, answers_job, make_methods, scaled
+from peo_bench.runs.world import Companions, answers_job, make_methods, reference_splits, scaled
 from peo_bench.suites.suite import TaskConfig
 
 
@@ -69,14 +69,13 @@ def build_seed(
     if reason:
         raise JobFailed(f"the reference policy could not be scored, so nothing can be compared: {reason}")
     deltas = {job_id: job for method in built.families.values() for job_id, job in method.jobs.items()}
-    deltas |= {job.id: job for job in beside.externals.values()}
 
     def measured(spec: PolicySpec, split: str) -> Job:
         n = world.validation_prompts if split == "validation" else scaled(config.suite.test_prompts, config.limit)
         return answers_job(world, task, spec, deltas, split, n)
 
     families = {name: built.family for name, built in built.families.items()}
-    offers = tuple(_offers(world, families, beside, measured))
+    offers = tuple(_offers(world, families, reference_splits(config), measured))
     extras = extra_jobs(config, task, world, offers, families, deltas, capabilities)
     return SeedRun(world, built, beside, offers, extras)
 
@@ -84,15 +83,15 @@ def build_seed(
 def _offers(
     world: World,
     families: Mapping[str, PolicyFamily],
-    beside: Companions,
+    splits: Sequence[str],
     measured: Callable[[PolicySpec, str], Job],
 ) -> Iterator[Offer]:
-    """List what is to be evaluated: the reference on both splits, every method at every preference, then externals.
+    """List what is to be evaluated: the reference on `splits`, all that competes at every preference.
 
     `measured(spec, split)` is the job that evaluates a policy.
     """
     reference = policy(world.reference.id)
-    for split in ("validation", "test"):
+    for split in splits:
         yield Offer("reference", world.seed, reference, measured(reference, split), split=split)
     for name, family in families.items():
         for asked in world.preferences:
@@ -100,6 +99,3 @@ def _offers(
             coefficients = family.coefficients(projected) if family.coefficients else None
             spec = family.resolve(asked)
             yield Offer(name, world.seed, spec, measured(spec, "test"), asked, projected, coefficients)
-    for name, job in beside.externals.items():
-        spec = policy(world.reference.id, [(job.id, 1.0)])
-        yield Offer(name, world.seed, spec, measured(spec, "test"))

@@ -148,7 +148,7 @@ def _note_problems(stated: RunRecord, computed: RunRecord, versions: list[str]) 
 def _families_problems(folder: Path, again: Refolded) -> Iterator[str]:
     """Compare `families.json` with the configuration: all of it where that opens no file and asks no hub."""
     config, worlds = again.config, again.worlds
-    given = (config.experts, config.suite.proxies, config.suite.scorers)
+    given = (config.experts, config.policies, config.suite.proxies, config.suite.scorers)
     if isinstance(config.suite.data, SandboxData) and not any(given):
         worlds = {seed: build_world(config, again.task, seed) for seed in config.seeds}
     names = list(dict.fromkeys(name for run in again.done.seeds.values() for name in run.built.families))

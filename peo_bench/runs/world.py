@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from peo_bench.core import roles
 from peo_bench.core.method import Method, Objective, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.spec import PolicySpec, policy
-from peo_bench.data.given_checkpoint import checkpoint_job, smollm2_job
+from peo_bench.data.given_answers import given_answers_job
+from peo_bench.data.given_checkpoint import checkpoint_job, policy_job, smollm2_job
 from peo_bench.data.pairs import pairs_job, prompts_job
 from peo_bench.data.prompts import prompts_identity
 from peo_bench.errors import UsageError, unknown
 from peo_bench.jobs.job import Job
-from peo_bench.methods import METHODS, make_method
+from peo_bench.methods import METHODS
+from peo_bench.methods.given import method_of
 from peo_bench.runs.config import RunConfig
 from peo_bench.sandbox.kinds import oracle_job
 from peo_bench.scorers import scorer_version
@@ -32,25 +35,31 @@ def scaled(n: int, limit: int | None) -> int:
 
 
 def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
-    """Return the jobs that every method of the run may use, for one training seed."""
+    """Return the jobs that every method of the run may use, for one training seed; what nothing needs is not looked up.
+
+    A run that only compares given answers has no reference policy: the first of them stands in for it.
+    """
     suite, limit = config.suite, config.limit
     objectives = tuple(Objective(o.name, o.column, o.maximise) for o in task.objectives)
+    names = [objective.name for objective in objectives]
+    base: _Sandbox | _Pairs
     if isinstance(suite.data, SandboxData):
-        if suite.model != "sandbox":
-            raise UsageError(f"--model {suite.model}: suite {suite.name} trains its own model; use a suite of pairs")
-        if task.prompts or suite.over_refusal_prompts:
-            raise UsageError(f"suite {suite.name} draws its own prompts: use task peo_sandbox, over_refusal_prompts 0")
-        reference, pairs, prompts = _sandbox(suite, suite.data, limit, seed)
+        base = _Sandbox(config, task, seed, suite.data)
     else:
-        reference, pairs, prompts = _pairs(suite, suite.data, task, limit, seed)
-    given = scorer_jobs(suite.proxies, objectives)
+        base = _Pairs(config, task, seed, suite.data)
+    scored, chosen = by_column(task.scorers), scorer_jobs(suite.proxies, objectives)
+    needed = [o for o in objectives if config.methods or o.column not in scored]
+    proxies = {o.name: chosen.get(o.column) or _proxy(suite, o, base.reference, base.pairs, seed) for o in needed}
+    n_test = scaled(suite.test_prompts, limit)
+    answers = {name: given_answers_job(digest, base.prompts, n_test) for name, digest in config.answers.items()}
+    reference = next(iter(answers.values())) if config.only_answers else base.reference
     return World(
         reference=reference,
         objectives=objectives,
-        pairs={objective.name: pairs for objective in objectives},
-        proxies={o.name: given.get(o.column) or _proxy(suite, o, reference, pairs, seed) for o in objectives},
-        prompts=prompts,
-        preferences=_preferences(config, [objective.name for objective in objectives]),
+        pairs=dict.fromkeys(names, base.pairs) if config.methods or any(map(_is_trained, proxies.values())) else {},
+        proxies=proxies,
+        prompts=base.prompts,
+        preferences=_preferences(config, names),
         training=suite.training.job_params(),
         decoding=suite.decoding,
         precision=suite.precision,
@@ -58,9 +67,14 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         validation_prompts=scaled(suite.validation_prompts, limit),
         max_kl=config.max_kl,
         labels_on_both=suite.labels_on_both,
-        experts=_experts(config, [objective.name for objective in objectives], reference),
+        experts=_experts(config, names, reference),
         evaluation=scorer_jobs(task.scorers, objectives),
+        given={name: policy_job(path, reference) for name, path in config.policies.items()} | answers,
     )
+
+
+def _is_trained(scorer: Job) -> bool:
+    return "pairs" in scorer.needs
 
 
 def _preferences(config: RunConfig, objectives: list[str]) -> tuple[Preference, ...]:
@@ -85,25 +99,84 @@ def _experts(config: RunConfig, objectives: list[str], reference: Job) -> dict[s
     return {name: checkpoint_job(path, "delta", reference) for name, path in config.experts.items()}
 
 
-def _sandbox(suite: SuiteConfig, data: SandboxData, limit: int | None, seed: int) -> tuple[Job, Job, Job]:
-    corpus = Job("sandbox-corpus", {"n": data.corpus, "seed": seed})
-    reference = Job("sft", {"seed": seed, **suite.sft.model_dump(mode="json")}, {"corpus": corpus})
-    sizes = {"policy": scaled(data.policy_prompts, limit), "scorer": scaled(data.scorer_prompts, limit)}
-    pairs = Job("sandbox-pairs", {"seed": seed, **sizes}, {"reference": reference})
-    counts = {"validation": scaled(suite.validation_prompts, limit), "test": scaled(suite.test_prompts, limit)}
-    return reference, pairs, Job("sandbox-prompts", counts)
+@dataclass(frozen=True)
+class _Sandbox:
+    """What the embedded world gives, each job made when it is asked for."""
+
+    config: RunConfig
+    task: TaskConfig
+    seed: int
+    data: SandboxData
+
+    def __post_init__(self) -> None:
+        """Refuse what the world has already."""
+        suite = self.config.suite
+        if suite.model != "sandbox":
+            raise UsageError(f"--model {suite.model}: suite {suite.name} trains its own model; use a suite of pairs")
+        if self.task.prompts or suite.over_refusal_prompts:
+            raise UsageError(f"suite {suite.name} draws its own prompts: use task peo_sandbox, over_refusal_prompts 0")
+
+    @cached_property
+    def reference(self) -> Job:
+        corpus = Job("sandbox-corpus", {"n": self.data.corpus, "seed": self.seed})
+        settings = self.config.suite.sft.model_dump(mode="json")
+        return Job("sft", {"seed": self.seed, **settings}, {"corpus": corpus})
+
+    @cached_property
+    def pairs(self) -> Job:
+        sizes = {"policy": self.data.policy_prompts, "scorer": self.data.scorer_prompts}
+        sizes = {part: scaled(n, self.config.limit) for part, n in sizes.items()}
+        return Job("sandbox-pairs", {"seed": self.seed, **sizes}, {"reference": self.reference})
+
+    @cached_property
+    def prompts(self) -> Job:
+        return Job("sandbox-prompts", _counts(self.config))
 
 
-def _pairs(suite: SuiteConfig, data: PairsData, task: TaskConfig, limit: int | None, seed: int) -> tuple[Job, Job, Job]:
-    reference = smollm2_job() if suite.model == "smollm2" else checkpoint_job(suite.model, "base")
-    n = scaled(data.pairs, limit) if data.pairs else limit
-    own = prompts_identity(task.prompts) if task.prompts else None
-    benign = _benign(suite, task, limit)
-    held_out = [*([own] if own else []), *([benign["source"]] if benign else [])]
-    names = [objective.name for objective in task.objectives]
-    pairs = pairs_job(data.sources, names, max_chars=data.max_chars, limit=n, seed=seed, held_out=held_out)
-    counts = {"validation": scaled(suite.validation_prompts, limit), "test": scaled(suite.test_prompts, limit)}
-    return reference, pairs, prompts_job(pairs, **counts, own=own, benign=benign)
+@dataclass(frozen=True)
+class _Pairs:
+    """What a suite of pairs gives, each job made when it is asked for."""
+
+    config: RunConfig
+    task: TaskConfig
+    seed: int
+    data: PairsData
+
+    @cached_property
+    def reference(self) -> Job:
+        model = self.config.suite.model
+        return smollm2_job() if model == "smollm2" else checkpoint_job(model, "base")
+
+    @cached_property
+    def _own(self) -> dict[str, Any] | None:
+        return prompts_identity(self.task.prompts) if self.task.prompts else None
+
+    @cached_property
+    def _benign(self) -> dict[str, Any] | None:
+        return None if self.config.only_answers else _benign(self.config.suite, self.task, self.config.limit)
+
+    @cached_property
+    def pairs(self) -> Job:
+        limit = self.config.limit
+        n = scaled(self.data.pairs, limit) if self.data.pairs else limit
+        held_out = [*([self._own] if self._own else []), *([self._benign["source"]] if self._benign else [])]
+        names = [objective.name for objective in self.task.objectives]
+        return pairs_job(
+            self.data.sources, names, max_chars=self.data.max_chars, limit=n, seed=self.seed, held_out=held_out
+        )
+
+    @cached_property
+    def prompts(self) -> Job:
+        """The prompts; those of the task alone where nothing asks for others."""
+        counts = _counts(self.config)
+        if self._own and not self.config.methods:
+            return prompts_job(None, **counts | {"validation": 0}, own=self._own, benign=self._benign)
+        return prompts_job(self.pairs, **counts, own=self._own, benign=self._benign)
+
+
+def _counts(config: RunConfig) -> dict[str, int]:
+    sizes = {"validation": config.suite.validation_prompts, "test": config.suite.test_prompts}
+    return {split: scaled(n, config.limit) for split, n in sizes.items()}
 
 
 def _benign(suite: SuiteConfig, task: TaskConfig, limit: int | None) -> dict[str, Any] | None:
@@ -115,9 +188,9 @@ def _benign(suite: SuiteConfig, task: TaskConfig, limit: int | None) -> dict[str
 
 
 def make_methods(config: RunConfig, world: World) -> dict[str, Method]:
-    """Return the run's methods and controls by name; raise `UsageError` for one that the data cannot serve."""
-    methods = {name: make_method(name, config.settings) for name in (*config.methods, *config.controls)}
-    for name in methods:
+    """Return all that competes, by name; raise `UsageError` for a method that the data cannot serve."""
+    methods = {name: method_of(name, config.settings, world) for name in config.competing}
+    for name in (*config.methods, *config.controls):
         needs_both = any(METHODS.get(part).needs_labels_on_both for part in name.split("."))
         if needs_both and not world.labels_on_both:
             raise UsageError(
@@ -128,31 +201,37 @@ def make_methods(config: RunConfig, world: World) -> dict[str, Method]:
 
 @dataclass(frozen=True)
 class Companions:
-    """Jobs of a run beside its methods: the reference on validation prompts, external policies, the oracle's
-    samples where the sandbox's exact scores are those reported.
+    """Jobs of a run beside its methods: the reference on the prompts that units rest on, the oracle's samples where
+    the sandbox's exact scores are those reported.
     """
 
     units: Job
     oracle: Job | None
-    externals: Mapping[str, Job]
 
     @property
     def jobs(self) -> list[Job]:
         """Return all of them."""
-        return [self.units, *([self.oracle] if self.oracle else []), *self.externals.values()]
+        return [self.units, *([self.oracle] if self.oracle else [])]
 
 
 def companions(config: RunConfig, task: TaskConfig, world: World) -> Companions:
-    """Return the jobs that a run needs beside those of its methods."""
+    """Return the jobs that a run needs beside those of its methods.
+
+    Units rest on validation prompts; where nothing is searched for on these, on the test prompts.
+    """
     data, reference = config.suite.data, policy(world.reference.id)
     oracle = None
-    if isinstance(data, SandboxData) and by_column(task.scorers) == by_column(load_task("peo_sandbox").scorers):
+    exact = by_column(task.scorers) == by_column(load_task("peo_sandbox").scorers)
+    if isinstance(data, SandboxData) and exact and not config.only_answers:
         oracle = oracle_job(world, scaled(data.oracle_prompts, config.limit), data.oracle_samples)
-    return Companions(
-        units=answers_job(world, task, reference, {}, "validation", world.validation_prompts),
-        oracle=oracle,
-        externals={name: checkpoint_job(path, "delta", world.reference) for name, path in config.policies.items()},
-    )
+    split, *_ = reference_splits(config)
+    n = world.validation_prompts if split == "validation" else scaled(config.suite.test_prompts, config.limit)
+    return Companions(answers_job(world, task, reference, {}, split, n), oracle)
+
+
+def reference_splits(config: RunConfig) -> tuple[str, ...]:
+    """Return the splits on which the reference policy is evaluated; on the first one the units rest."""
+    return ("validation", "test") if config.methods else ("test",)
 
 
 def answers_job(world: World, task: TaskConfig, spec: PolicySpec, deltas: Mapping[str, Job], split: str, n: int) -> Job:
@@ -164,7 +243,7 @@ def answers_job(world: World, task: TaskConfig, spec: PolicySpec, deltas: Mappin
     registered = {name: s.model for name, s in by_column(task.scorers).items() if s.layout == "registered"}
     needs = {"reference": world.reference, "prompts": world.prompts}
     needs |= {roles.scorer(column): job for column, job in world.evaluation.items()}
-    for objective in world.objectives:
+    for objective in (o for o in world.objectives if o.name in world.proxies):
         column, proxy = objective.column, world.proxies[objective.name]
         if column in registered or world.evaluation.get(column, proxy) != proxy:
             column += PROXY

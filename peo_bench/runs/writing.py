@@ -107,7 +107,8 @@ def run_record(
         licence=task.licence,
         methods=config.methods,
         controls=config.controls,
-        external=tuple(config.policies),
+        external=config.given,
+        stand_in=config.stand_in,
         seed=config.seeds[0],
         seeds=config.seeds,
         objectives=tuple(ObjectiveRecord(**objective.model_dump()) for objective in task.objectives),
@@ -152,8 +153,19 @@ def _notes(config: RunConfig, task: TaskConfig) -> list[str]:
         notes.append(f"Hypervolume's reference point is that of task {config.suite.task} for scorers of its own.")
     if config.strict_repro:
         notes.append(STRICTLY)
-    if config.policies:
-        notes.append("External policies are single points: compare them by dominance.")
+    if config.given:
+        notes.append(
+            f"Given, not trained here: {', '.join(config.given)}. Each is one policy for every balance: it is held "
+            "against the others by the same utility, and by dominance."
+        )
+    if config.stand_in:
+        notes.append(
+            f"There is no reference policy in this run: {config.stand_in} stands in for it. Units are the mean and "
+            "the standard deviation of its scores on the test prompts, win rates are against it, and lengths are in "
+            "words."
+        )
+    elif not config.methods:
+        notes.append("Units rest on the reference policy's answers to the test prompts: nothing was searched for.")
     return notes
 
 

@@ -19,6 +19,7 @@ from peo_bench.core.method import PolicyFamily, World
 from peo_bench.core.preference import Preference
 from peo_bench.core.rounds import replay
 from peo_bench.core.spec import Weights
+from peo_bench.data.given_answers import GIVEN_ANSWERS
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import follow_umask, write_json, write_text
 from peo_bench.files.digest import digest
@@ -27,7 +28,7 @@ from peo_bench.files.room import room_for, size_of
 from peo_bench.files.rows import is_whole
 from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.store import Store
-from peo_bench.methods import make_method
+from peo_bench.methods.given import method_of
 from peo_bench.results.families_records import SavedFamilies, SavedJob, SavedWorld
 from peo_bench.results.record import SCHEMA_VERSION, damaged, read_record
 from peo_bench.results.records import RunRecord
@@ -39,7 +40,7 @@ FAMILIES = "families.json"
 ODD = (LookupError, TypeError, ValueError, AttributeError)
 """What worlds raise whose parts do not fit together."""
 JOBS = ("reference", "prompts")
-JOB_MAPS = ("pairs", "proxies", "experts", "evaluation")
+JOB_MAPS = ("pairs", "proxies", "experts", "evaluation", "given")
 
 
 def save_families(
@@ -55,6 +56,11 @@ def save_families(
     write_json(folder / FAMILIES, saved_families(methods, settings, worlds).to_json())
 
 
+def is_answers(method: str, world: World) -> bool:
+    """Say whether all there is of `method` are answers that were given."""
+    return method in world.given and world.given[method].kind == GIVEN_ANSWERS
+
+
 def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFamily, World, Store]:
     """Return the family of `method` in the finished run at `folder`, with its world and the store of its artefacts."""
     saved = read_families(folder)
@@ -65,7 +71,8 @@ def load_family(folder: Path, method: str, seed: int | None) -> tuple[PolicyFami
     if chosen not in saved.worlds:
         raise UsageError(f"--seed {seed}: this run has the seeds {', '.join(seeds)}")
     try:
-        world, made = world_of(saved.worlds[chosen]), make_method(method, saved.settings)
+        world = world_of(saved.worlds[chosen])
+        made = method_of(method, saved.settings, world)
     except UsageError as error:
         again = "install the package that adds it, in the version of the run"
         raise UsageError(f"{folder}: {method} cannot be made here ({error}): {again}") from None
@@ -180,6 +187,8 @@ class SteeredPolicy:
     def __init__(self, folder: Path, method: str, helpful: float, seed: int | None = None) -> None:
         """Find the policy of `method` in the run at `folder`; `seed` is a training seed, by default the run's first."""
         self._family, self._world, self._store = load_family(folder, method, seed)
+        if is_answers(method, self._world):
+            raise UsageError(f"{method} was given as answers: there is no model to ask; answers.parquet has them")
         self._folder, self.method = folder, method
         self.asked = asked_for(self._world, helpful)
         self.spec = self._family.resolve(self.asked)
@@ -261,7 +270,7 @@ A policy of the run {origin}.
 
 - asked preference: {self.asked}; offered: {self.preference}
 - weights: base `{weights.base}` plus{_rule(weights)}
-{terms or "- nothing: the reference policy"}
+{terms or "- nothing: the base as it is"}
 - data licence: {run.licence}; the base model's licence applies too.
 {"".join(f"- the run's prompts and answers: {remark}{chr(10)}" for remark in said)}
 Trained on preference data that contains harmful prompts; not evaluated for deployment.

@@ -21,7 +21,7 @@ from peo_bench.errors import PeoBenchError, UsageError
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.rows import is_whole
-from peo_bench.steering.families import artefacts_of, asked_for, load_family, read_families
+from peo_bench.steering.families import artefacts_of, asked_for, is_answers, load_family, read_families
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,11 @@ Answers = Callable[[str, float], list[JsonObject]]
 
 def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
     """Return the methods of the finished run at `folder` and what answers with all of them in one batch."""
-    methods = list(read_families(folder).methods)
-    families = {method: load_family(folder, method, seed) for method in methods}
+    found = {method: load_family(folder, method, seed) for method in read_families(folder).methods}
+    families = {method: family for method, family in found.items() if not is_answers(method, family[1])}
+    if not families:
+        raise UsageError(f"{folder}: compares answers that were given: there is no model to ask")
+    methods = list(families)
     _, world, store = families[methods[0]]
     from peo_bench.engine.engine import Engine, Request
     from peo_bench.models.quiet import quiet

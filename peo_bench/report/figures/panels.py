@@ -121,8 +121,11 @@ def _kl(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
         how = "Compare methods at one budget, marked; a line starts where a method has a policy within it."
         bounded = [method_name(m) for m, values in view.measured.items() if values.kl_bound_mean is not None]
         how += f" For {listing(bounded)} an upper bound of the KL counts." if bounded else ""
-        beyond = [method_name(m) for m, values in view.measured.items() if not any(values.points_within_kl)]
+        absent = {m: values for m, values in view.measured.items() if not any(values.points_within_kl)}
+        beyond = [method_name(m) for m, values in absent.items() if 0 in values.points_within_kl]
+        unknown = [method_name(m) for m, values in absent.items() if 0 not in values.points_within_kl]
         how += f" Not drawn, since beyond every budget: {listing(beyond)}." if beyond else ""
+        how += f" Not drawn, since their KL is not known: {listing(unknown)}." if unknown else ""
         yield _panel("kl", "hypervolume-by-kl", title, how, kl_figure(view, styles), legend=True)
 
 
@@ -215,7 +218,7 @@ def _real(view: TaskView, styles: Mapping[str, Style]) -> Iterator[Panel]:
             )
             yield _panel("real", f"proxy-{axis.column}", title, how, figure, legend=True)
     axis = view.axes[0]
-    figure = real.policies_figure(view, styles, ("tokens per answer", lambda point: point.length), axis)
+    figure = real.policies_figure(view, styles, (f"{view.length_unit} per answer", lambda point: point.length), axis)
     if figure is not None:
         how = "If only longer answers score better, the scorer may be paying for length."
         yield _panel("real", "length", f"{axis.column} against length", how, figure, legend=True)
