@@ -179,3 +179,5 @@ def test_a_plan_says_where_lengths_are_not_known_yet(tmp_path):
 def test_remarks_on_checkpoints_are_passed_on_once():
     base = handle("checkpoint-1", name="owner/base", warnings=["a"], remarks=["b"])
     assert job_notes([base, base, handle("prompts-2")]) == ["owner/base: a.", "owner/base: b."]
+    adapter = handle("checkpoint-2", name="owner/base", form="lora", warnings=["a"])
+    assert job_notes([adapter]) == ["checkpoint-2, an adapter of owner/base: a."]

@@ -110,5 +110,8 @@ def _kind(handle: Handle) -> str:
 
 
 def _checkpoint(handle: Handle) -> list[str]:
+    """Return what taking over a checkpoint told; an adapter's name is that of its base."""
     found = [*handle.result.get("warnings", ()), *handle.result.get("remarks", ())]
-    return [f"{handle.result.get('name') or handle.result.get('source') or handle.id}: {text}." for text in found]
+    name = handle.result.get("name") or handle.result.get("source") or handle.id
+    what = f"{handle.id}, an adapter of {name}" if handle.result.get("form") == "lora" else name
+    return [f"{what}: {text}." for text in found]
