@@ -39,6 +39,7 @@ def handles(tmp_path: Path) -> dict[str, Handle]:
         ([HELPFUL, HARMLESS], BOTH),
         ([HELPFUL, training(swapped=True)], {"helpful": 10}),
         ([training(epochs=0.25)], {"helpful": 3}),
+        ([training(epochs=0.25, needs={"log-probs": training("log-probs")})], {"helpful": 3}),
         ([training(epochs=0.25), training(epochs=3.0)], {"helpful": 10}),
         ([PROXY], {"helpful": 5}),
         ([HELPFUL, PROXY], {"helpful": 15}),
@@ -48,7 +49,15 @@ def handles(tmp_path: Path) -> dict[str, Handle]:
         ([BASE, PAIRS], {}),
     ],
     ids=[
-        *("one expert", "two", "swapped labels are the same pairs", "a quarter", "the most of both", "a proxy's own"),
+        *(
+            "one expert",
+            "two",
+            "swapped labels are the same pairs",
+            "a quarter",
+            "log-probabilities read no label",
+            "the most of both",
+            "a proxy's own",
+        ),
         *("policies' and scorers'", "the margin's too", "both labels of a pair", "the mixture", "nothing"),
     ],
 )

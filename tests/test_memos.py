@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_fixtures import handle, save_pairs, save_policy, workspace
+from training_fixtures import handle, save_pairs, save_policy, shared_log_probs, workspace
 
+from peo_bench.core.roles import MARGIN_LOG_PROBS
 from peo_bench.core.spec import policy, spec_from_json
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.data.sources import LOCATIONS
@@ -141,6 +142,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
     for name in NAMES:
         job = Job("aspect", PARAMS | {"objective": name})
         made[name] = handle(root / name, aspect.train_aspect.run(job, made, workspace(root / name)))
+    read = {"objective": "helpful", "batch_size": 8, "micro_batch_size": 8}
+    made[MARGIN_LOG_PROBS] = shared_log_probs(made | {"policy": made["harmless"]}, root / "log-probs", **read)
     return made
 
 
@@ -160,9 +163,14 @@ def kto_expert(found: dict[str, Handle]) -> tuple[Job, dict[str, Handle]]:
 
 
 def modpo(found: dict[str, Handle]) -> tuple[Job, dict[str, Handle]]:
-    """Both the margin's and the reference's log-probabilities."""
+    """The reference's log-probabilities; the margin's are a job's own."""
     params = PARAMS | {"objective": "helpful", "weight": 0.5, "margin_beta": 0.3}
     return Job("modpo", params), found | {"margin": found["harmless"]}
+
+
+def log_probs(found: dict[str, Handle]) -> tuple[Job, dict[str, Handle]]:
+    params = {"objective": "helpful", "batch_size": 8, "micro_batch_size": 8}
+    return Job("log-probs", params), found | {"policy": found["harmless"]}
 
 
 def reward_model(found: dict[str, Handle]) -> tuple[Job, dict[str, Handle]]:
@@ -171,7 +179,7 @@ def reward_model(found: dict[str, Handle]) -> tuple[Job, dict[str, Handle]]:
     return Job("reward-model", params), found
 
 
-KEEPING = {job.__name__: job for job in (frank_wolfe, expert, kto_expert, modpo, reward_model)}
+KEEPING = {job.__name__: job for job in (frank_wolfe, expert, kto_expert, modpo, log_probs, reward_model)}
 
 
 @pytest.mark.parametrize("name", KEEPING)

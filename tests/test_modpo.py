@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_fixtures import handle, save_pairs, save_policy, workspace
+from training_fixtures import handle, save_pairs, save_policy, shared_log_probs, workspace
 
+from peo_bench.core.roles import MARGIN_LOG_PROBS
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.models.loading import load_causal, load_policy, load_tokenizer
@@ -43,7 +44,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
     found = {"reference": save_policy(root / "reference"), "pairs": save_pairs(root / "pairs")}
     params = PARAMS | {"objective": "harmless", "beta": 0.3, "epochs": 6.0}
     result = aspect.train_aspect.run(Job("aspect", params), found, workspace(root / "margin"))
-    return found | {"margin": handle(root / "margin", result)}
+    found["margin"] = handle(root / "margin", result)
+    read = {name: PARAMS[name] for name in ("objective", "form", "batch_size", "micro_batch_size")}
+    return found | {MARGIN_LOG_PROBS: shared_log_probs(found | {"policy": found["margin"]}, root / "log-probs", **read)}
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +193,9 @@ def test_where_the_pairs_are_undecided_the_margin_decides(form: str, inputs: dic
     rows = [json.loads(line) for line in pairs_file(inputs, "helpful").read_text().splitlines()]
     both = [row | {"chosen": row[a], "rejected": row[b]} for row in rows for a, b in (SIDES, SIDES[::-1])]
     (tmp_path / "helpful-policy.jsonl").write_text("\n".join(map(json.dumps, both)), encoding="utf-8")
-    undecided = inputs | {"pairs": handle(tmp_path, {})}
+    undecided = inputs | {"pairs": handle(tmp_path, {}), "policy": inputs["margin"]}
+    read = {name: PARAMS[name] for name in ("objective", "batch_size", "micro_batch_size")} | {"form": form}
+    undecided |= {MARGIN_LOG_PROBS: shared_log_probs(undecided, tmp_path / "log-probs", **read)}
     rate = {"lora": 1e-2, "full": 1e-3}[form]
     moved = []
     for weight in (1.0, 0.5):

@@ -81,6 +81,13 @@ def count_recomputed(monkeypatch: Any) -> list[Any]:
     return found
 
 
+def shared_log_probs(inputs: dict[str, Handle], directory: Path, **params: Any) -> Handle:
+    """The log-probabilities of `inputs["pairs"]`, under `inputs["policy"]` if it is there."""
+    from peo_bench.training.log_probs import compute_log_probs
+
+    return handle(directory, compute_log_probs.run(Job("log-probs", params), inputs, workspace(directory)))
+
+
 def handle(path: Path, result: dict[str, Any]) -> Handle:
     """A finished artefact at `path`."""
     return Handle(path.name, path, result, Cost(), 0.0)

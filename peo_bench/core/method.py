@@ -83,7 +83,24 @@ class World:
     def dpo(self, objective: str, **changes: Json) -> Job:
         """Return DPO on one objective's pairs, with `changes` to its parameters."""
         params = {"objective": objective, "seed": self.seed, **self.training, **changes}
-        return Job("aspect", params, {"reference": self.reference, "pairs": self.pairs[objective]})
+        needs = self.compared(objective)
+        if params.get("learner") == "kto":  # it reads answers by themselves, and some with other prompts
+            del needs[roles.LOG_PROBS]
+        return Job("aspect", params, needs)
+
+    def compared(self, objective: str) -> dict[str, Job]:
+        """Return what a training on one objective's pairs needs that compares with the reference policy."""
+        needs = {"reference": self.reference, "pairs": self.pairs[objective]}
+        return needs | {roles.LOG_PROBS: self.log_probs(objective)}
+
+    def log_probs(self, objective: str, policy: Job | None = None) -> Job:
+        """Return what computes the log-probabilities of an objective's pairs, for all trainings that need them.
+
+        Under the reference policy, or under `policy`.
+        """
+        params = {"objective": objective, **{name: self.training[name] for name in READ if name in self.training}}
+        needs = {"reference": self.reference, "pairs": self.pairs[objective]}
+        return Job("log-probs", params, needs | ({} if policy is None else {"policy": policy}))
 
     @property
     def aspects(self) -> list[Job]:
@@ -99,6 +116,10 @@ class World:
         needs |= {"reference": self.reference, "prompts": self.prompts, **scorers}
         shared = {**self.sampling, "n_prompts": self.validation_prompts}
         return Job(kind, {**shared, **params}, needs | {roles.delta(i): job for i, job in enumerate(deltas)})
+
+
+READ = ("form", "precision", "batch_size", "micro_batch_size", "max_length")
+"""Training settings on which it depends how pairs are read, to the last bit."""
 
 
 @dataclass(frozen=True)

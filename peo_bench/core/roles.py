@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
+LOG_PROBS, MARGIN_LOG_PROBS = "log-probs", "margin-log-probs"
+"""Roles of the log-probabilities of a training's pairs, under its reference policy and under that of its margin."""
 
 
 def scorer(column: str) -> str:

@@ -34,6 +34,7 @@ JOB_KINDS: Registry[JobKind] = Registry(
         "reference-scores": "peo_bench.training.online:score_reference",
         "merged": "peo_bench.training.merged:write_merged",
         "mixed-pairs": "peo_bench.training.mixed_pairs:mix_pairs",
+        "log-probs": "peo_bench.training.log_probs:compute_log_probs",
         "modpo": "peo_bench.training.modpo:train_modpo",
         "pairs": "peo_bench.data.pairs:build_pairs",
         "prompts": "peo_bench.data.pairs:build_prompts",

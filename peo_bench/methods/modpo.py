@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from peo_bench.core import roles
 from peo_bench.core.method import MethodSettings, World
 from peo_bench.core.preference import Preference
 from peo_bench.files.json_types import JsonObject
@@ -53,11 +54,12 @@ class MODPO(PointMethod):
             return world.aspects[main if weight else 1 - main]
         name, other = names[main], names[1 - main]
         params = {"objective": name, "weight": weight, "seed": world.seed, **world.plain_training}
-        needs = {"reference": world.reference, "pairs": world.pairs[name]}
+        needs = world.compared(name)
         if self.settings.margin == "explicit":
             return Job("modpo", params, needs | {"margin": world.proxies[other]})
         beta, expert = _margin(world, other)
-        return Job("modpo", params | {"margin_beta": beta}, needs | {"margin": expert})
+        needs |= {"margin": expert, roles.MARGIN_LOG_PROBS: world.log_probs(name, expert)}
+        return Job("modpo", params | {"margin_beta": beta}, needs)
 
 
 def _margin(world: World, objective: str) -> tuple[float, Job]:

@@ -49,5 +49,4 @@ def combined_job(world: World, preference: Preference, combiner: str, **options:
     """Return the offline training at `preference` that combines the objectives' gradients (training/gradients.py)."""
     names = [objective.name for objective in world.objectives]
     params = {"combiner": combiner, "weights": list(preference.weights), "objectives": names, "seed": world.seed}
-    needs = {"reference": world.reference, "pairs": world.pairs[names[0]]}
-    return Job("gradients", params | world.plain_training | options, needs)
+    return Job("gradients", params | world.plain_training | options, world.compared(names[0]))

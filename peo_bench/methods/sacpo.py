@@ -44,7 +44,7 @@ class SACPO(Method):
         start = Job("merged", {"spec": aligned.to_json()}, {"reference": world.reference, "one": one})
         changes = {} if self.settings.beta is None else {"learner_beta": self.settings.beta}
         plain = world.dpo(world.names[1 - main], **changes)
-        two = Job(plain.kind, plain.params, {**plain.needs, "reference": start})
+        two = Job(plain.kind, plain.params, {"reference": start, "pairs": plain.needs["pairs"]})
         handles = yield Round([two])
         stacked = handles[two.id].result["form"] == "lora"  # an adapter holds the second step alone, a model both
 

@@ -33,9 +33,10 @@ def labels_seen(jobs: Iterable[Job], handles: Mapping[str, Handle]) -> dict[str,
 def trains_on(job: Job) -> str | None:
     """Return which part of its pairs a training reads: "policy", or "scorer" for a proxy; None if it is no such job.
 
-    Online trainings, which read the prompts of pairs and no labels, need pairs under other roles.
+    Online trainings, which read the prompts of pairs and no labels, need pairs under other roles; log-probabilities are
+    those of both answers, whatever the label.
     """
-    if "pairs" not in job.needs or JOB_KINDS.get(job.kind).common:
+    if "pairs" not in job.needs or job.kind == "log-probs" or JOB_KINDS.get(job.kind).common:
         return None
     return "scorer" if job.kind == "reward-model" else "policy"
 

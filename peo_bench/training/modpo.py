@@ -22,13 +22,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from peo_bench.core import roles
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers import load_scorer
 from peo_bench.training.aspect import Shift, pairs_bound, train_dpo
-from peo_bench.training.pair_rows import tokenised_pairs
+from peo_bench.training.log_probs import read_log_probs
 from peo_bench.training.settings import PLAIN, dpo_settings
 
 if TYPE_CHECKING:
@@ -97,17 +98,10 @@ def margin_shift(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: 
 def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Shift:
     """Return beta_m (log pi_1 - log pi_ref), with pi_1 the other objective's DPO policy.
 
-    log pi_1 is computed before the trainer exists, so that two models are never in memory together.
+    log pi_1 comes from a job of its own, so that two models are never in memory together.
     """
-    from peo_bench.models.loading import load_policy, load_tokenizer
-    from peo_bench.training import trainers
-
-    settings = dpo_settings(params)
-    reference = inputs["reference"].path / "model"
-    tokenizer = load_tokenizer(reference)
-    dataset = tokenised_pairs(inputs, params["objective"], tokenizer, settings.max_length)
-    model = load_policy(reference, inputs["margin"], settings.precision)
-    other = trainers.pair_log_probs(model, tokenizer, dataset, settings, work.memo("margin"))
+    other = read_log_probs(inputs, params["objective"], roles.MARGIN_LOG_PROBS)
+    assert other is not None, "the job needs the log-probabilities under the margin's policy"
     beta = params["margin_beta"]
 
     def margin(dataset: Dataset) -> tuple[list[float], list[float]]:

@@ -61,6 +61,11 @@ class DPOSettings(Frozen):
         return self
 
     @property
+    def trunk_precision(self) -> Literal["float32", "bfloat16"]:
+        """How the reference policy's weights are held: bf16 under an adapter only, what is trained stays fp32."""
+        return self.precision if self.form == "lora" else "float32"
+
+    @property
     def aspect_beta(self) -> float:
         """The beta of phase 1's learner."""
         return self.learner_beta or LEARNERS.get(self.learner).beta or self.beta

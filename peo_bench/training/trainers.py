@@ -9,6 +9,7 @@ prompt's tokens exactly as generation sees them; nothing merges across the bound
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -208,6 +209,11 @@ class KeepsReference:
     """Mixin in front of a TRL trainer: log-probabilities of the reference that are `kept` are not computed again."""
 
     kept: Memo
+
+    def _precompute_ref_logps(self, dataset: Dataset, *args: object) -> Dataset:
+        """Let TRL find none that it has computed before: it looks by data and weights, not by length and precision."""
+        dataset._fingerprint = secrets.token_hex(16)
+        return super()._precompute_ref_logps(dataset, *args)  # type: ignore[misc]
 
     def compute_ref_log_probs(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return what TRL computes of a batch: tensors (rows,), or None."""
