@@ -25,6 +25,7 @@ from peo_bench.results.folder import read_run_folder
 from peo_bench.runs import assembly
 from peo_bench.runs.rejudging import PLACE
 from peo_bench.runs.verification import TOLD, _problems, verify_run
+from peo_bench.runs.writing import STRICTLY
 
 TASK = "peo_sandbox"
 OTHER = {
@@ -241,6 +242,40 @@ def dearer(rows: list[Any]) -> None:
     row["record"] = sealed(record | {"cost": record["cost"] | {"pairs_trained": 9}})
 
 
+def shared(column: str, value: Any) -> Callable[[Path], None]:
+    """Change one answer of a policy under one of the names that offer it."""
+
+    def edit(out: Path) -> None:
+        table = pd.read_parquet(out / "answers.parquet")
+        names = table[table["split"] == "test"].groupby("spec_key")["method"].transform("nunique")
+        row = names[names > 1].index[-1]
+        table.loc[row, column] = value if isinstance(value, str) else table.loc[row, column] + value
+        table.to_parquet(out / "answers.parquet")
+
+    return edit
+
+
+def answers(edit: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
+    def edited(out: Path) -> None:
+        edit(pd.read_parquet(out / "answers.parquet")).to_parquet(out / "answers.parquet")
+
+    return edited
+
+
+def exchanged_prompts(table: pd.DataFrame) -> pd.DataFrame:
+    """The answers of one policy, each to the prompt of another."""
+    last = table["spec_key"] == table["spec_key"].iloc[-1]
+    turned = table.loc[last, ["prompt_id", "prompt", "category"]].iloc[::-1].to_numpy()
+    table.loc[last, ["prompt_id", "prompt", "category"]] = turned
+    return table
+
+
+def strict(out: Path) -> None:
+    """A run that claims to be one of `--strict-repro`, which computes with one thread."""
+    in_yaml(lambda config: config.update(strict_repro=True))(out)
+    in_json("run.json", lambda run: (run["notes"].append(STRICTLY), run["hardware"].update(threads=2)))(out)
+
+
 TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "the policy of a row": (one_cell("points.csv", "spec_key", "0123456789abcdef"), "points.csv: "),
     "rows of a method that was never run": (invented_rows, "points.csv: "),
@@ -253,6 +288,20 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "the policy of an answer": (one_cell("answers.parquet", "spec_key", "0123456789abcdef"), "answers.parquet: "),
     "answers of a method that was never run": (answers_of_nobody, "answers.parquet: "),
     "answers less": (fewer_answers, "answers.parquet: "),
+    "a score of another text": (one_cell("answers.parquet", "cost", 9.0), ": cost is 9.0, sandbox-cost gives "),
+    "a length under one name": (shared("length", 1), ": they are of one policy"),
+    "a proxy's score under one name": (shared("reward_proxy", 0.5), ": reward_proxy is "),
+    "an answer under one name": (shared("answer", ""), ": answer is '', "),
+    "an answer of no tokens": (one_cell("answers.parquet", "length", 0), ": length is 0 tokens, though "),
+    "all answers": (answers(lambda table: table.assign(answer="")), "sandbox-reward gives this text "),
+    "a prompt": (one_cell("answers.parquet", "prompt", "What is 2+2?"), ": prompt is 'What is 2+2?', "),
+    "a category": (one_cell("answers.parquet", "category", "harmless"), ": category is 'harmless', "),
+    "the prompts of a policy": (answers(exchanged_prompts), ": the prompts of other policies are others"),
+    "a column of answers": (answers(lambda table: table.assign(human=1.0)), "column 'human' is not known"),
+    "a column of answers less": (answers(lambda t: t.drop(columns="cost_proxy")), "it has no column 'cost_proxy'"),
+    "words for scores": (answers(lambda t: t.assign(cost_proxy="low")), "'cost_proxy' does not hold numbers"),
+    "a capability": (in_yaml(lambda c: c.update(capabilities=["arc_easy"])), "capability arc_easy of config.yaml"),
+    "strictness": (strict, "run.json: hardware.threads is 2, with strict_repro it is 1"),
     "a job's costs": (lines(dearer), "jobs.jsonl: the record of aspect-"),
     "a job less": (lines(lambda rows: rows.pop(0)), "run.json: "),
     "a job's record": (lines(lambda rows: rows[0]["record"].update(seconds=1.0)), "jobs.jsonl: is damaged"),

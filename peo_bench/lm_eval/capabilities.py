@@ -34,6 +34,12 @@ from peo_bench.settings import load_yaml
 SUFFIXES = (".yaml", ".yml")
 
 
+def capability_name(name: str) -> str:
+    """Return what a task is called in the results: lm-eval's name, or that of its file."""
+    path = Path(name)
+    return path.stem if path.suffix in SUFFIXES else name
+
+
 def capability_identity(name: str) -> JsonObject:
     """Return the JSON that identifies a task: lm-eval's name, or for a YAML file the digests of what it is made of.
 
@@ -55,7 +61,11 @@ def capability_identity(name: str) -> JsonObject:
     remember(digest, path)
     code = {*SUFFIXES, ".py"}
     beside = sorted(file for file in path.parent.iterdir() if file.suffix in code and file != path and file.is_file())
-    return {"task": path.stem, "sha256": digest, "with": [file_digest(file) for file in [*beside, *_data_files(path)]]}
+    return {
+        "task": capability_name(name),
+        "sha256": digest,
+        "with": [file_digest(file) for file in [*beside, *_data_files(path)]],
+    }
 
 
 @cache

@@ -23,9 +23,11 @@ from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.records import JOBS, Records, read_records
 from peo_bench.jobs.runner import Outcome
 from peo_bench.jobs.store import Store
+from peo_bench.lm_eval.capabilities import capability_name
 from peo_bench.results.folder import RunFolder
 from peo_bench.results.operating_points import Offer
 from peo_bench.results.record import damaged
+from peo_bench.runs.answer_problems import WHO, answer_problems
 from peo_bench.runs.assembly import Finished
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.seed_run import SeedRun, build_seed
@@ -36,7 +38,6 @@ from peo_bench.suites.suite import suite_task
 
 Whose: TypeAlias = "tuple[str, int, str, str, str]"
 """Whose answers: method, seed, split, asked weight, policy."""
-WHOSE = ["method", "seed", "split", "preference", "spec_key"]
 
 
 class _Recorded:
@@ -67,14 +68,17 @@ class Refolded:
         self.task = suite_task(self.config.suite)
         self.records = self._read_records()
         self.store = Store(folder / "artefacts")
-        self._answers = {_whose(*key): table.drop(columns=WHOSE) for key, table in _by_whose(answers)}
+        self._answers = {_whose(*key): table.drop(columns=WHO) for key, table in _by_whose(answers)}
         self._runner = _Recorded(self.records.outcome)
         self.worlds = self._read_worlds()
         seeds = {seed: self._built(world) for seed, world in self.worlds.items()}
         for seed in seeds.values():
             self._runner.run(seed.jobs)
             self._oracle_is_there(seed)
-        self._match_answers([offer for seed in seeds.values() for offer in (*seed.offers, *seed.extras.benign)])
+        self._match_capabilities()
+        offers = [offer for seed in seeds.values() for offer in (*seed.offers, *seed.extras.benign)]
+        self._match_answers(offers)
+        self.said += answer_problems(folder / "answers.parquet", answers, offers)
         self.done = Finished(self.config, self.task, seeds, self._runner.outcome, self.store, self._of)
 
     def _read_records(self) -> Records:
@@ -108,6 +112,15 @@ class Refolded:
         if job and job.id in self._runner.outcome.handles and self.store.get(job.id) is None:
             self.said.append(f"artefacts: {job.id} is missing")
             del self._runner.outcome.handles[job.id]
+
+    def _match_capabilities(self) -> None:
+        """Say which tasks of the configuration no job has measured, and which were measured that it does not name."""
+        named = {capability_name(name) for name in self.config.capabilities}
+        measured = {str(meta["params"]["task"]["task"]) for meta in self.records.of_kind("capability")}
+        self.said += [
+            f"{JOBS}: capability {name} of config.yaml: no job measured it" for name in sorted(named - measured)
+        ]
+        self.said += [f"{JOBS}: capability {name} is none of config.yaml" for name in sorted(measured - named)]
 
     def _match_answers(self, offers: Sequence[Offer]) -> None:
         """Say which offers lack answers, and go on without them; say which answers nothing was offered for."""
@@ -144,7 +157,7 @@ def _in_silence() -> Iterator[None]:
 
 
 def _by_whose(answers: pd.DataFrame) -> Iterator[tuple[tuple[str, int, str, float, str], pd.DataFrame]]:
-    for key, table in answers.groupby(WHOSE, sort=False, dropna=False):
+    for key, table in answers.groupby(WHO, sort=False, dropna=False):
         yield cast("tuple[str, int, str, float, str]", key), table
 
 

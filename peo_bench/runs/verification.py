@@ -92,6 +92,9 @@ def _number_problems(folder: Path, run: RunFolder, again: Refolded) -> Iterator[
     yield from (f"run.json: {line}" for line in json_problems(stated.to_json(), record.to_json(), but=TOLD))
     yield from _note_problems(stated, record, version_notes(again.done.outcome.handles.values()))
     yield from _version_problems(stated, again.done.outcome)
+    threads = stated.hardware.threads if stated.hardware else None
+    if again.config.strict_repro and threads != 1:
+        yield f"run.json: hardware.threads is {threads}, with strict_repro it is 1"
 
 
 def _table_problems(run: RunFolder, found: Gathered) -> Iterator[str]:

@@ -9,6 +9,7 @@ class GoldReward:
     """Exact helpfulness of an answer; higher is better."""
 
     version = 1
+    reads_text_alone = True
 
     def score(self, prompts: list[str], answers: list[str]) -> list[float]:
         """Return the gold reward of every (prompt, answer)."""
@@ -20,6 +21,7 @@ class GoldCost:
 
     version = 1
     calibrated_zero = True
+    reads_text_alone = True
 
     def score(self, prompts: list[str], answers: list[str]) -> list[float]:
         """Return the gold cost of every (prompt, answer)."""

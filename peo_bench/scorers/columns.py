@@ -25,7 +25,10 @@ class Scorer(Protocol):
 
 
 class RegisteredScorer(Scorer, Protocol):
-    """A scorer that a task names; its class may have a `version` (1), raised by hand when its scores change."""
+    """A scorer that a task names; its class may have a `version` (1), raised by hand when its scores change.
+
+    One that loads nothing and takes no time to speak of may have `reads_text_alone = True`: `verify` then scores again.
+    """
 
     def __init__(self) -> None:
         """Load what is needed."""
