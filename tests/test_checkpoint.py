@@ -60,7 +60,10 @@ def test_a_model_folder_becomes_a_reference(tmp_path, store):
         "licence": "mit",
         "parameters": 1640,
         "warnings": [],
-        "remarks": [],
+        "remarks": [
+            "its chat template writes no end behind an answer at which generation ends: answers are trained to end "
+            "with '</s>', the tokenizer's own"
+        ],
     }
     assert sorted(path.name for path in (handle.path / "model").iterdir()) == [
         "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",

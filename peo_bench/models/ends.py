@@ -64,15 +64,10 @@ def declared_ends(folder: Path) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> tuple[int, ...]:
-    """Return the tokens that end an answer: the tokenizer's end token and all that the checkpoint declares.
-
-    `folder` is None for a tokenizer that is of no checkpoint. Raises `UsageError` if there is no end token at all, and
-    for one that is no token of the model.
-    """
-    own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    declared = () if folder is None else declared_ends(folder)
-    if folder is not None and declared:
+def known_ends(folder: Path) -> tuple[int, ...]:
+    """Return the ends that a checkpoint declares; `UsageError` for one that is no token of its model, if it has one."""
+    declared = declared_ends(folder)
+    if declared and (folder / "config.json").is_file():
         size = load_config(folder).get_text_config().vocab_size
         outside = [token for token in declared if not 0 <= token < size]
         if outside:
@@ -80,7 +75,17 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> tuple[i
                 f"{folder}: its eos_token_id names token {outside[0]}, and its tokens are 0 to {size - 1}: "
                 "correct eos_token_id in its generation_config.json and config.json"
             )
-    ids = tuple(dict.fromkeys((*own, *declared)))
+    return declared
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None) -> tuple[int, ...]:
+    """Return the tokens that end an answer: the tokenizer's end token and all that the checkpoint declares.
+
+    `folder` is None for a tokenizer that is of no checkpoint. Raises `UsageError` if there is no end token at all, and
+    for one that is no token of the model.
+    """
+    own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    ids = tuple(dict.fromkeys((*own, *(() if folder is None else known_ends(folder)))))
     if not ids:
         raise UsageError(f"{folder}: the tokenizer has no end-of-sequence token, so answers could not end")
     return ids

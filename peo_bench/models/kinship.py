@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.files.json_types import JsonObject
-from peo_bench.models.ends import declared_ends, stop_ids
+from peo_bench.models.ends import known_ends, stop_ids
 from peo_bench.models.loading import TEMPLATES, has_tokenizer, read_tokenizer, stored_buffers
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _other_ends(folder: Path, theirs: PreTrainedTokenizerBase) -> list[str]:
     """Say which tokens end an answer for the fine-tune and not for the base, whose ends are used."""
     reader = read_tokenizer(folder) if _has_tokenizer(folder) else theirs
     base = Path(theirs.name_or_path) if theirs.name_or_path else None
-    surplus = {reader.eos_token_id, *declared_ends(folder)} - {None, *stop_ids(theirs, base)}
+    surplus = {reader.eos_token_id, *known_ends(folder)} - {None, *stop_ids(theirs, base)}
     known = range(len(reader))
     named = ", ".join(
         repr(reader.convert_ids_to_tokens(end)) if end in known else f"token {end}" for end in sorted(surplus)
