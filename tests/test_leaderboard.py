@@ -103,6 +103,36 @@ def test_a_tampered_row_is_caught(peo_bench, board, path, value):
 
 
 @pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ((), ": approved is no key of this file"),
+        (("measure",), ": measure.approved is no key of this file"),
+        (("units",), ": units.approved is no key of this file"),
+        (("rows", 0), ": row mod-"),
+        (("rows", 0, "values"), ": values.approved is no key of this file"),
+        (("rows", 0, "values", "hypervolume"), ": values.hypervolume.approved is no key of this file"),
+        (("rows", 0, "costs"), ": costs.approved is no key of this file"),
+        (("rows", 0, "provenance"), ": provenance.approved is no key of this file"),
+    ],
+)
+def test_a_key_that_no_record_has_is_named(peo_bench, sealed, place, named) -> None:
+    """All digests of rows renewed: readers pass it over, nobody may take it for something that was checked."""
+    table = content(sealed)
+    item = table
+    for key in place:
+        item = item[key]
+    item["approved"] = True
+    for row in table["rows"]:
+        row["row_sha256"] = _row_sha256(row)
+    (sealed / "board.json").write_text(json.dumps(table))
+    code, _, err = peo_bench("leaderboard", "verify")
+    assert code == 3
+    assert err.count("\n") == 1
+    assert named in err
+    assert "approved is no key of this file" in err
+
+
+@pytest.mark.parametrize(
     ("key", "value", "said"),
     [
         ("temperature", "hot", "valid number"),

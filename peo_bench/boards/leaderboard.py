@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,12 +32,12 @@ from peo_bench.files.json_types import Json
 from peo_bench.files.parquet import read_parquet
 from peo_bench.registry import check_name
 from peo_bench.results.costs_records import BuildCost, Costs, MethodCost
-from peo_bench.results.differences import json_problems
+from peo_bench.results.differences import json_problems, unknown_keys
 from peo_bench.results.folder import RunFolder
 from peo_bench.results.measure import Measure, identity_of
 from peo_bench.results.metrics_records import Metrics, ReferenceUnits
 from peo_bench.results.operating_points import Row, point_row, point_table
-from peo_bench.results.record import check_file, from_json, read_record
+from peo_bench.results.record import check_file, from_json, read_json, read_record
 from peo_bench.results.records import Counts, ObjectiveRecord, RunRecord
 
 REFERENCE = "reference.parquet"
@@ -135,7 +135,7 @@ def verify(root: Path) -> list[str]:
         name = board.folder.name
         if name != board.measure.name:
             problems.append(f"{name}: the folder should be called {board.measure.name}")
-        problems += [f"{name}: {problem}" for problem in _unit_problems(board)]
+        problems += [f"{name}: {problem}" for problem in (*_key_problems(board), *_unit_problems(board))]
         ids = [str(row.get("id")) if isinstance(row, dict) else str(row) for row in board.stored]
         problems += [
             f"{name}: row {id_}: occurs {ids.count(id_)} times" for id_ in sorted(set(ids)) if ids.count(id_) > 1
@@ -149,6 +149,13 @@ def verify(root: Path) -> list[str]:
                 found = [f"cannot be recomputed ({type(error).__name__}: {str(error).splitlines()[0]})"]
             problems += [f"{name}: row {id_}: {problem}" for problem in found]
     return problems
+
+
+def _key_problems(board: Board) -> Iterator[str]:
+    """Name the keys of the file that no record has; those of a row are told with the row."""
+    path = board.folder / "board.json"
+    known = BoardRecord(measure=board.measure, units=board.first, rows=board.stored)
+    return unknown_keys(read_json(path), known.to_json())
 
 
 def _unit_problems(board: Board) -> list[str]:
@@ -165,6 +172,11 @@ def _unit_problems(board: Board) -> list[str]:
 
 def _row_problems(board: Board, stored: Json) -> list[str]:
     row, measure = from_json(BoardRow, stored, board.folder / "board.json"), board.measure
+    return [*unknown_keys(stored, row.to_json()), *_computed_problems(board, stored, row, measure)]
+
+
+def _computed_problems(board: Board, stored: Json, row: BoardRow, measure: Measure) -> list[str]:
+    """Say what in a row does not follow from its scores."""
     path = _scores_file(board.folder, row.id)
     if not path.is_file():
         return [f"scores/{path.name} is missing"]
