@@ -45,6 +45,7 @@ data: {kind: sandbox}
         (["run", "--policy", "a=x", "--answers", "a=y"], "belongs to another policy"),
         (["plan", "--methods", "none"], "nothing is left to compare"),
         (["plan", "--methods", "none", "--answers", "a=x"], "--answers NAME=FILE twice"),
+        (["plan", "--methods", "none", "--answers", "a=x", "--answers", "b=x", "--seeds", "0,1"], "leave it out"),
         (["plan", "--methods", "none", "--policy", "a=x", "--expert", "helpful=y"], "leave it out"),
         (["plan", "--set", "peo.max_kl=.inf"], "finite"),
         (["plan", "--set", "training.beta=.inf"], "finite"),

@@ -240,6 +240,8 @@ def _nothing_trained(request: RunRequest, policies: Mapping[str, str], answers: 
         raise UsageError(
             "--methods none: nothing is left to compare: give --policy NAME=PATH, or --answers NAME=FILE twice"
         )
+    if not policies and len(request.training_seeds) > 1:
+        raise UsageError(f"--seeds {request.seeds}: nothing is trained or sampled with --answers alone: leave it out")
     if request.expert:
         raise UsageError(f"--expert {request.expert[0]}: no method of --methods none uses it: leave it out")
     return ()

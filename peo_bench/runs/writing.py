@@ -147,7 +147,7 @@ def suite_notes(config: RunConfig) -> tuple[str, ...]:
 
 def _notes(config: RunConfig, task: TaskConfig) -> list[str]:
     notes = []
-    if len(config.seeds) == 1:
+    if len(config.seeds) == 1 and config.methods:
         notes.append("One training seed: intervals cover prompts, not training.")
     if config.suite.scorers and task.units == "raw":
         notes.append(f"Hypervolume's reference point is that of task {config.suite.task} for scorers of its own.")
