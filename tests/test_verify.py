@@ -242,6 +242,16 @@ def dearer(rows: list[Any]) -> None:
     row["record"] = sealed(record | {"cost": record["cost"] | {"pairs_trained": 9}})
 
 
+def failed_too(rows: list[Any]) -> None:
+    identity = {key: rows[-1]["record"][key] for key in ("kind", "version", "params", "needs")}
+    rows.append({"failed": "x", "record": identity})
+
+
+def failed_with_a_result(rows: list[Any]) -> None:
+    del rows[0]["reused"]
+    rows[0]["failed"] = "x"
+
+
 def shared(column: str, value: Any) -> Callable[[Path], None]:
     """Change one answer of a policy under one of the names that offer it."""
 
@@ -305,6 +315,10 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a job's costs": (lines(dearer), "jobs.jsonl: the record of aspect-"),
     "a job less": (lines(lambda rows: rows.pop(0)), "run.json: "),
     "a job's record": (lines(lambda rows: rows[0]["record"].update(seconds=1.0)), "jobs.jsonl: is damaged"),
+    "a key of a job's line": (lines(lambda rows: rows[0].update(approved=True)), "jobs.jsonl: is damaged"),
+    "a job's line twice": (lines(lambda rows: rows.append(rows[0])), "has two records"),
+    "a job that is done and failed": (lines(failed_too), "has two records"),
+    "a failure with a result": (lines(failed_with_a_result), "done and failed"),
     "another package's kind": (lines(lambda rows: rows[0]["record"].update(kind="b")), "a job of kind 'b': install"),
     "weights with their checksums": (renewed_artefact, "jobs.jsonl: the record of "),
     "an artefact less": (lambda out: shutil.rmtree(next((out / "artefacts" / "modpo").iterdir())), "artefacts: modpo-"),

@@ -15,7 +15,9 @@ import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import sync_dir
@@ -28,6 +30,38 @@ SCHEMA = 2
 META, SCRATCH = "meta.json", "scratch"
 """The record of an artefact; and where a job in progress keeps what is no part of it."""
 CHECKSUM = "checksum"
+
+
+COUNTS = frozenset(count.name for count in fields(Cost))
+MOST = 10**15
+"""Of a count, and of seconds: sums of these stay numbers."""
+
+
+def _known_count(name: str) -> str:
+    if name not in COUNTS:
+        raise ValueError("no such count")
+    return name
+
+
+class _File(BaseModel, extra="forbid", strict=True):
+    size: int = Field(ge=0)
+    sha256: str
+
+
+class _Meta(BaseModel, extra="forbid", strict=True):
+    """What `meta.json` holds; kinds alone know what a result is."""
+
+    written: int = Field(alias="schema")
+    kind: str
+    version: int
+    params: dict[str, Any]
+    needs: dict[str, str]
+    result: dict[str, Any]
+    cost: dict[Annotated[str, AfterValidator(_known_count)], Annotated[int, Field(ge=0, le=MOST)]]
+    seconds: float = Field(ge=0, le=MOST)
+    versions: dict[str, str]
+    files: dict[str, _File]
+    checksum: str
 
 
 class Damaged(Exception):
@@ -63,7 +97,7 @@ def check_files(folder: Path, known: Mapping[str, Any], but: Collection[str] = (
     """Raise `Damaged` unless the files of `folder`, but those called as in `but`, are those `known` by fingerprint."""
     for name, fingerprint_known in known.items():
         file = folder
-        if not Path(name).parts or "\0" in name:
+        if not Path(name).parts or "\0" in name or not is_text(name):
             raise Damaged(f"{name!r} is no file's name")
         *folders, last = Path(name).parts
         for part in folders:
@@ -84,6 +118,15 @@ def _contents(folder: Path, but: Collection[str]) -> Iterator[Path]:
             yield path
             if path.is_dir() and not path.is_symlink():
                 yield from _contents(path, ())
+
+
+def is_text(name: str) -> bool:
+    """Say whether a file can be called so: JSON can hold half a surrogate pair, no path and no terminal takes it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def require_plain(path: Path, folder: bool = False) -> None:
@@ -182,10 +225,12 @@ def _check_meta(meta: Mapping[str, Any], name: str) -> None:
     unsealed(meta, META)
     if _job_of(meta) != name:
         raise Damaged(f"{META} belongs to another job")
-    shape = {"result": dict, "cost": dict, "files": dict, "versions": dict, "seconds": int | float}
-    odd = [key for key, kind in shape.items() if not isinstance(meta.get(key), kind)]
-    if odd or not set(meta["cost"]) <= {count.name for count in fields(Cost)}:
-        raise Damaged(f"{META} has an unknown {' and '.join(odd) or 'cost'}")
+    try:
+        _Meta.model_validate(meta)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise Damaged(f"{META} has an unknown {place!r} ({first['msg']})") from None
     outside = [name for name in meta["files"] if not Path(name).parts or Path(name).is_absolute() or ".." in name]
     if outside:
         raise Damaged(f"{META} names a file outside its folder")

@@ -21,6 +21,8 @@ from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.runner import Outcome
 
 JOBS = "jobs.jsonl"
+IDENTITY = {"kind", "version", "params", "needs"}
+"""All that is recorded of a job that failed."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,16 @@ def read_records(path: Path, root: Path) -> Records:
 
 def _take(row: Mapping[str, Any], found: Outcome, root: Path) -> str:
     """Note in `found` what a line says; return the job's id."""
-    if "failed" in row:
-        job_id = recorded_job(row["record"])
-        found.failed[job_id] = str(row["failed"])
+    own = "failed" if "failed" in row else "reused"
+    if row.keys() != {own, "record"} or not isinstance(row[own], str if own == "failed" else bool):
+        raise Damaged(f"its keys are {', '.join(map(repr, row))}")
+    job_id = recorded_job(row["record"])
+    if job_id in found.failed or job_id in found.handles:
+        raise Damaged(f"{job_id} has two records")
+    if own == "failed":
+        if row["record"].keys() != IDENTITY:
+            raise Damaged("it is the record of a job that was done and failed")
+        found.failed[job_id] = row["failed"]
         return job_id
     handle = handle_of(row["record"], root)
     found.handles[handle.id] = handle
