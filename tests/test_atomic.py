@@ -169,7 +169,7 @@ def test_temporary_file_left_by_a_kill(tmp_path, monkeypatch):
     assert names(tmp_path) == sorted(["file.txt", killed.name])
 
 
-WORLD = SimpleNamespace(names=("helpful", "harmless"))
+WORLD = SimpleNamespace(names=("helpful", "harmless"), given={})
 
 
 def test_failed_export(tmp_path, monkeypatch):

@@ -32,7 +32,9 @@ def test_phase_one_is_the_given_expert_else_dpo_on_the_objectives_pairs() -> Non
     mine = replace(WORLD, experts={"helpful": given})
     assert mine.aspects == [given, WORLD.dpo("harmless")]
     trained = WORLD.dpo("harmless", beta=0.7)
-    assert trained.needs == {"reference": WORLD.reference, "pairs": WORLD.pairs["harmless"]}
+    read = {"reference": WORLD.reference, "pairs": WORLD.pairs["harmless"]}
+    assert trained.needs == read | {"log-probs": WORLD.log_probs("harmless")}
+    assert WORLD.log_probs("harmless").needs == read
     assert {key: trained.params[key] for key in ("objective", "seed", "beta")} == {
         "objective": "harmless", "seed": WORLD.seed, "beta": 0.7,
     }  # fmt: skip
