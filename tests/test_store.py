@@ -10,10 +10,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.artefact import CHECKSUM, sealed
-from peo_bench.jobs.job import Cost, Job, JobKind, job_kind, never_alone
+from peo_bench.jobs.job import Cost, Job, JobKind, job_kind, never_alone, resulting
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.jobs.store import Store
 from peo_bench.jobs.versions import current_versions, version_notes
@@ -21,6 +22,11 @@ from peo_bench.jobs.versions import current_versions, version_notes
 RUNS: list[str] = []
 
 
+class Value(BaseModel, strict=True):
+    value: float
+
+
+@resulting(Value)
 @job_kind("test-stored", version=1)
 def store_value(job, inputs, work):
     RUNS.append(job.id)
@@ -78,6 +84,8 @@ DAMAGE = {
     "unknown costs": lambda path: edit(path, cost={"watts": 3}),
     "costs are a list": lambda path: edit(path, cost=[]),
     "versions are missing": lambda path: edit(path, versions=None),
+    "an empty result": lambda path: edit(path, result={}),
+    "words for a number in the result": lambda path: edit(path, result={"value": "many"}),
     "costs are null": lambda path: edit(path, cost={"answers": None}),
     "costs are a text": lambda path: edit(path, cost={"answers": "9"}),
     "costs are negative": lambda path: edit(path, cost={"answers": -9}),

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from pydantic import BaseModel
 
 from peo_bench.core import roles
 from peo_bench.core.decoding import decoding_of, sampling_params
@@ -160,6 +161,12 @@ def read_answers(handle: Handle) -> pd.DataFrame:
     return pd.read_parquet(handle.path / "answers.parquet")
 
 
+class _Result(BaseModel, strict=True):
+    n: int
+    truncated: int
+    cut_by_scorer: dict[str, int]
+
+
 def _write(work: Workspace, table: pd.DataFrame, scores: Scores, cost: Cost) -> JsonObject:
     work.charge(cost)
     table.to_parquet(work.dir / "answers.parquet", index=False)
@@ -196,4 +203,5 @@ ANSWERING = JobKind(
     label=("split",),
     together=evaluate_together,
     batch=batch_of,
+    result=_Result,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
 from peo_bench.core import roles
 from peo_bench.core.decoding import decoding_of, sampling_params
@@ -17,7 +18,7 @@ from peo_bench.core.spec import PolicySpec, Utility, policy, spec_from_json
 from peo_bench.evaluation.generation import charge, generate, make_engine, read_prompts, score
 from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.files.json_types import JsonObject
-from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind, resulting
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers.columns import count_scorers, scorer_columns
 
@@ -207,6 +208,20 @@ def read_candidates(handle: Handle) -> Candidates:
     return Candidates(handle.result["reference"], tuple(point_from_json(p) for p in handle.result["points"]))
 
 
+class PointRecord(BaseModel, strict=True):
+    """A point in the result of a job."""
+
+    scores: dict[str, list[float]]
+    kl: float
+    kl_upper: float
+
+
+class _Result(BaseModel, strict=True):
+    reference: dict[str, list[float]]
+    points: list[PointRecord]
+
+
+@resulting(_Result)
 @job_kind(
     "candidates",
     version=4,

@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import sync_dir
@@ -225,8 +225,10 @@ def _check_meta(meta: Mapping[str, Any], name: str) -> None:
     unsealed(meta, META)
     if _job_of(meta) != name:
         raise Damaged(f"{META} belongs to another job")
+    expected = JOB_KINDS.get(meta["kind"]).result
     try:
         _Meta.model_validate(meta)
+        TypeAdapter(expected).validate_python(meta["result"])
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))

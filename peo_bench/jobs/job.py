@@ -165,6 +165,9 @@ class JobKind:
     `common` kind are what every method starts from; they are charged to none. `label` names the parameters that tell
     the jobs of one run apart.
 
+    `result` is the type of the result, as pydantic reads types (a strict model, say): an artefact with another one is
+    damaged.
+
     `outline(job)` is the language model in such a job's artefact, without its weights, and `tokenizer(job)` the
     tokenizer beside it: what is given as a change of it is checked before anything is done.
 
@@ -182,6 +185,7 @@ class JobKind:
     label: tuple[str, ...] = ()
     together: Callable[[Store, list[Job], Progress], None] | None = None
     batch: Callable[[Job], str] = lambda job: job.kind
+    result: Any = dict[str, Any]
     outline: Outline = lambda job: None
     tokenizer: TokenizerOutline = lambda job: None
 
@@ -206,6 +210,11 @@ def job_kind(
     The kind becomes known by an entry in `peo_bench.jobs.kinds` or by the entry-point group "peo_bench.job_kinds".
     """
     return lambda run: JobKind(name, version, run, bound, defaults or {}, keeps, common, label)
+
+
+def resulting(result: type) -> Callable[[JobKind], JobKind]:
+    """Say of which type a kind's results are; stands above `job_kind`."""
+    return lambda kind: replace(kind, result=result)
 
 
 def outlined(outline: Outline, tokenizer: TokenizerOutline) -> Callable[[JobKind], JobKind]:

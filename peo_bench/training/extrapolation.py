@@ -14,15 +14,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
 from peo_bench.core import roles
 from peo_bench.core.decoding import sampling_params
 from peo_bench.core.method import Objective
 from peo_bench.core.spec import policy
 from peo_bench.evaluation.kl_budget import FURTHEST, MARGIN, kl_budget, times_until
-from peo_bench.evaluation.validation import Candidates, Validator, job_bound, read_candidates, utility_scores
+from peo_bench.evaluation.validation import (
+    Candidates,
+    PointRecord,
+    Validator,
+    job_bound,
+    read_candidates,
+    utility_scores,
+)
 from peo_bench.files.json_types import JsonObject
-from peo_bench.jobs.job import Cost, Handle, Job, job_kind
+from peo_bench.jobs.job import Cost, Handle, Job, job_kind, resulting
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.kill_points import kill_point
 from peo_bench.training.search import STRATEGIES, Known, drive
@@ -48,6 +56,17 @@ def read_search(handle: Handle) -> Search:
     return Search(result["max_kl"], result["reference"], tuple(evaluated_from_json(e) for e in result["evaluations"]))
 
 
+class _Evaluation(PointRecord, strict=True):
+    coefficients: list[float]
+
+
+class _Result(BaseModel, strict=True):
+    max_kl: float
+    reference: dict[str, list[float]]
+    evaluations: list[_Evaluation]
+
+
+@resulting(_Result)
 @job_kind(
     "extrapolation",
     version=4,
