@@ -27,6 +27,7 @@ from peo_bench.boards.compare import read_finished
 from peo_bench.cli import received
 from peo_bench.cli.pareto import pareto, read_points
 from peo_bench.core.rounds import Building
+from peo_bench.data.given_answers import read_given
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.data.schema import PairSource
 from peo_bench.data.sources import LOCATIONS, read_source, source_identity
@@ -131,6 +132,10 @@ def write_annotations(folder: Path) -> None:
     pd.DataFrame(rows).to_csv(folder / "annotations.csv", index=False)
     outputs = [{"dataset": "d", "instruction": f"q{i}", "output": "a", "generator": "m"} for i in range(6)]
     (folder / "outputs.json").write_text(json.dumps(outputs))
+    answers = [{"prompt": f"q{i}", "answer": "a"} for i in range(6)]
+    (folder / "given.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    pd.DataFrame(answers).to_csv(folder / "given.csv", index=False)
+    pd.DataFrame(answers).to_parquet(folder / "given.parquet")
     (folder / "ours.jsonl").write_text(4 * (json.dumps(OURS) + "\n"))
     (folder / "pandalm.json").write_text(json.dumps([PANDALM | {"idx": i} for i in range(3)]))
     (folder / "llmbar.json").write_text(json.dumps([LLMBAR | {"results": [SAID]}, LLMBAR]))
@@ -142,7 +147,7 @@ def write_annotations(folder: Path) -> None:
 def read_verdicts(folder: Path, rng: Rng) -> None:
     readers: dict[str, Callable[[Path], object]] = {
         "annotations": read_annotations, "outputs": read_model_outputs, "difficulty": read_difficulty,
-        "gamed": read_regulariser,
+        "gamed": read_regulariser, "given": read_given,
     }  # fmt: skip
     for path in folder.iterdir():
         name = path.name.partition(".")[0]

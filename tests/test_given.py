@@ -22,6 +22,7 @@ from tiny_run import TINY, peo_bench
 from peo_bench.data.given_answers import read_given
 from peo_bench.errors import UsageError
 from peo_bench.report.contents import task_views
+from peo_bench.report.stand_in import by_its_name
 from peo_bench.results.folder import read_run_folder
 from peo_bench.runs.verification import verify_run
 from peo_bench.sandbox.small_world import prompts_of
@@ -143,8 +144,10 @@ def test_the_folder_verifies_and_the_report_says_what_stands_in(given):
     assert "scores are missing" not in page
     assert "in standard deviations of a&#39;s answers, which stand in for a reference policy" in page
     assert "words per answer" in page
-    (view,) = task_views(read_run_folder(given / "out"))
+    (view,) = task_views(by_its_name(read_run_folder(given / "out")))
     assert {point.method for point in view.points} == {"a", "b"}, "no star: it would be a again"
+    said = (given / "out" / "report.md").read_text()
+    assert "b against a" in said or "b − a" in said or "| b | a |" in said, said
 
 
 def test_answers_cannot_be_asked(given):

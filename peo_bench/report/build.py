@@ -24,6 +24,7 @@ from peo_bench.report import contents, figures, findings
 from peo_bench.report.glossary import GLOSSARY
 from peo_bench.report.provenance import provenance
 from peo_bench.report.sections import page_data, prepared, section
+from peo_bench.report.stand_in import by_its_name
 from peo_bench.report.texts import Texts, embed_texts
 from peo_bench.report.wording import markdown_fence, markdown_text, method_name
 from peo_bench.resources import resource_dir
@@ -76,7 +77,7 @@ def _content(path: Path) -> bytes:
 
 def _files(run_dir: Path, redact: bool) -> dict[str, str]:
     """Return the three reports by the names of their files."""
-    folder = read_run_folder(run_dir)
+    folder = by_its_name(read_run_folder(run_dir))
     views = contents.task_views(folder)
     summary = _summary(folder, views)
     templates = environment()

@@ -240,8 +240,7 @@ def _beyond(view: TaskView) -> dict[str, int]:
 def _task_view(folder: RunFolder, task: str) -> TaskView:
     run, metrics = folder.run, folder.metrics.tasks[task]
     first, second = (Axis(o.name, o.column, o.maximise) for o in run.objectives[:2])
-    hidden = ("reference",) if run.stand_in else ()  # the same answers again
-    points = tuple(p for p in _points(folder.points, task, (first, second)) if p.method not in hidden)
+    points = _points(folder.points, task, (first, second))
     present = {point.method for point in points} - set(SPECIAL)
     named = [m for m in (*run.asked, *run.controls) if m in present]
     methods = tuple(dict.fromkeys([*named, *sorted(present - set(named))]))
@@ -264,7 +263,7 @@ def _task_view(folder: RunFolder, task: str) -> TaskView:
         in_units=bool(metrics.normalisation or metrics.reference_units),
         verdict=replace(verdict, details=(*advise(standing), *verdict.details)),
         judges=metrics.judges or {},
-        safety=tuple(row for row in metrics.safety if row.method not in hidden),
+        safety=metrics.safety,
         capabilities=metrics.capabilities,
         no_safe_rate=_no_safe_rate(metrics.safety_zero),
         unmeasured=tuple(method for method in metrics.methods if method not in measured),

@@ -18,6 +18,7 @@ from peo_bench.files.inside import inside
 from peo_bench.files.spreadsheet import inert
 from peo_bench.pareto.checks import FloatArray
 from peo_bench.report import contents, figures
+from peo_bench.report.stand_in import by_its_name
 from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table
 from peo_bench.report.wording import method_name
 from peo_bench.resources import require
@@ -74,7 +75,7 @@ def run_pictures(run: Path) -> tuple[dict[str, go.Figure], dict[str, Table]]:
     """Return the figures, with a legend and in the colours of paper, and the tables of a finished run, by name."""
     pictures: dict[str, go.Figure] = {}
     tables: dict[str, Table] = {}
-    folder = read_run_folder(run)
+    folder = by_its_name(read_run_folder(run))
     views = contents.task_views(folder)
     for view in views:
         prefix = f"{view.task}-" if len(views) > 1 else ""

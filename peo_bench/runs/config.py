@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from peo_bench.data.given_answers import remember_answers
 from peo_bench.data.sources import DATA_DIR, look_beside
@@ -48,6 +48,12 @@ class RunConfig(Frozen):
     capabilities: tuple[str, ...] = ()
     judges: tuple[str, ...] = ()
     strict_repro: bool = False
+
+    @model_validator(mode="after")
+    def _compares_something(self) -> RunConfig:
+        if not (self.methods or self.policies or self.answers):
+            raise ValueError("nothing is compared: give methods, policies or answers")
+        return self
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -141,7 +147,8 @@ def parse_settings(items: list[str], methods: tuple[str, ...]) -> tuple[dict[str
     wrapped = {name.split(".", i)[-1] for name in methods for i in range(name.count(".") + 1)}
     unused = set(by_method) - wrapped
     if unused:
-        raise UsageError(f"--set {sorted(unused)[0]}: this method is not in the run; its methods: {', '.join(methods)}")
+        known = ", ".join(methods) or "none"
+        raise UsageError(f"--set {sorted(unused)[0]}: this method is not in the run; its methods: {known}")
     return suite, by_method
 
 
@@ -196,7 +203,8 @@ def _resolved(request: RunRequest) -> RunConfig:
     look_beside(suite_folder(request.suite))
     if names == ("all",):
         names = all_methods(config)
-    every = (*names, *RunConfig(suite=config, methods=names, preferences=(0.5,)).controls)
+    asked = RunConfig(suite=config, methods=names, policies=policies, answers=files, preferences=(0.5,))
+    every = (*names, *asked.controls)
     suite_settings, by_method = parse_settings(request.set, every)
     if request.model is not None:
         suite_settings["model"] = request.model
