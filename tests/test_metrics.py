@@ -84,15 +84,15 @@ MEAN_UNITS = {"reward": (3.5, 1.5), "cost": (3.0, 2.25)}
 IN_UNITS = {
     "good": {(0, 0.0): (0.0, -1.0), (1, 0.0): (0.0, -1.0), (0, 1.0): (2.0, 0.0), (1, 1.0): (3.0, 0.0)},
     "mirrored": {(0, 0.0): (1.0, 0.0), (1, 0.0): (1.0, 0.0), (0, 1.0): (0.0, -0.5), (1, 1.0): (0.0, -0.5)},
-    "half done": {(0, 0.0): (9.0, -9.0), (0, 1.0): (9.0, -9.0), (1, 0.0): (9.0, -9.0)},
+    "half-done": {(0, 0.0): (9.0, -9.0), (0, 1.0): (9.0, -9.0), (1, 0.0): (9.0, -9.0)},
 }
 """Reward and cost in each seed's units, by method, seed and helpful weight."""
 NATS = {
     ("good", 0.0): 0.5,
     ("mirrored", 0.0): 9.0,
     ("mirrored", 1.0): 0.5,
-    ("half done", 0.0): 0.1,
-    ("half done", 1.0): 0.1,
+    ("half-done", 0.0): 0.1,
+    ("half-done", 1.0): 0.1,
 }
 BOUNDS = {0: 3.0, 1: 5.0}
 """Upper bounds of the KL of good's second policy, a selection, by seed."""
@@ -220,7 +220,7 @@ def test_with_one_seed_a_comparison_covers_prompts_and_tells_what_they_could_det
     scores = Scores.of(answers.assign(reward=higher), NAMES)
     measure, own = measure_of_two("reference", (-1.0, 1.0)), {0: OWN_UNITS[0]}
     task = run_metrics(points, scores, measure, own)
-    assert list(task.methods) == ["good", "mirrored", "half done"]
+    assert list(task.methods) == ["good", "mirrored", "half-done"]
     found = {(one.a, one.b): one for one in task.comparisons}["good", "mirrored"]
     gap = np.array([1.5, 1.5 + 0.5])
     assert found.difference == pytest.approx(1.75)

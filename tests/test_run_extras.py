@@ -111,13 +111,13 @@ def test_a_policy_that_searches_while_decoding_is_left_out_and_named():
     from peo_bench.runs.extras import has_likelihood, unmeasured_notes
 
     searching = PolicySpec(candidates=(policy("base"),) * 8, utility=Utility((("reward", 1.0),)))
-    assert not has_likelihood(searching)
-    assert has_likelihood(policy("b", [("d", 0.5)]))
+    world = SimpleNamespace(names=("helpful", "harmless"), given={})
+    assert not has_likelihood(searching, world)
+    assert has_likelihood(policy("b", [("d", 0.5)]), world)
     families = {
         "best-of-n": SimpleNamespace(resolve=lambda w: searching),
         "soup": SimpleNamespace(resolve=lambda w: policy("b")),
     }
-    world = SimpleNamespace(names=("helpful", "harmless"))
     (note,) = unmeasured_notes(SimpleNamespace(capabilities=("arc_easy",)), world, families)
     assert "best-of-n are not measured" in note
     assert unmeasured_notes(SimpleNamespace(capabilities=()), world, families) == []
