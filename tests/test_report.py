@@ -339,6 +339,9 @@ def test_an_external_policy_is_a_single_point(run_dir: Path) -> None:
     build_report(run_dir)
     lines = figures.steering_figure(view_of(run_dir), figures.method_styles(["peo", "mine"]), 0).data
     assert [line.meta["method"] for line in lines] == ["peo"]
+    told = contents.caption(view_of(run_dir), banded=["peo", "modpo"])
+    assert "No band for mine: single policies have none." in told
+    assert "scores are missing" not in told, "they are there"
 
 
 # ---- verdict ----

@@ -218,7 +218,10 @@ def caption(view: TaskView, *, banded: Collection[str] = (), choices: int = 1) -
         )
         bare = [m for m in view.methods if m not in view.controls and m not in banded]
         single = [m for m in bare if all(point.weight is None for point in view.of(m))]
-        for names, why in ((single, "single policies"), ([m for m in bare if m not in single], "scores are missing")):
+        for names, why in (
+            (single, "single policies have none"),
+            ([m for m in bare if m not in single], "scores are missing"),
+        ):
             if names:
                 sentences.append(f"No band for {listing(list(map(method_name, names)))}: {why}.")
     if view.bound:
