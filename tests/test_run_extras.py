@@ -118,9 +118,9 @@ def test_a_policy_that_searches_while_decoding_is_left_out_and_named():
         "best-of-n": SimpleNamespace(resolve=lambda w: searching),
         "soup": SimpleNamespace(resolve=lambda w: policy("b")),
     }
-    (note,) = unmeasured_notes(SimpleNamespace(capabilities=("arc_easy",)), world, families)
+    (note,) = unmeasured_notes(SimpleNamespace(capabilities=("arc_easy",), answers={}), world, families)
     assert "best-of-n are not measured" in note
-    assert unmeasured_notes(SimpleNamespace(capabilities=()), world, families) == []
+    assert unmeasured_notes(SimpleNamespace(capabilities=(), answers={}), world, families) == []
 
 
 def test_verify_computes_capabilities_and_safety_again(folder, tmp_path):
