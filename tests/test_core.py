@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -353,6 +354,27 @@ def test_journal_cuts_a_torn_tail_at_every_offset(tmp_path):
         journal.path.write_bytes(content[:end])
         assert [record["i"] for record in Journal(journal.path).records] == [0, 1]
         assert journal.path.read_bytes() == content[:last]
+
+
+@pytest.mark.parametrize("make", ["link", "link to nothing", "link to itself", "folder", "pipe"])
+def test_journal_in_whose_place_something_else_lies_begins_anew(tmp_path, make):
+    """A tail is cut off in place: behind a link that would be somebody's file."""
+    path, secret = tmp_path / "kept.jsonl", tmp_path / "secret"
+    secret.write_text("secret")
+    {
+        "link": lambda: path.symlink_to(secret),
+        "link to nothing": lambda: path.symlink_to(tmp_path / "new"),
+        "link to itself": lambda: path.symlink_to(path),
+        "folder": lambda: (path / "x").mkdir(parents=True),
+        "pipe": lambda: os.mkfifo(path),
+    }[make]()
+    journal = Journal(path)
+    assert journal.records == []
+    journal.append({"i": 1})
+    assert Journal(path).records == [{"i": 1}]
+    assert not path.is_symlink()
+    assert secret.read_text() == "secret"
+    assert not (tmp_path / "new").exists()
 
 
 def test_journal_cuts_at_a_flipped_byte(tmp_path):

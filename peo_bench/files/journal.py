@@ -33,9 +33,9 @@ class Journal:
         """Open or create the journal, keeping the longest intact prefix."""
         self.path = path
         self.records: list[Any] = []
-        if path.is_dir():
-            logger.warning("%s is a folder: it is deleted, and what a journal would know is done again", path)
-            shutil.rmtree(path)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            logger.warning("%s is no file: it is deleted, and what a journal would know is done again", path)
+            _delete(path)
         intact = 0
         content = path.read_bytes() if path.exists() else b""
         for line in content.splitlines(keepends=True):
@@ -56,6 +56,14 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         self.records.append(record)
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder, or a link, a pipe or a device: never what a link leads to, which may lie outside."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _parse(line: bytes) -> Any:
