@@ -29,7 +29,7 @@ def printable(text: str) -> str:
     r"""Return `text` without what steers a terminal, its line breaks and tabs kept.
 
     >>> printable("a\x1b]0;title\x07\nb\u202e")
-    'a ]0;title \nb '
+    'a ]0;title\nb '
     """
     return re.sub(UNPRINTABLE, lambda found: "".join(c for c in found[0] if c in "\n\t") or " ", text)
 

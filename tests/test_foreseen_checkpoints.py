@@ -186,6 +186,26 @@ def test_a_tokenizer_without_its_vocabulary_is_refused_before_anything_runs(made
         planned("delta" if role == "lora" else role, folder, made)
 
 
+BROKEN_CHATS = {
+    "{{ raise_exception('no answers') }}": "does not take a user's message and an answer (no answers)",
+    "{% for m in messages %}{{ m['content'] }}": "does not take a user's message and an answer (",
+    "{{ strftime_now('%Q') }}{% for m in messages %}{{ m['content'] }}{% endfor %}": "its date format %Q is not known",
+    "{{ messages[0]['content'] }}": "its chat template leaves out the answer: ",
+    "{{ messages[-1]['content'] }}": "its chat template leaves out the prompt: ",
+}
+
+
+@pytest.mark.parametrize("template", BROKEN_CHATS)
+def test_a_scorers_chat_template_is_tried_before_anything_runs(made, tmp_path, no_weights, template):
+    folder = Path(shutil.copytree(made["scorer"], tmp_path / "chat"))
+    (folder / "chat_template.jinja").write_text(template)
+    labels = {"layout": "sequence-classification", "model": str(folder), "columns": {"reward": 0}, "template": "chat"}
+    with pytest.raises(UsageError) as raised:
+        scorer_job("reward", ScorerConfig.model_validate(labels), [Objective("helpful", "reward", True)])
+    assert BROKEN_CHATS[template] in str(raised.value)
+    assert str(folder) in str(raised.value)
+
+
 def lora(made, tmp_path):
     adapter = save_lora(tmp_path, "lora", llama(), seed=1).path / "adapter"
     for path in [*made["base"].glob("tokenizer*"), *made["base"].glob("chat_template*")]:
@@ -224,7 +244,9 @@ def test_what_is_unusual_of_a_base_or_a_scorer_is_told_before_anything_runs(made
     assert end.startswith(f"{folder}: its chat template writes no end behind an answer")
     assert note.startswith(f"{folder}: its generation_config.json sets top_k 5: ")
     scorer = Path(shutil.copytree(made["scorer"], tmp_path / "scorer"))
-    (scorer / "chat_template.jinja").write_text("{{ strftime_now('%Y') }}{{ messages[0]['content'] }}")
+    (scorer / "chat_template.jinja").write_text(
+        "{{ strftime_now('%Y') }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
     chat = ScorerConfig(layout="sequence-classification", model=str(scorer), template="chat", columns={"reward": 0})
     (note,) = foreseen_notes(scorer_job("reward", chat, []), NOTHING)
     assert note == f"{scorer}: its chat template writes the date, which is 2024-07-26 here whatever the day."

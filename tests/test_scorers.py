@@ -451,7 +451,7 @@ def test_the_day_of_prompts_is_part_of_what_a_scorer_with_a_chat_template_is(
     from peo_bench.scorers import kinds
 
     folder = shutil.copytree(deberta, tmp_path / "chat")
-    (folder / "model" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    (folder / "model" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
 
     def job(template: str | None) -> Job:
         more = {"template": template, "columns": {"reward": 0}}

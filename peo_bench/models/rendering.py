@@ -119,6 +119,17 @@ def try_template(tokenizer: PreTrainedTokenizerBase) -> None:
                 ) from None
 
 
+def check_dialogue(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `UsageError` for a chat template that does not write a prompt and its answer, as scorers read them."""
+    written = chat_text(tokenizer, _PROMPT, _ANSWER)
+    for mark, what in ((_PROMPT, "prompt"), (_ANSWER, "answer")):
+        if mark not in written:
+            raise UsageError(
+                f"{tokenizer.name_or_path}: its chat template leaves out the {what}: set tokenizer.chat_template to "
+                "one that writes every message's content and save the tokenizer again"
+            )
+
+
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether the chat template writes the date into prompts."""
     if "strftime_now" not in (tokenizer.chat_template or ""):

@@ -42,7 +42,10 @@ class Beaver(ModelScorer):
         if getattr(config, "do_normalize", False):
             raise UsageError("do_normalize is set in this checkpoint's config.json: only raw scores are read")
         config.num_labels = shapes.get(HEAD, (1,))[0]
-        bias = "score_head.bias" in shapes or getattr(config, "score_bias", True)  # safe-rlhf's key and its default
+        declared, found = getattr(config, "score_bias", True), "score_head.bias" in shapes  # safe-rlhf's default
+        if found and not declared:
+            raise UsageError(f"{folder}: holds score_head.bias, and config.json says score_bias: false: correct one")
+        bias = found or declared
         return _model_class(bias), config
 
     def encode(self, prompts: list[str], answers: list[str], limit: int | None = None) -> list[Encoded]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
 from peo_bench.models.controls import encode_pair
-from peo_bench.models.rendering import chat_text, date_remarks, names_special
+from peo_bench.models.rendering import chat_text, check_dialogue, date_remarks, names_special
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, encoded, last_attended
 from peo_bench.scorers.settings import CHAT
 
@@ -32,6 +32,8 @@ class SequenceClassifier(ModelScorer):
         super().__init__(path, precision, **settings)
         if template == CHAT and self.tokenizer.chat_template is None:
             raise UsageError("scorer: template: chat, but the checkpoint's tokenizer has no chat template")
+        if template == CHAT:
+            check_dialogue(self.tokenizer)
         declared = self.model.config.get_text_config().pad_token_id
         known = declared is not None and 0 <= declared < len(self.model.get_input_embeddings().weight)
         self.declared_padding: int | None = declared if known else None
