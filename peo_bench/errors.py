@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069]+")
 """What would end the line, steer the terminal or turn the direction of writing."""
 BEGINNING, END = 1500, 500
 """Characters of a message that are kept at both ends: names and values in it may be of any length."""

@@ -446,7 +446,7 @@ def test_dates_are_fixed_however_they_are_written(call, day):
     "bomb",
     [
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{% for m in messages[1:] %}{% for i in range(9**4) %}{% for j in range(9**4) %}" + "{% endfor %}" * 3,
+        "{% for m in messages[1:] %}{% for i in range(6561) %}{% for j in range(6561) %}" + "{% endfor %}" * 3,
     ],
 )
 def test_a_template_without_an_end_is_refused_where_it_is_read(tmp_path, bomb):
@@ -454,6 +454,17 @@ def test_a_template_without_an_end_is_refused_where_it_is_read(tmp_path, bomb):
     with pytest.raises(
         UsageError, match=r"base: its chat template is no template of a chat \(it runs more than 1,000,000 l"
     ):
+        read_tokenizer(tmp_path / "base")
+
+
+@pytest.mark.parametrize(
+    ("bomb", "named"),
+    [("{{ 9 ** (9 ** 9) > 2 }}", r"\*\*"), ("{% for i in ('x' * 1_000_000_000)|list %}{% endfor %}", "1_000_000_000")],
+)
+def test_a_template_of_which_one_word_takes_for_ever_is_refused_where_it_is_read(tmp_path, bomb, named):
+    """The work is not in lines of the template, which are counted."""
+    byte_level(bomb + CHATML).save_pretrained(tmp_path / "base")
+    with pytest.raises(UsageError, match=rf"base: its chat template is no template of a chat \(it has {named}\)"):
         read_tokenizer(tmp_path / "base")
 
 

@@ -19,13 +19,16 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import TINY, peo_bench
 
+from peo_bench.boards.compare import compare_runs
 from peo_bench.core.method import PolicyFamily
 from peo_bench.core.space import Space
 from peo_bench.core.spec import policy, spec_from_json
+from peo_bench.errors import UsageError
 from peo_bench.jobs.artefact import CHECKSUM, sealed
 from peo_bench.pareto import hypervolume, nondominated
 from peo_bench.runs.assembly import chosen_by_seed
 from peo_bench.runs.verification import verify_run
+from peo_bench.steering.web import family_answers
 
 RUN_FOLDER = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
 
@@ -341,3 +344,22 @@ def test_fronts_within_kl_budgets_by_hand(folder, points):
             scores = [(row["reward"], -row["cost"]) for row in kept]
             free = [not any(a != b and a[0] >= b[0] and a[1] >= b[1] for a in scores) for b in scores]
             assert found == [row["preference_helpful"] for row, on_front in zip(kept, free, strict=True) if on_front]
+
+
+def test_a_run_without_any_method_says_what_is_missing_and_is_read(small_run, tmp_path):
+    """As where a worker that all methods need is killed: it ended in a traceback, without tables."""
+    shutil.copytree(small_run / "cache", tmp_path / "cache")
+    options = (*TINY, "--set", "training.learning_rate=1e30")
+    done = peo_bench(tmp_path, "run", "--methods", "peo,soup", "--out", "out", *options, check=False)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert {entry["what"].partition(",")[0] for entry in run["missing"]} == {"peo", "soup", "peo-expo"}
+    assert all("loss is nan" in entry["reason"] for entry in run["missing"])
+    assert set(pd.read_csv(tmp_path / "out" / "points.csv")["method"]) <= {"reference", "oracle"}
+    assert verify_run(tmp_path / "out") == []
+    assert "loss is nan" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(UsageError, match="none of its methods was made"):
+        family_answers(tmp_path / "out", None)
+    with pytest.raises(UsageError, match="no method of these runs was made"):
+        compare_runs([tmp_path / "out", tmp_path / "out"], tmp_path / "both", "")

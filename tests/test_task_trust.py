@@ -117,5 +117,9 @@ def test_templates_run_in_a_sandbox() -> None:
         with pytest.raises(SecurityError):
             utils.apply_template(attack, {"question": "why"})
         with pytest.raises(TemplateRuntimeError, match="it runs more than 1,000,000 lines"):
-            utils.apply_template("{% for i in range(9**5) %}{% for j in range(9**5) %}{% endfor %}{% endfor %}", {})
+            utils.apply_template("{% for i in range(59049) %}{% for j in range(59049) %}{% endfor %}{% endfor %}", {})
+        for much in ("{{ 9 ** (9 ** 9) }}", "{{ 'x' * 10000000000 }}", "{{ (9999999 * 9999999) * 'x' }}"):
+            with pytest.raises(TemplateRuntimeError, match="gives too much"):
+                utils.apply_template(much, {})
+        assert utils.apply_template("{{ 3 * 4 }}{{ 2.5 * 2 }}{{ 'ab' * 3 }}", {}) == "125.0ababab"
     assert int(utils.apply_template(attack, {"question": "why"})) > 0

@@ -171,6 +171,8 @@ def _read(folders: list[Path]) -> list[Finished]:
         name = folder.resolve().name
         labels = (name, *(f"{name}-{i}" for i in range(2, len(folders) + 1)))
         runs.append(read_finished(folder, next(x for x in labels if x not in {run.label for run in runs})))
+    if not any(run.methods for run in runs):
+        raise UsageError(f"{' and '.join(str(run.folder) for run in runs)}: no method of these runs was made")
     for run in runs[1:]:
         differing = runs[0].measure.differences(run.measure)
         if differing:

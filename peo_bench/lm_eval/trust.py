@@ -8,7 +8,7 @@ always run in Jinja's sandbox. Tasks of installed packages, ours and lm-eval's, 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -109,16 +109,34 @@ def _homes() -> list[Path]:
     return [resource_dir("tasks").resolve(), *theirs]
 
 
+MOST_PRODUCT = 10**7
+"""Of a product in a task's template, as a number or as the length of a text."""
+
+
+def _size(value: object) -> float:
+    """Return how much a factor makes of another one."""
+    return len(value) if isinstance(value, Sized) else abs(value) if isinstance(value, int | float) else 1
+
+
 @contextmanager
 def sandboxed_templates() -> Iterator[None]:
     """Let lm-eval render templates in Jinja's sandbox inside, and end those that would not end."""
+    from jinja2 import TemplateRuntimeError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from lm_eval import utils
 
+    class Closed(ImmutableSandboxedEnvironment):
+        """Refuses the operators of which one alone can take for ever, or all memory."""
+
+        intercepted_binops = frozenset({"**", "*"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if operator == "**" or max(_size(left), 1) * max(_size(right), 1) > MOST_PRODUCT:
+                raise TemplateRuntimeError(f"{operator} gives too much")
+            return super().call_binop(context, operator, left, right)
+
     open_ = utils.env
-    closed = ImmutableSandboxedEnvironment(
-        loader=open_.loader, undefined=open_.undefined, keep_trailing_newline=open_.keep_trailing_newline
-    )
+    closed = Closed(loader=open_.loader, undefined=open_.undefined, keep_trailing_newline=open_.keep_trailing_newline)
     closed.filters.update(open_.filters)
     utils.env = closed
     try:

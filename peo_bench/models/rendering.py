@@ -29,6 +29,9 @@ PROMPT_DATE = "2024-07-26"
 """The day on which every prompt is rendered, for templates that write the date (the fall-back of Llama 3.2's): the same
 prompt is the same text tomorrow. Part of the identity of every reference policy."""
 
+MOST_DIGITS = 6
+"""Of a number in a chat template."""
+
 _PERCENT = "\ue000"
 """Stands for `%%` in a date's format."""
 
@@ -107,7 +110,16 @@ def _unrenderable() -> tuple[type[Exception], ...]:
 
 
 def try_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise `UsageError` for a chat template that would not end: one may come from somebody else."""
+    """Raise `UsageError` for a chat template that would not end: one may come from somebody else.
+
+    What runs many lines is ended; no template of a chat has powers, or numbers of more than `MOST_DIGITS`, of which one
+    alone can take for ever.
+    """
+    for kind, word in _words(tokenizer.chat_template):
+        if (kind, word) == ("operator", "**") or (kind == "integer" and len(word.replace("_", "")) > MOST_DIGITS):
+            raise UsageError(
+                f"{tokenizer.name_or_path}: its chat template is no template of a chat (it has {word[:40]})"
+            )
     for answer in (None, _ANSWER):
         try:
             with bounded_templates():
@@ -117,6 +129,16 @@ def try_template(tokenizer: PreTrainedTokenizerBase) -> None:
                 raise UsageError(
                     f"{tokenizer.name_or_path}: its chat template is no template of a chat ({error})"
                 ) from None
+
+
+def _words(template: str | None) -> list[tuple[str, str]]:
+    """Return the kinds and texts of a template's words, none for one that is malformed, which is told elsewhere."""
+    from jinja2 import Environment, TemplateError
+
+    try:
+        return [(kind, word) for _, kind, word in Environment().lex(template or "")]
+    except TemplateError:
+        return []
 
 
 def check_dialogue(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -176,10 +198,7 @@ def _lead_remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 def date_remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return that the chat template writes the date, and which one, where it does, be it into some prompts only."""
-    from jinja2 import Environment
-
-    words = Environment().lex(tokenizer.chat_template or "")
-    if not any((kind, value) == ("name", "strftime_now") for _, kind, value in words):
+    if ("name", "strftime_now") not in _words(tokenizer.chat_template):
         return []
     into = "" if writes_date(tokenizer) else " into some prompts"
     return [f"its chat template writes the date{into}, which is {PROMPT_DATE} here whatever the day"]

@@ -67,7 +67,7 @@ class SavedFamilies(Record):
 
     schema_version: int
     """1."""
-    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)]
+    methods: tuple[MethodName, ...]
     """The methods that can be steered, in the run's order."""
     settings: Mapping[str, dict[str, JsonValue]]
     """By method the settings that differ from its defaults."""

@@ -39,7 +39,8 @@ def family_answers(folder: Path, seed: int | None) -> tuple[list[str], Answers]:
     found = {method: load_family(folder, method, seed) for method in read_families(folder).methods}
     families = {method: family for method, family in found.items() if not is_answers(method, family[1])}
     if not families:
-        raise UsageError(f"{folder}: compares answers that were given: there is no model to ask")
+        why = "compares answers that were given: there is no model to ask" if found else "none of its methods was made"
+        raise UsageError(f"{folder}: {why}")
     methods = list(families)
     _, world, store = families[methods[0]]
     from peo_bench.engine.engine import Engine, Request
