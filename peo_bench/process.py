@@ -61,7 +61,7 @@ MANY_LINES = f"it runs more than {MOST_LINES:,} lines"
 def bounded_templates() -> Iterator[None]:
     """Raise jinja2's `TemplateRuntimeError` inside where templates run more than `MOST_LINES`, in this thread.
 
-    Slow for a line of a template, so for a trial and not for every prompt.
+    For one text: lines are counted together inside. They are slow where they are counted.
     """
     from jinja2 import TemplateRuntimeError
 

@@ -105,6 +105,18 @@ def test_code_is_refused_in_one_line_unless_trusted(peo_bench, evil: Path) -> No
     assert not (evil / "proof").exists()
 
 
+def test_lines_of_a_template_are_counted_for_one_text(monkeypatch) -> None:
+    """A task with many documents runs many lines in all; the sandbox is around its whole evaluation."""
+    from jinja2.exceptions import TemplateRuntimeError
+    from lm_eval import utils
+
+    monkeypatch.setattr("peo_bench.process.MOST_LINES", 50)
+    with sandboxed_templates():
+        assert {utils.apply_template("{{ question }}", {"question": str(i)}) for i in range(200)} >= {"0", "199"}
+        with pytest.raises(TemplateRuntimeError, match="lines"):
+            utils.apply_template("{% for i in range(99) %}{{ i }}{% endfor %}", {})
+
+
 def test_templates_run_in_a_sandbox() -> None:
     """lm-eval's own environment gives a template every attribute of every object."""
     from jinja2.exceptions import SecurityError, TemplateRuntimeError

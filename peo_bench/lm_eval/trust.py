@@ -121,13 +121,21 @@ def _size(value: object) -> float:
 @contextmanager
 def sandboxed_templates() -> Iterator[None]:
     """Let lm-eval render templates in Jinja's sandbox inside, and end those that would not end."""
-    from jinja2 import TemplateRuntimeError
+    from jinja2 import Template, TemplateRuntimeError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from lm_eval import utils
+
+    class Bounded(Template):
+        """Ends where one text takes too many lines."""
+
+        def render(self, *args: Any, **kwargs: Any) -> str:
+            with bounded_templates():
+                return super().render(*args, **kwargs)
 
     class Closed(ImmutableSandboxedEnvironment):
         """Refuses the operators of which one alone can take for ever, or all memory."""
 
+        template_class = Bounded
         intercepted_binops = frozenset({"**", "*"})
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -140,7 +148,6 @@ def sandboxed_templates() -> Iterator[None]:
     closed.filters.update(open_.filters)
     utils.env = closed
     try:
-        with bounded_templates():
-            yield
+        yield
     finally:
         utils.env = open_
