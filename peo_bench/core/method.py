@@ -90,8 +90,8 @@ class World:
 
     def compared(self, objective: str) -> dict[str, Job]:
         """Return what a training on one objective's pairs needs that compares with the reference policy."""
-        needs = {"reference": self.reference, "pairs": self.pairs[objective]}
-        return needs | {roles.LOG_PROBS: self.log_probs(objective)}
+        shared = self.log_probs(objective)
+        return {**shared.needs, roles.LOG_PROBS: shared}
 
     def log_probs(self, objective: str, policy: Job | None = None) -> Job:
         """Return what computes the log-probabilities of an objective's pairs, for all trainings that need them.

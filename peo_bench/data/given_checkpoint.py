@@ -35,7 +35,7 @@ from peo_bench.models.files import (
     MODEL_WEIGHTS,
     adapter_tensors,
     read_object,
-    require_plain,
+    require_files,
     tensor_shapes,
 )
 from peo_bench.models.loading import TEMPLATES, has_tokenizer
@@ -231,7 +231,7 @@ def _listing(path_or_id: str) -> tuple[Path | None, list[str], str | None]:
     """Return a checkpoint's folder, its files, and for one of the hub, which has no folder, its commit instead."""
     folder = _inside(Path(path_or_id))
     if folder is not None:
-        require_plain(folder)
+        require_files(folder)
         return folder, [path.name for path in folder.iterdir() if path.is_file()], None
     if not HUB_ID.fullmatch(path_or_id) or Path(path_or_id).parent.is_dir():
         raise UsageError(f"no checkpoint at {path_or_id!r}: give a model or adapter folder, or a hub id (owner/name)")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import Json
+from peo_bench.files.plain import delete
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Journal:
         self.records: list[Any] = []
         if path.is_symlink() or (path.exists() and not path.is_file()):
             logger.warning("%s is no file: it is deleted, and what a journal would know is done again", path)
-            _delete(path)
+            delete(path)
         intact = 0
         content = path.read_bytes() if path.exists() else b""
         for line in content.splitlines(keepends=True):
@@ -56,14 +56,6 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         self.records.append(record)
-
-
-def _delete(path: Path) -> None:
-    """Delete a folder, or a link, a pipe or a device: never what a link leads to, which may lie outside."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def _parse(line: bytes) -> Any:

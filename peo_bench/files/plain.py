@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from peo_bench.errors import UsageError
@@ -16,3 +17,14 @@ def require_file(path: Path, give: str) -> None:
     """Raise `UsageError`, saying what to `give`, where `is_no_file`."""
     if is_no_file(path):
         raise UsageError(f"{path}: is no file: {give}")
+
+
+def delete(path: Path) -> None:
+    """Delete a folder with all in it, or whatever else lies there; never what a link leads to, which may lie outside.
+
+    What is not there is no error.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

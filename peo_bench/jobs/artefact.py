@@ -23,6 +23,7 @@ from peo_bench.errors import UsageError
 from peo_bench.files.atomic import sync_dir
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import JsonObject
+from peo_bench.files.rows import is_whole
 from peo_bench.jobs.job import Cost, Handle, Job, job_id
 from peo_bench.jobs.kinds import JOB_KINDS
 
@@ -97,7 +98,7 @@ def check_files(folder: Path, known: Mapping[str, Any], but: Collection[str] = (
     """Raise `Damaged` unless the files of `folder`, but those called as in `but`, are those `known` by fingerprint."""
     for name, fingerprint_known in known.items():
         file = folder
-        if not Path(name).parts or "\0" in name or not is_text(name):
+        if not Path(name).parts or "\0" in name or not is_whole(name):
             raise Damaged(f"{name!r} is no file's name")
         *folders, last = Path(name).parts
         for part in folders:
@@ -118,15 +119,6 @@ def _contents(folder: Path, but: Collection[str]) -> Iterator[Path]:
             yield path
             if path.is_dir() and not path.is_symlink():
                 yield from _contents(path, ())
-
-
-def is_text(name: str) -> bool:
-    """Say whether a file can be called so: JSON can hold half a surrogate pair, no path and no terminal takes it."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def require_plain(path: Path, folder: bool = False) -> None:

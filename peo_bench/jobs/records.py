@@ -52,7 +52,7 @@ def read_records(path: Path, root: Path) -> Records:
 
     Raises `Damaged` for a line that is no record, and `UsageError` for a job of a kind that no installed package has.
     """
-    found, metas = Outcome(), {}
+    found, metas, kinds = Outcome(), {}, JOB_KINDS.names()
     require_plain(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -64,7 +64,7 @@ def read_records(path: Path, root: Path) -> Records:
         try:
             row = json.loads(line)
             kind = row["record"]["kind"]
-            if kind not in JOB_KINDS.names():
+            if kind not in kinds:
                 raise UsageError(f"{path}:{number}: a job of kind {kind!r}: install the package of the run's method")
             job_id = _take(row, found, root)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Damaged) as error:

@@ -29,6 +29,7 @@ from peo_bench.errors import JobFailed
 from peo_bench.files.atomic import follow_umask, is_temporary, sync_dir, write_json
 from peo_bench.files.inside import free_name
 from peo_bench.files.json_types import Json
+from peo_bench.files.plain import delete
 from peo_bench.files.room import is_disk_full, room_for, size_of
 from peo_bench.jobs.artefact import META, SCHEMA, SCRATCH, Damaged, flush, identity_of, read_artefact, sealed
 from peo_bench.jobs.job import Handle, Job
@@ -199,7 +200,7 @@ class Store:
             work = self.workspace(job)
             for path in work.dir.iterdir():  # what a killed attempt wrote; its memos stay until this one is finished
                 if path.name != SCRATCH:
-                    _delete(path)
+                    delete(path)
             return self._finish(job, work, write(work), seconds)
 
     def workspace(self, job: Job, progress: Progress = lambda fraction, note: None) -> Workspace:
@@ -213,7 +214,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         for path in list(folder.rglob("*")):
             if is_temporary(path):
-                _delete(path)
+                delete(path)
             elif path.is_symlink() or not (path.is_file() or path.is_dir()):
                 self._aside(path)
         return Workspace(folder, progress, f"{job.label} {job.id.rpartition('-')[2]}")
@@ -230,12 +231,12 @@ class Store:
         with room_for(other, "the artefacts of the run", lambda: sum(map(size_of, absent.values()))):
             for job_id, path in absent.items():
                 copy = partial_copies / job_id
-                _delete(copy)
+                delete(copy)
                 shutil.copytree(path, copy)
                 follow_umask(copy)
                 flush(copy)
                 target._place(job_id, copy)
-        _delete(partial_copies)
+        delete(partial_copies)
 
     def lock(self, name: str) -> FileLock:
         """Return the lock of a job, the same each time, so that who holds it may ask again; others wait."""
@@ -270,7 +271,7 @@ class Store:
 
     def _place(self, job_id: str, folder: Path) -> Handle:
         """Give a finished artefact, which lies in `folder`, its place in the store."""
-        _delete(folder / SCRATCH)
+        delete(folder / SCRATCH)
         target = self.path(job_id)
         self._make_way(target.parent)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -316,11 +317,3 @@ class Store:
         free = free_name(damaged / path.name)
         path.rename(free)
         logger.info("%s was damaged and now lies in %s", path, free)
-
-
-def _delete(path: Path) -> None:
-    """Delete a folder with all in it, or a file; what is not there is no error."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ def read_object(path: Path) -> JsonObject:
     return content
 
 
-def require_plain(folder: Path) -> None:
+def require_files(folder: Path) -> None:
     """Raise `UsageError` for a pipe or a device in a checkpoint's folder: what loads it opens whatever is there."""
     for path in sorted(folder.rglob("*")):
         if not path.is_dir():

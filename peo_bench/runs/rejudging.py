@@ -90,11 +90,11 @@ class Rejudged:
             yield f"config.yaml: judges: names {len(self._config.judges)}, of {len(by_id)} there is something"
         said = {"run.json: judging": counts, "run.json: measure.judges": described}
         for place, names in said.items():
-            for name in by_id.keys() - names.keys():
+            for name in sorted(by_id.keys() - names.keys()):
                 yield f"{place} lacks {name}, a judge of config.yaml"
-            for name in names.keys() - by_id.keys():
+            for name in sorted(names.keys() - by_id.keys()):
                 yield f"{place} has {name}, which is no judge of config.yaml"
-        for name in by_id.keys() & described.keys():
+        for name in sorted(by_id.keys() & described.keys()):
             if not re.fullmatch(by_id[name].description, described[name], re.DOTALL):
                 yield f"run.json: measure.judges.{name} is {described[name]!r}, which config.yaml does not say of it"
         for file, table in ((VERDICTS_FILE, self._rows), (UNJUDGED_FILE, self._missing)):

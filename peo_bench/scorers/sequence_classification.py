@@ -30,9 +30,9 @@ class SequenceClassifier(ModelScorer):
         """Load it; without a `template` the tokenizer is called with the pair (prompt, answer)."""
         self.template = template
         super().__init__(path, precision, **settings)
-        if template == CHAT and self.tokenizer.chat_template is None:
-            raise UsageError("scorer: template: chat, but the checkpoint's tokenizer has no chat template")
         if template == CHAT:
+            if self.tokenizer.chat_template is None:
+                raise UsageError("scorer: template: chat, but the checkpoint's tokenizer has no chat template")
             check_dialogue(self.tokenizer)
         declared = self.model.config.get_text_config().pad_token_id
         known = declared is not None and 0 <= declared < len(self.model.get_input_embeddings().weight)

@@ -24,8 +24,7 @@ from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.learners import LEARNERS, Loss, PairBatch
-from peo_bench.training.log_probs import read_log_probs
-from peo_bench.training.pair_rows import labelled_pairs, pair_lengths, shifted
+from peo_bench.training.pair_rows import REFERENCE, labelled_pairs, pair_lengths, shifted
 from peo_bench.training.saving import save_trained
 from peo_bench.training.settings import DPOSettings, dpo_settings
 
@@ -128,11 +127,6 @@ def build_trainer(
     reference = inputs["reference"].path / "model"
     tokenizer = load_tokenizer(reference)
     dataset, lengths = labelled_pairs(params, inputs, tokenizer, signs)
-    known = read_log_probs(inputs, params["objective"])
-    if known is not None:
-        names = ("ref_chosen_logps", "ref_rejected_logps")
-        for name, values in zip(names[:: -1 if params.get("swapped") else 1], known, strict=True):
-            dataset = dataset.add_column(name, values)
     order = training_order(pair_lengths(dataset), settings.batch_size, settings.epochs, params["seed"])
     lora = settings.form == "lora"
     config = trainer_arguments(params, work, len(order)) | {"beta": settings.aspect_beta / weight}
@@ -181,7 +175,7 @@ def trainer_class(shift: Shift | None, order: list[int], loss: Loss | None = Non
 
         def _precompute_ref_logps(self, dataset: Dataset, *args: object) -> Dataset:
             # Shifted outside TRL's function: its cache key knows nothing of the shift.
-            if not {"ref_chosen_logps", "ref_rejected_logps"} <= {*dataset.column_names}:
+            if not {*REFERENCE} <= {*dataset.column_names}:
                 dataset = super()._precompute_ref_logps(dataset, *args)
             if shift is not None:
                 dataset = shifted(dataset, *shift(dataset))

@@ -29,7 +29,7 @@ from peo_bench.jobs.job import Cost, Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.scorers import load_scorer
 from peo_bench.training.aspect import Shift, pairs_bound, train_dpo
-from peo_bench.training.log_probs import read_log_probs
+from peo_bench.training.pair_rows import REFERENCE, read_log_probs
 from peo_bench.training.settings import PLAIN, dpo_settings
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def train_modpo(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Json
 def margin_shift(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace, weight: float) -> Shift:
     """Return the shift w_1 R_1(y) / beta of the reference log-probabilities of chosen and rejected answers."""
     explicit = not {"direction", "directions"}.isdisjoint(inputs["margin"].result)
-    margin = _explicit_margin(params, inputs, work) if explicit else _implicit_margin(params, inputs, work)
+    margin = _explicit_margin(params, inputs, work) if explicit else _implicit_margin(params, inputs)
     scale = (1 - weight) / params["beta"]
 
     def shift(dataset: Dataset) -> tuple[list[float], list[float]]:
@@ -95,7 +95,7 @@ def margin_shift(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: 
     return shift
 
 
-def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle], work: Workspace) -> Shift:
+def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle]) -> Shift:
     """Return beta_m (log pi_1 - log pi_ref), with pi_1 the other objective's DPO policy.
 
     log pi_1 comes from a job of its own, so that two models are never in memory together.
@@ -105,7 +105,7 @@ def _implicit_margin(params: Mapping[str, Any], inputs: Mapping[str, Handle], wo
     beta = params["margin_beta"]
 
     def margin(dataset: Dataset) -> tuple[list[float], list[float]]:
-        columns = dataset["ref_chosen_logps"], dataset["ref_rejected_logps"]
+        columns = [dataset[name] for name in REFERENCE]
         chosen, rejected = (
             [beta * (new - old) for new, old in zip(log_probs, column, strict=True)]
             for log_probs, column in zip(other, columns, strict=True)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from peo_bench.core import roles
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
 from peo_bench.models.loading import context_length, load_config
@@ -19,9 +22,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+"""TRL's columns of log-probabilities under the reference policy."""
+LOG_PROBS_FILE = "log-probs.npz"
+LogProbs = tuple[list[float], list[float]]
+"""Of chosen and of rejected answers, in nats, summed over tokens, in the order of `tokenised_pairs`."""
+
+
 def shifted(dataset: Dataset, chosen: list[float], rejected: list[float]) -> Dataset:
     """Return the dataset with `chosen` and `rejected` added to the reference log-probabilities."""
-    for column, values in (("ref_chosen_logps", chosen), ("ref_rejected_logps", rejected)):
+    for column, values in zip(REFERENCE, (chosen, rejected), strict=True):
         total = [old + new for old, new in zip(dataset[column], values, strict=True)]
         dataset = dataset.remove_columns(column).add_column(column, total)
     return dataset
@@ -75,15 +85,34 @@ def labelled_pairs(
 ) -> tuple[Dataset, Lengths]:
     """Return the pairs on which any learner trains, and what `max_length` did to them; see `tokenised_pairs`.
 
-    With `params["swapped"]`, what was chosen is rejected and the other way round; the order stays.
+    They have the reference policy's log-probabilities where a job among `inputs` has computed them. With
+    `params["swapped"]`, what was chosen is rejected and the other way round; the order stays.
     """
     path, max_length = pairs_file(inputs, params["objective"]), dpo_settings(params).max_length
     dataset = tokenised_pairs(inputs, params["objective"], tokenizer, max_length, signs)
     lengths = pairs_lengths(dataset, path, max_length)
+    for column, values in zip(REFERENCE, read_log_probs(inputs, params["objective"]) or (), strict=False):
+        dataset = dataset.add_column(column, values)
     if params.get("swapped"):
-        names = {"chosen_ids": "rejected_ids", "rejected_ids": "chosen_ids", "chosen": "rejected", "rejected": "chosen"}
+        twins = [("chosen_ids", "rejected_ids"), ("chosen", "rejected"), REFERENCE]
+        names = {a: b for pair in twins for a, b in (pair, pair[::-1]) if a in dataset.column_names}
         dataset = dataset.rename_columns(names)
     return dataset, lengths
+
+
+def read_log_probs(inputs: Mapping[str, Handle], objective: str, role: str = roles.LOG_PROBS) -> LogProbs | None:
+    """Return what the job under `role` computed; None for a training that has none and computes them itself."""
+    if role not in inputs:
+        return None
+    said = inputs[role].result
+    assert (said["objective"], said["of"]) == (objective, made_of(inputs)), "they are of another training"
+    with np.load(inputs[role].path / LOG_PROBS_FILE) as found:
+        return found["chosen"].tolist(), found["rejected"].tolist()
+
+
+def made_of(inputs: Mapping[str, Handle]) -> list[str]:
+    """Return the ids of the reference policy and the pairs, whose log-probabilities fit no others."""
+    return [inputs[role].id for role in ("reference", "pairs")]
 
 
 def pairs_lengths(dataset: Dataset, path: Path, max_length: int) -> Lengths:
