@@ -44,6 +44,7 @@ JOB_KINDS: Registry[JobKind] = Registry(
         "sandbox-corpus": "peo_bench.sandbox.kinds:draw_corpus",
         "sandbox-pairs": "peo_bench.sandbox.kinds:label_pairs",
         "sandbox-prompts": "peo_bench.sandbox.kinds:draw_prompts",
+        "sandbox-reference": "peo_bench.sandbox.reference:unpack",
         "sandbox-oracle": "peo_bench.sandbox.kinds:sample_reference",
         "scorer": "peo_bench.scorers.kinds:import_scorer",
         "sft": "peo_bench.training.sft:train_sft",

@@ -22,6 +22,7 @@ from peo_bench.methods import METHODS, make_method
 from peo_bench.registry import check_name
 from peo_bench.runs.request import RunRequest
 from peo_bench.settings import Frozen, parse_yaml
+from peo_bench.sandbox.reference import record
 from peo_bench.suites.suite import SuiteConfig, load_suite, suite_folder, with_settings
 
 WRAPPED = ("best-of-n", "rps.soup")
@@ -31,7 +32,8 @@ WRAPPED = ("best-of-n", "rps.soup")
 class RunConfig(Frozen):
     """A run. `preferences` are helpful weights; the harmless weight is what is left to 1.
 
-    `policies` are finished checkpoints by name, `answers` the SHA-256 of files with a finished policy's answers.
+    `policies` are finished checkpoints by name, `answers` the SHA-256 of files with a finished policy's answers,
+    `shipped_reference` that of the sandbox's reference policy where it may come with the package.
     """
 
     schema_version: Literal[1] = 1
@@ -48,6 +50,7 @@ class RunConfig(Frozen):
     capabilities: tuple[str, ...] = ()
     judges: tuple[str, ...] = ()
     strict_repro: bool = False
+    shipped_reference: str | None = Field(None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _compares_something(self) -> RunConfig:
@@ -239,6 +242,7 @@ def _resolved(request: RunRequest) -> RunConfig:
         capabilities=capabilities,
         judges=tuple(request.judge),
         strict_repro=request.strict_repro,
+        shipped_reference=None if request.from_scratch or suite.model != "sandbox" else record()["sha256"],
     )
 
 

@@ -51,6 +51,9 @@ class RunRequest:
         bool,
         Option("--strict-repro", help="One thread, deterministic kernels, a cache of its own: same bytes again."),
     ] = False
+    from_scratch: Annotated[
+        bool, Option("--from-scratch", help="Train the sandbox's reference policy too, which is shipped for seed 0.")
+    ] = False
     capabilities: Annotated[str, Option(help="lm-eval tasks: names or YAML files, by commas.")] = ""
     judge: Judges = field(default_factory=list)
     trust_task_code: Annotated[

@@ -21,6 +21,7 @@ from peo_bench.methods import METHODS
 from peo_bench.methods.given import method_of
 from peo_bench.runs.config import RunConfig
 from peo_bench.sandbox.kinds import oracle_job
+from peo_bench.sandbox.reference import shipped
 from peo_bench.scorers import scorer_version
 from peo_bench.scorers.columns import PROXY
 from peo_bench.scorers.kinds import scorer_jobs
@@ -120,7 +121,8 @@ class _Sandbox:
     def reference(self) -> Job:
         corpus = Job("sandbox-corpus", {"n": self.data.corpus, "seed": self.seed})
         settings = self.config.suite.sft.model_dump(mode="json")
-        return Job("sft", {"seed": self.seed, **settings}, {"corpus": corpus})
+        trained = Job("sft", {"seed": self.seed, **settings}, {"corpus": corpus})
+        return shipped(trained, self.config.shipped_reference)
 
     @cached_property
     def pairs(self) -> Job:
