@@ -56,7 +56,7 @@ def test_a_file_that_is_not_the_shipped_one_is_refused(tmp_path: Path, monkeypat
     changed = tmp_path / "reference.safetensors"
     changed.write_bytes(reference.WEIGHTS.read_bytes()[:-1] + b"\0")
     monkeypatch.setattr(reference, "WEIGHTS", changed)
-    with pytest.raises(PeoBenchError, match="is not the shipped file .*--from-scratch"):
+    with pytest.raises(PeoBenchError, match=r"is not the shipped file .*--from-scratch"):
         reference.unpack.run(world().reference, {}, Workspace(tmp_path))
 
 

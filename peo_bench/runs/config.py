@@ -21,8 +21,8 @@ from peo_bench.lm_eval.trust import require_trust
 from peo_bench.methods import METHODS, make_method
 from peo_bench.registry import check_name
 from peo_bench.runs.request import RunRequest
-from peo_bench.settings import Frozen, parse_yaml
 from peo_bench.sandbox.reference import record
+from peo_bench.settings import Frozen, parse_yaml
 from peo_bench.suites.suite import SuiteConfig, load_suite, suite_folder, with_settings
 
 WRAPPED = ("best-of-n", "rps.soup")

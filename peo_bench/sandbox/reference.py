@@ -31,7 +31,7 @@ def record() -> dict[str, str]:
 
 
 def shipped(trained: Job, sha256: str | None) -> Job:
-    """Return the job that takes the shipped weights of this digest, if they are what `trained` gives; else `trained`."""
+    """Return the job that takes the shipped weights of this digest where `trained` would give them; else `trained`."""
     if sha256 is None or record()["job"] != trained.id:
         return trained
     return Job("sandbox-reference", {"sha256": sha256})
