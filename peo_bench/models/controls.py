@@ -83,12 +83,14 @@ def _pattern(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
 
 
-def holds(tokenizer: PreTrainedTokenizerBase, names: re.Pattern[str], text: str) -> bool:
-    """Tell whether a text holds a control token's name, or what the tokenizer's normaliser makes one of."""
-    if names.search(text):
-        return True
+def holds(tokenizer: PreTrainedTokenizerBase, names: re.Pattern[str], texts: Sequence[str]) -> list[bool]:
+    """Tell which texts hold a control token's name, or what the tokenizer's normaliser makes one of."""
+    found = [names.search(text) is not None for text in texts]
     tokens = _normalised(tokenizer, names)
-    return bool(tokens) and not tokens.isdisjoint(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if tokens and texts:
+        batch = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        found = [named or not tokens.isdisjoint(ids) for named, ids in zip(found, batch, strict=True)]
+    return found
 
 
 @lru_cache(maxsize=16)

@@ -218,13 +218,19 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     A chat template writes its special tokens itself. Without one the tokenizer adds its own; an end-of-sequence token
     that it would put after the prompt is dropped.
     """
+    return list(_prompt_ids(tokenizer, tokenizer.chat_template, prompt))
+
+
+@lru_cache(maxsize=8192)
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, template: str | None, prompt: str) -> tuple[int, ...]:
+    """Return them, once for all policies and scorers that read the prompt."""
     if not is_whole(prompt):
         raise UsageError(f"the prompt {prompt[:60]!a} holds half a character (a lone surrogate): write it anew")
-    templated = tokenizer.chat_template is not None
+    templated = template is not None
     ids = filled_ids(tokenizer, lambda text: render(tokenizer, text), [prompt], add_special_tokens=not templated)
     if not templated and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
-    return ids
+    return tuple(ids)
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
@@ -257,9 +263,8 @@ def _continuing(tokenizer: PreTrainedTokenizerBase, before: str, texts: Sequence
     said = controls(tokenizer).said
     head = list(tokenizer(before, add_special_tokens=False)["input_ids"]) if before else []
     batch = tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
-    for text, plain in zip(texts, batch, strict=True):
-        written = ((before, None), (text, said))
-        ids = encode(tokenizer, written, add_special_tokens=False) if holds(tokenizer, said, text) else plain
+    for text, plain, named in zip(texts, batch, holds(tokenizer, said, texts), strict=True):
+        ids = encode(tokenizer, ((before, None), (text, said)), add_special_tokens=False) if named else plain
         yield ids[len(head) :] if ids[: len(head)] == head else None
 
 
@@ -377,7 +382,7 @@ def filled_ids(
 def names_special(tokenizer: PreTrainedTokenizerBase, prompt: str, *answers: str) -> bool:
     """Tell whether a text holds the name of a control token."""
     found = controls(tokenizer)
-    return holds(tokenizer, found.asked, prompt) or any(holds(tokenizer, found.said, answer) for answer in answers)
+    return any(holds(tokenizer, found.asked, [prompt]) + holds(tokenizer, found.said, answers))
 
 
 def _pieces(form: Callable[..., str], texts: Sequence[str], whole: str) -> list[str] | None:
