@@ -13,8 +13,10 @@ from peo_bench.data import given_checkpoint as checkpoint
 from peo_bench.data.given_checkpoint import checkpoint_job, smollm2_job
 from peo_bench.data.sources import LOCATIONS
 from peo_bench.errors import UsageError
-from peo_bench.jobs.job import Job
+from peo_bench.jobs.job import Job, tokenizer_of
 from peo_bench.jobs.store import Store
+from peo_bench.models.loading import read_tokenizer
+from peo_bench.models.rendering import prompt_ids
 from peo_bench.scorers.kinds import scorer_job
 from peo_bench.scorers.settings import ScorerConfig
 
@@ -48,6 +50,38 @@ def adapter_folder(path, hidden=8, base="owner/base", layer=LAYER):
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "store")
+
+
+ALPACA = (
+    "<s> how {% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% else %} now {{ m['content'] }}</s>"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %} now{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kept", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_suites_chat_template_takes_the_place_of_the_bases_own(tmp_path, store, kept):
+    """In what is foreseen and in what is taken over; the files that were given stay as they are."""
+    folder = model_folder(tmp_path / "mine")
+    if kept == "tokenizer_config.json":
+        own = (folder / "chat_template.jinja").read_text()
+        (folder / "chat_template.jinja").unlink()
+        config = json.loads((folder / kept).read_text())
+        (folder / kept).write_text(json.dumps(config | {"chat_template": own}))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    plain, job = (checkpoint_job(str(folder), "base", chat_template=template) for template in (None, ALPACA))
+    assert plain.id == checkpoint_job(str(folder), "base").id != job.id
+    taken = read_tokenizer(store.run(job).path / "model")
+    for found in (taken, tokenizer_of(job)):
+        assert found.chat_template == ALPACA
+        assert found.decode(prompt_ids(found, "open the lock")) == "<s> how open the lock now"
+    assert tokenizer_of(plain).chat_template != ALPACA
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_suites_chat_template_that_leaves_the_prompt_out_is_refused_before_the_base_is_there(tmp_path):
+    folder = model_folder(tmp_path / "mine")
+    with pytest.raises(UsageError, match="its chat template leaves out a prompt"):
+        checkpoint_job(str(folder), "base", chat_template="how do i")
 
 
 def test_a_model_folder_becomes_a_reference(tmp_path, store):
@@ -298,7 +332,7 @@ def test_a_hub_id_is_pinned_to_its_commit_and_downloaded_without_pickles(tmp_pat
     hub = FakeHub(adapter_folder(tmp_path / "snapshot"))
     use(monkeypatch, hub)
     job = checkpoint_job("owner/name@v1", "delta")
-    assert job.params == {"hub": "owner/name", "revision": "c0ffee", "form": "lora"}
+    assert job.params == {"hub": "owner/name", "revision": "c0ffee", "form": "lora", "chat_template": None}
     handle = store.run(job)
     assert handle.result["name"] == "owner/name"
     assert hub.asked[0] == ("owner/name", "v1")

@@ -257,6 +257,7 @@ def _run_record(
         missing=tuple(missing),
         underpowered=first.underpowered,
         limited=first.limited,
+        substituted=first.substituted,
         notes=(*notes, *own_notes),
         packages=first.packages,
         hardware=first.hardware,

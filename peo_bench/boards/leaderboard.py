@@ -79,6 +79,11 @@ def add_run(root: Path, run_folder: Path, methods: Iterable[str] | None) -> tupl
     about = run.files.run
     if about.limited:
         raise UsageError(f"{run_folder} was limited to {about.limited}: a leaderboard takes whole runs")
+    if about.substituted:
+        raise UsageError(
+            f"{run_folder} was run with --substitute {about.substituted}: its numbers mean nothing, and a leaderboard "
+            "takes runs of the suite itself"
+        )
     if about.compared is not None:
         raise UsageError(f"{run_folder} is a comparison: add the runs that it compares")
     wanted = list(methods) if methods else [m for m in about.asked if m in run.methods]

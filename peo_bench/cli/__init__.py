@@ -19,6 +19,7 @@ from rich.text import Text
 from peo_bench import __version__
 from peo_bench.errors import DiskFull, PeoBenchError, UsageError, one_line, printable
 from peo_bench.files.room import disk_full, is_disk_full, place_of
+from peo_bench.resources import cache_dir as cache_dir
 
 app = typer.Typer(
     name="peo-bench",
@@ -53,14 +54,6 @@ def console() -> Console:
 def echo(text: object, err: bool = False) -> None:
     """Print a text, of whomever, as plain lines."""
     typer.echo(printable(str(text)), err=err)
-
-
-def cache_dir() -> Path:
-    """Return where finished work is kept: $XDG_CACHE_HOME/peo-bench, by default ~/.cache/peo-bench."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peo-bench"
-    except RuntimeError:  # a user without HOME and without an entry in the system's list, as in containers
-        raise UsageError("this user has no home folder to keep finished work in: set XDG_CACHE_HOME") from None
 
 
 def writable_cache() -> Path:

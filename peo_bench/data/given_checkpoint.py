@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peo_bench.data.sources import located, remember
 from peo_bench.errors import UsageError
+from peo_bench.files.atomic import write_text
 from peo_bench.files.digest import file_digest
 from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind, outline_of, outlined, tokenizer_of
@@ -38,7 +39,7 @@ from peo_bench.models.files import (
     require_files,
     tensor_shapes,
 )
-from peo_bench.models.loading import TEMPLATES, has_tokenizer
+from peo_bench.models.loading import TEMPLATE, TEMPLATES, has_tokenizer
 from peo_bench.resources import require
 
 if TYPE_CHECKING:
@@ -117,17 +118,18 @@ def import_gguf(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict
     }
 
 
-def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None) -> Job:
+def checkpoint_job(path_or_id: str, role: Role, reference: Job | None = None, chat_template: str | None = None) -> Job:
     """Return the job that takes over a Hugging Face model or PEFT adapter: a folder, or a hub id `owner/name@revision`.
 
     The artefact of a finished job (with `model/` or `adapter/` inside) will do too. With `reference`, the checkpoint is
-    compared with the policy it is to be a change of, now as far as the files that are here tell. Raises `UsageError`
-    if it cannot be used.
+    compared with the policy it is to be a change of, now as far as the files that are here tell. A `chat_template`
+    takes the place of the one that a base has. Raises `UsageError` if it cannot be used.
     """
     from peo_bench.models.rendering import PROMPT_DATE
 
     params = checkpoint_identity(path_or_id, role)
     params |= {"prompt_date": PROMPT_DATE} if role == "base" else {}
+    params |= {} if chat_template is None else {"chat_template": chat_template}
     job = Job("checkpoint", params, {"reference": reference} if reference else {})
     foresee_checkpoint(job)
     return job
@@ -161,7 +163,7 @@ def foresee_checkpoint(job: Job) -> tuple[str, ...]:
             _check_supported(folder, folder)
         tensor_shapes(folder)  # damaged and missing files have a line of their own
         own = None if form == "lora" else outline_causal(folder)
-        told = [] if own is None else _text_remarks(form, folder, own)
+        told = [] if own is None else _text_remarks(job.params, folder, own)
         reference = job.needs.get("reference")
         model = None if reference is None else outline_of(reference)
         tokenizer = None if reference is None or model is None else tokenizer_of(reference)
@@ -288,7 +290,7 @@ def _checkpoint_tokenizer(job: Job) -> PreTrainedTokenizerBase | None:
     from peo_bench.models.loading import read_tokenizer
 
     folder = base_at_hand(job)
-    return None if folder is None else read_tokenizer(folder)
+    return None if folder is None else read_tokenizer(folder, job.params["chat_template"])
 
 
 def base_at_hand(job: Job) -> Path | None:
@@ -298,7 +300,7 @@ def base_at_hand(job: Job) -> Path | None:
 
 
 @outlined(_checkpoint_outline, _checkpoint_tokenizer)
-@job_kind("checkpoint", version=15, common=True)
+@job_kind("checkpoint", version=15, defaults={"chat_template": None}, common=True)
 def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> dict[str, Any]:
     """Copy (hard links where possible) into `model/` or `adapter/` and check it; the result tells `remarks`."""
     from peo_bench.models.quiet import quiet
@@ -307,11 +309,13 @@ def import_checkpoint(job: Job, inputs: Mapping[str, Handle], work: Workspace) -
     form = params["form"]
     target = work.dir / ("adapter" if form == "lora" else "model")
     source = take_over(params, target)
+    if params["chat_template"] is not None:
+        write_text(target / TEMPLATE, params["chat_template"])
     with naming(source, target), quiet():
         config = read_object(target / (ADAPTER_CONFIG if form == "lora" else "config.json"))
         shapes = tensor_shapes(target)
         model = None if form == "lora" else _load_checked(target)
-        remarks = [] if model is None else _text_remarks(form, target, model)
+        remarks = [] if model is None else _text_remarks(params, target, model)
         warnings = _kinship(target, model, inputs["reference"], source) if "reference" in inputs else []
     name = params.get("hub") or config.get("base_model_name_or_path" if form == "lora" else "_name_or_path")
     for warning in warnings:
@@ -345,15 +349,16 @@ def _load_checked(target: Path) -> PreTrainedModel:
     return model
 
 
-def _text_remarks(form: str, folder: Path, model: PreTrainedModel) -> list[str]:
+def _text_remarks(params: Mapping[str, Json], folder: Path, model: PreTrainedModel) -> list[str]:
     """Return remarks on the texts of a base, whose tokenizer is used; `UsageError` unless that is usable."""
     from peo_bench.models.ends import unused_settings
     from peo_bench.models.loading import check_vocabulary, read_tokenizer
     from peo_bench.models.rendering import remarks
 
-    if form != "base":
+    if params["form"] != "base":
         return []
-    tokenizer = read_tokenizer(folder)
+    template = params["chat_template"]
+    tokenizer = read_tokenizer(folder, None if template is None else str(template))
     check_vocabulary(tokenizer, model, folder)
     return [*remarks(tokenizer), *unused_settings(folder)]
 

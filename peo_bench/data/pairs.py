@@ -41,6 +41,7 @@ def pairs_job(
 
     Prompts and answers longer than `max_chars` characters are left out (the job can be told a `max_prompt_chars` of its
     own). At most `limit` pairs per objective are kept for policies and as many for scorers, chosen by `seed`.
+    Prompts are shared out by `FRACTIONS` (the job can be told `fractions` of its own, also without any for scorers).
     Files are looked up under `data_dir`, by default under PEO_BENCH_DATA_DIR. Prompts of the sets `held_out` (see
     `prompts_identity`) are left out. Raises `UsageError` if there are no files, or an objective has no source.
     """
@@ -112,7 +113,7 @@ def build_pairs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Json
         parts = _by_split(available, params["fractions"])
         prompts[objective] = {name: len({pair.prompt_id for pair in part}) for name, part in parts.items()}
         kept[objective] = {}
-        for split in TRAINING:
+        for split in (split for split in TRAINING if split in params["fractions"]):
             chosen = _spread(parts[split], params["seed"])[: params["limit"]]
             if not chosen:
                 raise UsageError(_too_few(objective, "pairs", split, 1, 0, dropped[objective]))

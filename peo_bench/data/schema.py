@@ -38,6 +38,9 @@ Row = Mapping[str, object]
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
+Share = Literal["policy", "scorer", "validation", "test"]
+"""Of the prompts: to train policies on, to train scorers on, to choose by, to report."""
+
 LABEL_COLUMNS = {"helpful": "better_response_id", "harmless": "safer_response_id"}
 """The fields of the `pku` layout that say which answer an objective prefers."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from peo_bench.files.json_types import JsonObject
 from peo_bench.models.ends import known_ends, stop_ids
-from peo_bench.models.loading import TEMPLATES, has_tokenizer, read_tokenizer, stored_buffers
+from peo_bench.models.loading import TEMPLATE, TEMPLATES, has_tokenizer, read_tokenizer, stored_buffers
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -106,7 +106,7 @@ def compare_tokenizers(folder: Path, theirs: PreTrainedTokenizerBase) -> Kinship
     if _has_tokenizer(folder):
         _compare_tokenizers(found, read_tokenizer(folder), theirs)
     else:
-        alone = [*folder.glob("chat_template.jinja"), *folder.glob(f"{TEMPLATES}/*.jinja")]
+        alone = [*folder.glob(TEMPLATE), *folder.glob(f"{TEMPLATES}/*.jinja")]
         if any(path.read_text(encoding="utf-8", errors="replace") != theirs.chat_template for path in alone):
             found.warnings.append(OTHER_TEMPLATE)
     found.warnings += [] if found.problem else _other_ends(folder, theirs)

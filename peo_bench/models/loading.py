@@ -65,6 +65,9 @@ TOKENIZERS = re.compile(
 VOCABULARIES = re.compile(r"tokenizer\..*|tekken\.json|tiktoken\.model")
 """Files that tokenizers of any class read their vocabulary from."""
 
+TEMPLATE = "chat_template.jinja"
+"""File in which transformers keeps the chat template."""
+
 TEMPLATES = "additional_chat_templates"
 """Folder in which transformers keeps named chat templates."""
 
@@ -425,8 +428,8 @@ def has_tokenizer(names: Iterable[str]) -> bool:
     return any(TOKENIZERS.fullmatch(name) for name in names)
 
 
-def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a folder, with at most one chat template.
+def read_tokenizer(path: Path, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a folder, with at most one chat template: the given one, by default its own.
 
     Raises `UsageError` for several named chat templates of which none is the default, for one that would read its
     template's control tokens as text, and for one whose vocabulary is not there, which transformers makes of nothing.
@@ -450,6 +453,8 @@ def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             f"{path}: split_special_tokens is true in its tokenizer_config.json, so that the chat template's tokens "
             "would be read as text: take it out, what people wrote is always read so here"
         )
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = _default_template(tokenizer.chat_template, path)
     if tokenizer.chat_template is not None:

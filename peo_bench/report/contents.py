@@ -140,6 +140,8 @@ def badges(run: RunRecord, views: Sequence[TaskView]) -> tuple[Badge, ...]:
         found.append(Badge(f"{run.counts.missing - unjudged} missing", "warn"))
     if unjudged:
         found.append(Badge(f"{unjudged} verdicts missing", "warn"))
+    if run.substituted:
+        found.append(Badge("SUBSTITUTED: made-up checkpoints and data", "warn"))
     if run.limited:
         found.append(Badge(f"limited to {run.limited}", "warn"))
     seeds = len(run.seeds)

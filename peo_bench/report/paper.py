@@ -19,7 +19,7 @@ from peo_bench.files.spreadsheet import inert
 from peo_bench.pareto.checks import FloatArray
 from peo_bench.report import contents, figures
 from peo_bench.report.stand_in import by_its_name
-from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table
+from peo_bench.report.tables import Table, points_table, published_table, scoreboard, steering_table, versus_table
 from peo_bench.report.wording import method_name
 from peo_bench.resources import require
 from peo_bench.results.folder import read_run_folder
@@ -92,6 +92,7 @@ def run_pictures(run: Path) -> tuple[dict[str, go.Figure], dict[str, Table]]:
             pictures |= {f"{prefix}{name}": figure for name, figure in _panel_pictures(panel)}
         tables |= {
             f"{prefix}scoreboard": scoreboard(view),
+            f"{prefix}as-published": published_table(view),
             f"{prefix}versus": versus_table(view),
             f"{prefix}steering": steering_table(view),
         }

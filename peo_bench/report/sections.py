@@ -19,7 +19,15 @@ from peo_bench.report import contents, figures, findings, svg, uncertainty
 from peo_bench.report.proxies import proxy_table
 from peo_bench.report.showings import Showing, showings
 from peo_bench.report.slider import Steer, steer_data
-from peo_bench.report.tables import Table, points_table, scoreboard, steering_table, versus_table, within_kl_table
+from peo_bench.report.tables import (
+    Table,
+    points_table,
+    published_table,
+    scoreboard,
+    steering_table,
+    versus_table,
+    within_kl_table,
+)
 from peo_bench.report.texts import Texts
 from peo_bench.report.wording import balance, method_name
 from peo_bench.results.folder import RunFolder
@@ -92,6 +100,7 @@ class Section:
     bands: bool
     static: Markup | None
     scoreboard: Table
+    published: Table
     versus: Table
     steering: Table
     within_kl: Table
@@ -148,6 +157,7 @@ def section(index: int, view: contents.TaskView, folder: RunFolder) -> Section:
         bands=bool(bands),
         static=Markup(svg.front_svg(view, styles, geometry, label)) if view.points else None,
         scoreboard=scoreboard(view),
+        published=published_table(view),
         versus=versus_table(view),
         steering=steering_table(view),
         within_kl=within_kl_table(view),

@@ -126,6 +126,27 @@ def steering_table(view: TaskView) -> Table:
     return Table(tuple(titles), tuple(rows))
 
 
+def published_table(view: TaskView) -> Table:
+    """List every method's hypervolume and mean inner product, in raw scores and in reference units."""
+    titles = (
+        ("HV (raw) ↑", "hypervolume in raw scores"),
+        ("MIP (raw) ↑", "mean inner product of asked weights and raw scores, minimised ones with a minus"),
+        ("HV (sd²) ↑", "hypervolume in standard deviations of the reference policy"),
+        ("MIP (sd) ↑", "the same in standard deviations of the reference policy: the steered utility"),
+    )
+    rows = []
+    for method, values in view.measured.items():
+        if values.as_published is not None:
+            found = values.as_published
+            numbers = (
+                *(found.hypervolume_raw, found.inner_product_raw),
+                *(found.hypervolume_reference, found.inner_product_reference),
+            )
+            cells = tuple((decimal(number, 3), number) for number in numbers)
+            rows.append(Row(method, method_name(method), method in view.controls, "", cells))
+    return Table(titles, tuple(rows))
+
+
 def within_kl_table(view: TaskView) -> Table:
     """List every method's hypervolume from the policies within each KL budget."""
     titles = tuple(

@@ -18,7 +18,13 @@ FILES: dict[str, tuple[type[Record], ...]] = {
     ),
     "metrics.json": (
         *(metrics.Metrics, metrics.TaskMetrics, metrics.ReferenceUnits, metrics.MethodMetrics, metrics.EstimateRecord),
-        *(metrics.RankRange, metrics.SteerabilityRecord, metrics.Comparison, metrics.ReferenceSensitivity),
+        *(
+            metrics.AsPublished,
+            metrics.RankRange,
+            metrics.SteerabilityRecord,
+            metrics.Comparison,
+            metrics.ReferenceSensitivity,
+        ),
         *(metrics.SafetyRow, metrics.SafetyZero, metrics.ZeroFit, metrics.CapabilityRow),
         *(judges.JudgeMetrics, judges.JudgeCard, judges.WinRate, judges.OverallWinRate),
     ),

@@ -16,6 +16,7 @@ from peo_bench.pareto.checks import BoolArray, FloatArray
 from peo_bench.results.judge_records import JudgeMetrics
 from peo_bench.results.measure import Measure
 from peo_bench.results.metrics_records import (
+    AsPublished,
     CapabilityRow,
     Comparison,
     EstimateRecord,
@@ -95,12 +96,15 @@ def run_metrics(
     sampled = _sampled(scores, complete, measure, scale)
     estimates = _estimates(sampled, measure)
     ranks = pareto.rank_ranges(estimates["steered_utility"])
+    bounds = _reference_points(measure, mean_units)
+    published = _published(scores, sampled, measure, bounds, seeds)
     oracle, budgets = _oracle(points, columns, scale), _kl_budgets(points, complete)
     return TaskMetrics(
         **head,
         methods={
             method: MethodMetrics(
                 **{name: EstimateRecord.of(found[method]) for name, found in estimates.items() if method in found},
+                as_published=published[method],
                 rank=RankRange(best=ranks[method][0], worst=ranks[method][1]),
                 **_indicators(method, points, sampled, measure, oracle, budgets),
                 chosen=finite(beside.chosen.get(method, {})),
@@ -108,6 +112,7 @@ def run_metrics(
             )
             for method in complete
         },
+        reference_points=bounds,
         comparisons=_comparisons(sampled.scores, estimates, measure),
         resamples=pareto.RESAMPLES,
         kl_budgets=budgets,
@@ -129,6 +134,31 @@ def _sampled(scores: Scores, complete: Sequence[str], measure: Measure, scale: U
         return _Sampled(scaled, drawn, drawn)
     raw = {method: scores.array(method, seeds, measure.columns) for method in complete}
     return _Sampled(scaled, drawn, pareto.resample(raw))
+
+
+def _reference_points(measure: Measure, units: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """Return the reference point in raw scores and in reference units, by column."""
+    bounds = dict(zip(measure.columns, measure.bound, strict=True))
+    if measure.units == "reference":
+        return {"raw": {c: units[c][0] + bounds[c] * units[c][1] for c in bounds}, "reference": bounds}
+    return {"raw": bounds, "reference": {c: (bounds[c] - units[c][0]) / units[c][1] for c in bounds}}
+
+
+def _published(
+    scores: Scores, sampled: _Sampled, measure: Measure, bounds: Mapping[str, Mapping[str, float]], seeds: Sequence[int]
+) -> dict[str, AsPublished]:
+    """Return hypervolume and mean inner product by method, up to `bounds`, in raw scores and in reference units."""
+    found = {}
+    for method, observed in sampled.drawn.observed.items():
+        raw = scores.array(method, seeds, measure.columns).mean(axis=(0, 2))
+        values: dict[str, float | None] = {}
+        for name, means in {"raw": raw, "reference": observed}.items():
+            bound = [bounds[name][column] for column in measure.columns]
+            if np.isfinite(means).all() and np.isfinite(bound).all():
+                values[f"hypervolume_{name}"] = pareto.hypervolume(means, bound, measure.maximise)
+                values[f"inner_product_{name}"] = pareto.mean_inner_product(means, measure.weights, measure.maximise)
+        found[method] = AsPublished(**values)
+    return found
 
 
 def _estimates(sampled: _Sampled, measure: Measure) -> dict[str, dict[str, pareto.Estimate]]:

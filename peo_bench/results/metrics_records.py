@@ -70,19 +70,36 @@ class SteerabilityRecord(Record):
     """Share of the range of asked weights that the offered ones span."""
 
 
+class AsPublished(Record):
+    """`as_published` of a method: the two numbers that papers on steerable models give, in both units."""
+
+    hypervolume_raw: Number = None
+    """Hypervolume in raw scores, up to `raw` of `reference_points`."""
+    hypervolume_reference: Number = None
+    """Hypervolume in standard deviations of the reference policy, up to `reference` of `reference_points`."""
+    inner_product_raw: Number = None
+    """Mean inner product of asked weights and raw scores, minimised ones with a minus."""
+    inner_product_reference: Number = None
+    """The same in standard deviations of the reference policy: the steered utility."""
+
+
 class MethodMetrics(Record):
     """An entry of `methods`: the indicators of one method or control."""
 
     hypervolume: EstimateRecord
     """Area that the front dominates up to the reference point."""
     steered_utility: EstimateRecord
-    """Mean over preferences of weight times score of the policy offered for each; verdicts rest on it."""
+    """Mean over preferences of weight times score of the policy offered for each, in reference units: the mean inner
+    product (MIP) of the literature; verdicts rest on it.
+    """
     expected_utility: EstimateRecord
     """The same with the best policy of the method for each preference, whoever was asked."""
     igd_plus: EstimateRecord | None = None
     """IGD+ to the front of all other methods; absent with one method."""
     additive_epsilon: EstimateRecord | None = None
     """Additive epsilon against the front of all other methods; absent with one method."""
+    as_published: AsPublished | None = None
+    """Hypervolume and mean inner product in both units, to be put beside the tables of papers."""
     rank: RankRange
     """Range of ranks: `best`, `worst`."""
     n_nondominated: Count
@@ -249,6 +266,8 @@ class TaskMetrics(Record):
 
     reference_point: Mapping[str, float]
     """Of the hypervolume, by score column."""
+    reference_points: Mapping[str, Mapping[str, Number]] = {}
+    """The same point in `raw` scores and in `reference` units, by score column."""
     reference_units: Mapping[str, MeanSd]
     """Mean and standard deviation of the reference policy's validation scores by column, means over seeds."""
     hypervolume_units: Literal["raw", "reference"]

@@ -180,6 +180,8 @@ class RunRecord(Record):
     """What few test prompts mean for differences; false where there are enough."""
     limited: int | None
     """Value of `--limit`; null without."""
+    substituted: str | None = None
+    """`tiny` where made-up stand-ins took the place of the suite's checkpoints and data: the numbers mean nothing."""
     notes: tuple[str, ...]
     """What a reader must know."""
     scorers: Mapping[int, Mapping[str, ScorerRecord]] = {}

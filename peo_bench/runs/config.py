@@ -20,6 +20,7 @@ from peo_bench.lm_eval.capabilities import capability_identity
 from peo_bench.lm_eval.trust import require_trust
 from peo_bench.methods import METHODS, make_method
 from peo_bench.registry import check_name
+from peo_bench.resources import cache_dir
 from peo_bench.runs.request import RunRequest
 from peo_bench.sandbox.reference import record
 from peo_bench.settings import Frozen, parse_yaml
@@ -34,6 +35,7 @@ class RunConfig(Frozen):
 
     `policies` are finished checkpoints by name, `answers` the SHA-256 of files with a finished policy's answers,
     `shipped_reference` that of the sandbox's reference policy where it may come with the package.
+    `substitute` says what stands in for the suite's checkpoints and data, which `suite` has already.
     """
 
     schema_version: Literal[1] = 1
@@ -51,6 +53,7 @@ class RunConfig(Frozen):
     judges: tuple[str, ...] = ()
     strict_repro: bool = False
     shipped_reference: str | None = Field(None, exclude_if=lambda value: value is None)
+    substitute: Literal["tiny"] | None = Field(None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _compares_something(self) -> RunConfig:
@@ -226,14 +229,14 @@ def _resolved(request: RunRequest) -> RunConfig:
         raise UsageError(f"--limit {request.limit}: give a number of at least 2")
     if request.max_kl is not None and not 0 < request.max_kl < float("inf"):
         raise UsageError(f"--max-kl {request.max_kl:g}: give nats above 0, as in 1.5")
-    suite = with_settings(config, suite_settings)
+    suite = _substituted(with_settings(config, suite_settings), request.substitute)
     make_judges(request.judge, suite.judge)
     return RunConfig(
         suite=suite,
         methods=names,
         settings=by_method,
         seeds=request.training_seeds,
-        preferences=parse_preferences(request.preferences),
+        preferences=parse_preferences(str(suite.preferences) if request.preferences is None else request.preferences),
         limit=request.limit,
         max_kl=request.max_kl,
         experts=parse_pairs("--expert", request.expert),
@@ -243,7 +246,19 @@ def _resolved(request: RunRequest) -> RunConfig:
         judges=tuple(request.judge),
         strict_repro=request.strict_repro,
         shipped_reference=None if request.from_scratch or suite.model != "sandbox" else record()["sha256"],
+        substitute=request.substitute,
     )
+
+
+def _substituted(suite: SuiteConfig, what: str | None) -> SuiteConfig:
+    """Return the suite, with stand-ins where they are asked for."""
+    if what is None:
+        return suite
+    if what != "tiny":
+        raise UsageError(f"--substitute {what}: type tiny, or leave it out")
+    from peo_bench.suites.substitutes import substituted
+
+    return substituted(suite, cache_dir() / "substitutes")
 
 
 def _nothing_trained(request: RunRequest, policies: Mapping[str, str], answers: Mapping[str, str]) -> tuple[str, ...]:

@@ -32,9 +32,15 @@ class RunRequest:
     suite: Suite = "sandbox"
     model: Annotated[str | None, Option(help="Base model: smollm2, a folder or a hub id.")] = None
     set: Set = field(default_factory=list)
+    substitute: Annotated[
+        str | None,
+        Option("--substitute", help="tiny: tiny made-up stand-ins for the suite's checkpoints and hub data sets."),
+    ] = None
     seed: Annotated[int, Option(help="Training seed.", min=0)] = 0
     seeds: Annotated[str | None, Option(help="Several training seeds, as in 0,1,2.")] = None
-    preferences: Annotated[str, Option(help="Number of points, or helpful weights as in 0,0.5,1.")] = "5"
+    preferences: Annotated[
+        str | None, Option(help="Number of points, or helpful weights as in 0,0.5,1; by default the suite's, or 5.")
+    ] = None
     limit: Annotated[int | None, Option(help="At most so many pairs and prompts of each kind.")] = None
     max_kl: Annotated[float | None, Option(help="KL budget of every search, in nats.")] = None
     data_dir: Annotated[Path | None, Option(help="Where local data files are.")] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -86,6 +86,11 @@ def _preferences(config: RunConfig, objectives: list[str]) -> tuple[Preference, 
 
 def _proxy(suite: SuiteConfig, objective: Objective, reference: Job, pairs: Job, seed: int) -> Job:
     """Return the training of the run's own reward or cost model of an objective."""
+    if isinstance(suite.data, PairsData) and "scorer" not in suite.data.splits:
+        raise UsageError(
+            f"suite {suite.name}: data.splits has no share for scorers, and column {objective.column!r} has none in "
+            "proxies: add one of them"
+        )
     foresee_reference(reference)
     direction = "reward" if objective.maximise else "cost"
     params = {"objective": objective.name, "direction": direction, "seed": seed}
@@ -147,7 +152,8 @@ class _Pairs:
     @cached_property
     def reference(self) -> Job:
         model = self.config.suite.model
-        return smollm2_job() if model == "smollm2" else checkpoint_job(model, "base")
+        template = self.config.suite.chat_template
+        return smollm2_job() if model == "smollm2" else checkpoint_job(model, "base", chat_template=template)
 
     @cached_property
     def _own(self) -> dict[str, Any] | None:
@@ -163,9 +169,10 @@ class _Pairs:
         n = scaled(self.data.pairs, limit) if self.data.pairs else limit
         held_out = [*([self._own] if self._own else []), *([self._benign["source"]] if self._benign else [])]
         names = [objective.name for objective in self.task.objectives]
-        return pairs_job(
+        job = pairs_job(
             self.data.sources, names, max_chars=self.data.max_chars, limit=n, seed=self.seed, held_out=held_out
         )
+        return replace(job, params={**job.params, "fractions": dict(self.data.splits)})
 
     @cached_property
     def prompts(self) -> Job:

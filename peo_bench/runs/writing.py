@@ -119,6 +119,7 @@ def run_record(
         reused_artefacts=provenance.reused,
         underpowered=f"{n} test prompts: differences below the intervals shown are noise" if n < SMALL else False,
         limited=config.limit,
+        substituted=config.substitute,
         notes=(*suite_notes(config), *_notes(config, task), *provenance.notes),
         scorers=provenance.scorers,
         packages={name: _version(name) for name in PACKAGES},

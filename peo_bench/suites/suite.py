@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.data.prompts import PromptSource
-from peo_bench.data.schema import PairSource
+from peo_bench.data.schema import FRACTIONS, PairSource, Share
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.json_types import Json
 from peo_bench.judges.settings import JudgeSettings
@@ -31,6 +31,8 @@ ENDINGS = (".yaml", ".yml")
 """Of the names of suite and task files."""
 NAMED = ("sandbox", "smollm2")
 """Base models that have a name."""
+POINTS = 5
+"""Of the grid of preferences where neither the suite nor `--preferences` says how many."""
 SCORED = ("scorers", "proxies")
 """A suite's keys that name scorers."""
 
@@ -65,6 +67,19 @@ class PairsData(Frozen):
     """Pairs with a longer prompt or answer are left out, and counted."""
     pairs: int | None = Field(None, gt=0)
     """At most so many pairs per objective for policies, and as many for proxies; all by default."""
+    splits: dict[Share, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=lambda: cast(dict[Share, float], dict(FRACTIONS)), exclude_if=lambda value: value == FRACTIONS
+    )
+    """Shares of the prompts, by a hash of their text: `policy` and `scorer` (to train on), `validation`, `test`.
+    Without `scorer` every column needs a scorer in `proxies`.
+    """
+
+    @model_validator(mode="after")
+    def _needed_shares(self) -> PairsData:
+        missing = [name for name in FRACTIONS if name not in self.splits and name != "scorer"]
+        if missing:
+            raise ValueError(f"splits needs a share for {', '.join(missing)}")
+        return self
 
 
 class CapabilitySettings(Frozen):
@@ -178,6 +193,10 @@ class SuiteConfig(Frozen):
     """What the file said, where `task` was a path: written by peo-bench, so that a run's configuration is whole."""
     model: str
     """The base model: `sandbox`, `smollm2`, a folder or a hub id."""
+    chat_template: str | None = Field(None, exclude_if=lambda value: value is None)
+    """A chat template (Jinja, as tokenizers have them) for a base that has none, or in place of its own."""
+    preferences: int = Field(POINTS, gt=1, exclude_if=lambda value: value == POINTS)
+    """Points of the grid of preferences where `--preferences` is not given."""
     data: Annotated[SandboxData | PairsData, Field(discriminator="kind")]
     """Preference pairs, of the kind `sandbox` or `pairs`."""
     sft: SFTSettings = SFTSettings()
@@ -215,6 +234,12 @@ class SuiteConfig(Frozen):
     def _one_scorer_each(self) -> SuiteConfig:
         by_column(self.scorers)
         by_column(self.proxies)
+        return self
+
+    @model_validator(mode="after")
+    def _template_of_a_checkpoint(self) -> SuiteConfig:
+        if self.chat_template is not None and self.model in NAMED:
+            raise ValueError(f"chat_template: model {self.model} has its own: leave it out")
         return self
 
     @property
