@@ -9,65 +9,21 @@ depends on the rows beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import Cache
 
 from peo_bench.core.decoding import Decoding
 from peo_bench.engine.near_ties import perturbed
 from peo_bench.engine.noise import Noise
-from peo_bench.engine.row_lora import RowLora, State, narrowed
+from peo_bench.engine.passes import Pass, first_of_each, left_padded, positions
 
 LEAVE = 0.25
 """Share of the running rows that must have ended before they leave: leaving copies the caches of those that stay."""
 STEPS_UNSEEN = {"cpu": 1, "cuda": 8}
 """Tokens per look at which rows have ended: a look makes a GPU wait."""
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One forward of `model` for some rows of a batch.
-
-    `rows` (n,) are indices into the batch, possibly repeated; `coefficients` (n,) are the a_j. A base model with
-    wrapped layers, `lora`, has `state`, the adapters and coefficients of these rows.
-    """
-
-    model: PreTrainedModel
-    rows: Tensor
-    coefficients: Tensor
-    lora: RowLora | None = None
-    state: State | None = None
-
-    def is_plain(self, rows: int) -> bool:
-        """Tell whether this pass holds each of `rows` rows once, with coefficient 1."""
-        return len(self.rows) == rows and bool((self.coefficients == 1).all())
-
-    def logits(self, **inputs: Tensor | Cache | bool | None) -> tuple[Tensor, Cache]:
-        """Return logits in the model's precision and the key-value cache."""
-        if self.lora is not None:
-            self.lora.use(self.state or {})
-        output = self.model(**inputs)
-        return output.logits, output.past_key_values
-
-    def only(self, members: Tensor, rows: Tensor) -> Pass:
-        """Return the pass of some of its members (k,), which are now the batch's `rows` (k,)."""
-        state = None if self.state is None else narrowed(self.state, members)
-        return replace(self, rows=rows, coefficients=self.coefficients[members], state=state)
-
-
-def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return ids and attention mask, both (rows, width) int64, prompts flush right."""
-    width = max(map(len, prompts))
-    ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def positions(mask: Tensor) -> Tensor:
-    """Return position ids (rows, width): 0 at each row's first real token."""
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 class Source:
@@ -80,23 +36,43 @@ class Source:
         self.mask = torch.cat([mask, mask.new_ones(len(mask), max_new_tokens)], dim=1)
         self.positions = positions(self.mask)
         self.cache: Cache | None = None
-        self.seen = 0
 
-    def add_to(self, scores: Tensor | None, ids: Tensor) -> Tensor:
-        """Return `scores` (rows, vocabulary), None where there are none yet, and a_j times this source's logits."""
+    def begin(self, ids: Tensor, prompts: Sequence[Sequence[int]], shared: int) -> Tensor:
+        """Read the prompts (rows, width), each once per weights; return the logits (members, vocabulary) behind."""
+        own = [tuple(prompts[row]) for row in self.source.rows.tolist()]
+        firsts, place = first_of_each(list(zip(own, self.source.weights.tolist(), strict=True)), ids.device)
+        part = self.source.only(firsts, self.source.rows[firsts])
+        logits, self.cache = part.logits(
+            input_ids=ids[part.rows, shared:],
+            attention_mask=self.mask[firsts, : ids.shape[1]],
+            position_ids=self.positions[firsts, shared : ids.shape[1]],
+            past_key_values=part.beginning(ids, shared),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        if len(firsts) < len(place):
+            self.cache.batch_select_indices(place)
+        return logits[place, -1]
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Read the last token of every row; return the logits (members, vocabulary) behind it."""
         length = ids.shape[1]
         logits, self.cache = self.source.logits(
-            input_ids=ids[self.source.rows, self.seen :],
+            input_ids=ids[self.source.rows, -1:],
             attention_mask=self.mask[:, :length],
-            position_ids=self.positions[:, self.seen : length],
+            position_ids=self.positions[:, length - 1 : length],
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        self.seen, found = length, logits[:, -1].float()
+        return logits[:, -1]
+
+    def add_to(self, scores: Tensor | None, found: Tensor, rows: int) -> Tensor:
+        """Return `scores` (rows, vocabulary), None where there are none yet, and a_j times the logits `found`."""
+        found = found.float()
         if scores is None and self.plain:
             return found
-        scores = found.new_zeros(len(ids), found.shape[1]) if scores is None else scores
+        scores = found.new_zeros(rows, found.shape[1]) if scores is None else scores
         return scores.index_add_(0, self.source.rows, self.source.coefficients[:, None] * found)
 
     def keep(self, kept: Tensor) -> None:
@@ -113,7 +89,8 @@ class Source:
 class Rows:
     """What tells the rows of a batch apart, and how they end.
 
-    `prompts` are token ids, `keys` index the noise, `stop` are the ids that end an answer, `pad` fills the width.
+    `prompts` are token ids, of which all share the first `shared`; `keys` index the noise, `stop` are the ids that end
+    an answer, `pad` fills the width.
     `alone(row, ids)` returns log pi (vocabulary,) of a row's next token by forwards of that row only; None lets
     rounding decide near ties.
     """
@@ -122,6 +99,7 @@ class Rows:
     keys: Sequence[int]
     stop: Sequence[int]
     pad: int
+    shared: int = 0
     alone: Callable[[int, list[int]], Tensor] | None = None
 
 
@@ -140,7 +118,7 @@ class _Batch:
     def __init__(self, passes: Sequence[Pass], rows: Rows, decoding: Decoding) -> None:
         self.rows, self.decoding = rows, decoding
         device = passes[0].rows.device
-        self.ids, mask = left_padded(rows.prompts, rows.pad, device)
+        self.ids, mask = left_padded(rows.prompts, rows.pad, device, rows.shared)
         self.width = self.ids.shape[1]
         self.sources = [Source(source, mask, decoding.max_new_tokens) for source in passes]
         self.noise = Noise(torch.tensor(rows.keys, device=device))
@@ -174,7 +152,9 @@ class _Batch:
         scores: Tensor | None = None
         for source in self.sources:
             if len(source.source.rows):
-                scores = source.add_to(scores, self.ids)
+                begins = source.cache is None
+                found = source.begin(self.ids, self.rows.prompts, self.rows.shared) if begins else source.step(self.ids)
+                scores = source.add_to(scores, found, len(self.ids))
         assert scores is not None, "every row has a source"
         draw = (self.noise, self.ids.shape[1] - self.width) if self.decoding.temperature > 0 else None
         scores, tied = perturbed(scores, draw, self.decoding)

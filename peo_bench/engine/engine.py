@@ -20,9 +20,10 @@ import torch
 from peo_bench.core.decoding import Decoding
 from peo_bench.core.spec import PolicySpec, Weights
 from peo_bench.engine import likelihood
-from peo_bench.engine.decode import Pass, Rows, decode
+from peo_bench.engine.decode import Rows, decode
 from peo_bench.engine.materialise import Models
 from peo_bench.engine.noise import row_key
+from peo_bench.engine.passes import Pass, common_beginning, first_of_each
 from peo_bench.engine.selection import choose, distinct_drafts, selection_nats
 from peo_bench.engine.short_memory import if_it_fits
 from peo_bench.errors import UsageError
@@ -140,7 +141,12 @@ class Engine:
         self._check_lengths(drafts, decoding)
         plan = _Plan(self.models, (draft.spec for draft in drafts))
         self._check_vocabularies(draft.spec for draft in drafts)
-        lengths = [(len(self._prompt(draft)), draft.prompt_id, draft.sample) for draft in drafts]
+        number = {spec: i for i, spec in enumerate(dict.fromkeys(draft.spec for draft in drafts))}
+        together = self._shared(drafts) > 0
+        lengths = [
+            (together and number[draft.spec], len(self._prompt(draft)), draft.prompt_id, draft.sample)
+            for draft in drafts
+        ]
         answers: dict[Request, Answer] = {}
         batches = plan.batches(drafts, lengths, self.batch_size)
         for batch, done in self._fitting(
@@ -263,9 +269,8 @@ class Engine:
             packed = likelihood.pack([ids], [[pad]], pad, self.models.device)
             return likelihood.log_policy(_Plan(self.models, [spec]).passes([spec]), packed)[0, 0]
 
-        rows = Rows(
-            [self._prompt(r) for r in requests], keys, stop, pad, alone if self.precision == "float32" else None
-        )
+        prompts, exact = [self._prompt(r) for r in requests], self.precision == "float32"
+        rows = Rows(prompts, keys, stop, pad, self._shared(requests), alone if exact else None)
         answers = decode(plan.passes([r.spec for r in requests]), rows, decoding)
         texts = answer_texts(tokenizer, answers, stop)
         return [
@@ -324,7 +329,14 @@ class Engine:
         base = requests[0].spec.mix[0][1].base
         pad = _pad(self.models.tokenizer(base), self.models.stop_ids(base))
         prompts, tokens = [self._prompt(request) for request in requests], [answer.tokens for answer in answers]
-        return likelihood.pack(prompts, tokens, pad, self.models.device)
+        return likelihood.pack(prompts, tokens, pad, self.models.device, self._shared(requests))
+
+    def _shared(self, requests: Sequence[Request]) -> int:
+        """Return how many first tokens of all prompts are read once per policy: see `engine.passes`."""
+        bases = {weights.base for request in requests for _, weights in request.spec.mix}
+        if len(requests) <= 1 or not all(map(self.models.allows_gaps, bases)):
+            return 0
+        return common_beginning([self._prompt(request) for request in requests])
 
     def _prompt(self, request: Request) -> list[int]:
         if request.tokens is not None:
@@ -438,10 +450,11 @@ class _Plan:
     def _pass(self, place: Place, members: list[tuple[int, float, Weights]]) -> Pass:
         rows = torch.tensor([row for row, _, _ in members], device=self.models.device)
         coefficients = torch.tensor([a for _, a, _ in members], dtype=torch.float32, device=self.models.device)
+        _, numbers = first_of_each([weights for _, _, weights in members], self.models.device)
         if isinstance(place, Weights):
-            return Pass(self.models.runnable(place), rows, coefficients)
+            return Pass(self.models.runnable(place), rows, coefficients, numbers)
         base, bank = place
         module = self.models.row_lora(base)
         adapters = [self.models.adapter(base, job) for job in bank]
         state = module.state([weights for _, _, weights in members], adapters)
-        return Pass(module.model, rows, coefficients, module, state)
+        return Pass(module.model, rows, coefficients, numbers, module, state)

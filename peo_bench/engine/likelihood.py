@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from peo_bench.engine.decode import Pass, left_padded, positions
+from peo_bench.engine.passes import Pass, left_padded, positions
 
 LOGITS_BYTES = 128 * 2**20
 """Size of one (rows, tokens, vocabulary) fp32 array; a KL needs two in the models' precision, log-probabilities two."""
@@ -30,20 +30,28 @@ class Packed:
     """Prompts padded on the left, answers on the right, so that all answers start in the same column.
 
     `ids`, `mask` (rows, width + tokens); `answers`, `real` (rows, tokens): answer tokens, and which are not padding.
+    The first `shared` columns are the same in all rows.
     """
 
     ids: Tensor
     mask: Tensor
     answers: Tensor
     real: Tensor
+    shared: int = 0
 
 
-def pack(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad: int, device: torch.device) -> Packed:
-    """Lay out a batch."""
-    ids, mask = left_padded(prompts, pad, device)
+def pack(
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    pad: int,
+    device: torch.device,
+    shared: int = 0,
+) -> Packed:
+    """Lay out a batch whose prompts share their first `shared` tokens."""
+    ids, mask = left_padded(prompts, pad, device, shared)
     reversed_answers = [answer[::-1] for answer in answers]
     tokens, real = (side.flip(1) for side in left_padded(reversed_answers, pad, device))
-    return Packed(torch.cat([ids, tokens], dim=1), torch.cat([mask, real], dim=1), tokens, real.bool())
+    return Packed(torch.cat([ids, tokens], dim=1), torch.cat([mask, real], dim=1), tokens, real.bool(), shared)
 
 
 def log_policy(passes: Sequence[Pass], batch: Packed) -> Tensor:
@@ -75,11 +83,13 @@ def _scattered(source: Pass, logits: Tensor, total: Tensor) -> Tensor:
 def _answer_logits(source: Pass, batch: Packed) -> Tensor:
     """Return the source's logits that predict the answer tokens, (n, tokens, vocabulary), in its precision."""
     mask = batch.mask[source.rows]
+    cache = source.beginning(batch.ids, batch.shared)
     logits, _ = source.logits(
-        input_ids=batch.ids[source.rows],
+        input_ids=batch.ids[source.rows, batch.shared :],
         attention_mask=mask,
-        position_ids=positions(mask),
-        use_cache=False,
+        position_ids=positions(mask)[:, batch.shared :],
+        past_key_values=cache,
+        use_cache=cache is not None,
         logits_to_keep=batch.answers.shape[1] + 1,
     )
     return logits[:, :-1]

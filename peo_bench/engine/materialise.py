@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from peo_bench.core.spec import Weights
 from peo_bench.engine.merging import Tensors, merged_vectors
+from peo_bench.engine.passes import allows_gaps
 from peo_bench.engine.row_lora import Adapter, RowLora, load_adapter
 from peo_bench.errors import Diverged, PeoBenchError, UsageError
 from peo_bench.files.digest import digest
@@ -80,6 +81,7 @@ class Models:
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         self._stop: dict[str, tuple[int, ...]] = {}
         self._context: dict[str, int] = {}
+        self._gaps: dict[str, bool] = {}
         self._adapters: dict[str, Adapter] = {}
         self._row_loras: dict[str, RowLora] = {}
 
@@ -104,6 +106,12 @@ class Models:
         if base not in self._context:
             self._context[base] = context_length(load_config(self._model_folder(base))) or 2048
         return self._context[base]
+
+    def allows_gaps(self, base: str) -> bool:
+        """Tell whether padding between a prompt's tokens changes nothing for a base policy."""
+        if base not in self._gaps:
+            self._gaps[base] = allows_gaps(load_config(self._model_folder(base)))
+        return self._gaps[base]
 
     def vocabulary(self, base: str) -> tuple[int | None, dict[str, int]]:
         """Return how many tokens a base policy's model tells apart, and its tokenizer's by their text."""
