@@ -11,9 +11,10 @@ import pytest
 from pydantic import ValidationError
 
 from peo_bench.data import sources
-from peo_bench.data.schema import PairSource, normalise
+from peo_bench.data.schema import PairSource, normalise, prompt_id, split_of
 from peo_bench.data.sources import LOCATIONS, located, read_source, remember, source_identity
 from peo_bench.errors import UsageError
+from peo_bench.files.dialogue import to_prompt, turns_of
 
 ROWS = [{"prompt": f"Question {i}?", "chosen": f"Good answer {i}.", "rejected": f"Bad answer {i}."} for i in range(5)]
 
@@ -270,9 +271,17 @@ def test_implicit_prompts_are_those_that_trl_finds(tmp_path):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "b", "c", "e")}, "several turns"),
-        ({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "x", "c", "e")}, "several turns"),
-        ({"chosen": turns("a", "b", system="s"), "rejected": turns("a", "c", system="s")}, "system turn"),
+        ({"chosen": turns("a", "b", "c", "d"), "rejected": turns("a", "x", "c", "e")}, "answers of several turns"),
+        (
+            {"prompt": [*turns("a"), *turns("a")], "chosen": alone("b"), "rejected": alone("c")},
+            "turns do not alternate",
+        ),
+        (
+            {"prompt": [*turns("a", "b", "c"), {"role": "tool", "content": "3"}], "chosen": "b", "rejected": "c"},
+            "a turn of role tool",
+        ),
+        ({"prompt": turns("a", "b") + turns("c", system="s"), "chosen": "b", "rejected": "c"}, "a system turn within"),
+        ({"prompt": [{"role": "system", "content": "s"}], "chosen": "b", "rejected": "c"}, "no question"),
         ({"chosen": turns("a", "b"), "rejected": turns("z", "c")}, "no question"),
         ({"chosen": turns("a", "b"), "rejected": turns("a", "b")}, "equal answers"),
         ({"prompt": turns("a"), "chosen": turns("b"), "rejected": alone("c")}, "chosen is no assistant's turn"),
@@ -344,12 +353,15 @@ def test_a_list_of_rated_answers_is_paired(tmp_path, name):
     ("row", "said"),
     [
         ({"instruction": "", "completions": [completion("a", "1")]}, "the prompt is empty"),
-        ({"instruction": 3, "completions": [completion("a", "1")]}, "prompt is int, expected text"),
+        (
+            {"instruction": 3, "completions": [completion("a", "1")]},
+            "instruction is int, expected text or a list of messages",
+        ),
         ({"instruction": "?", "completions": "a"}, "completions is str, expected a list of answers"),
         ({"instruction": "?", "completions": ["a"]}, "answer 1 is str, expected an object"),
         (
             {"instruction": "?", "completions": [completion(None, "1")]},
-            "response of answer 1 is NoneType, expected text",
+            "response of answer 1 is missing or null",
         ),
         (
             {"instruction": "?", "completions": [completion("a", "good")]},
@@ -499,3 +511,86 @@ def test_only_the_first_malformed_rows_are_named(tmp_path):
     loaded = load(tmp_path, "p.jsonl")
     assert loaded.dropped["malformed"] == 100
     assert len(loaded.malformed) == sources.SHOWN
+
+
+DIALOGUES = {
+    "several turns": turns("a", "b", "c"),
+    "a system turn": turns("a", system="s"),
+    "both": turns("a", "b", "c", system="s"),
+}
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.parquet", "p.csv"])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_dialogues_are_prompts(tmp_path, name, implicit):
+    """With the prompt in a column or at the beginning of both answers; in CSV files as the JSON text of the list."""
+    answers = {"chosen": alone("yes"), "rejected": alone("no")}
+    rows = [
+        {key: prompt + said for key, said in answers.items()} if implicit else {"prompt": prompt, **answers}
+        for prompt in DIALOGUES.values()
+    ]
+    write(tmp_path / name, rows)
+    found = load(tmp_path, name)
+    assert not found.dropped
+    said = [[(turn["role"], turn["content"]) for turn in prompt] for prompt in DIALOGUES.values()]
+    assert [turns_of(pair.prompt) for pair in found.items] == said
+    assert {(pair.chosen, pair.rejected) for pair in found.items} == {("yes", "no")}
+
+
+def write(path, rows):
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, rows[0])
+            table.writeheader()
+            table.writerows({key: json.dumps(value) for key, value in row.items()} for row in rows)
+    else:
+        jsonl(path, rows)
+
+
+def test_single_turn_leaves_dialogues_out(tmp_path):
+    rows = [{"prompt": prompt, "chosen": "yes", "rejected": "no"} for prompt in (*DIALOGUES.values(), turns("a"))]
+    jsonl(tmp_path / "p.jsonl", rows)
+    found = load(tmp_path, "p.jsonl", single_turn=True)
+    assert ([pair.prompt for pair in found.items], found.dropped) == (["a"], {"several turns": 3})
+
+
+def test_dialogues_with_one_first_question_are_in_one_split():
+    said = [to_prompt([("user", "a"), ("assistant", str(i)), ("user", "c")]) for i in range(50)]
+    assert {split_of(prompt) for prompt in said} == {split_of("a")}
+    assert len({prompt_id(prompt) for prompt in said}) == 50
+
+
+def test_rated_answers_and_pku_rows_may_be_messages(tmp_path):
+    jsonl(
+        tmp_path / "r.jsonl",
+        [{"prompt": turns("a", "b", "c"), "answer": text, "rating": n} for n, text in enumerate("xy")],
+    )
+    (pair,) = load(tmp_path, "r.jsonl", layout="rated").items
+    assert (turns_of(pair.prompt)[-1], pair.chosen, pair.rejected) == (("user", "c"), "y", "x")
+    row = {"response_0": "x", "response_1": "y", "better_response_id": 1, "safer_response_id": 0}
+    jsonl(tmp_path / "k.jsonl", [row | {"prompt": turns("a", system="s")}])
+    (pair,) = load(tmp_path, "k.jsonl", layout="pku").items
+    assert (turns_of(pair.prompt)[0], pair.chosen) == (("system", "s"), "y")
+
+
+def test_transcripts_are_turns_where_that_is_asked_for(tmp_path):
+    told = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+    jsonl(tmp_path / "h.jsonl", [{"chosen": told + " yes", "rejected": told + " no"}])
+    assert load(tmp_path, "h.jsonl", layout="hh").items[0].prompt == told
+    (pair,) = load(tmp_path, "h.jsonl", layout="hh", turns=True).items
+    assert turns_of(pair.prompt) == [("user", "a"), ("assistant", "b"), ("user", "c")]
+
+
+def test_texts_with_an_implicit_prompt(tmp_path):
+    """TRL's standard format without a prompt, cut at a whole word; it has to be asked for."""
+    row = {"chosen": "The sky is blue.", "rejected": "The sky is blunt."}
+    jsonl(tmp_path / "p.jsonl", [row])
+    (pair,) = load(tmp_path, "p.jsonl", implicit_prompt=True).items
+    assert (pair.prompt, pair.chosen, pair.rejected) == ("The sky is", "blue.", "blunt.")
+    with pytest.raises(UsageError, match="no column 'prompt'"):
+        load(tmp_path, "p.jsonl")

@@ -18,6 +18,7 @@ from peo_bench.core.spec import policy
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.engine.engine import Engine, Request
 from peo_bench.errors import UsageError
+from peo_bench.files.dialogue import to_prompt
 from peo_bench.jobs.store import Store
 from peo_bench.models import rendering
 from peo_bench.models.ends import stop_ids, unused_settings
@@ -279,10 +280,11 @@ def test_a_cut_text_keeps_what_the_tokenizer_adds_behind_it(text, side):
     tokenizer.truncation_side = side
     ids = [("<bos>", BOS), ("<eos>", EOS)]
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<bos> $A <eos>", special_tokens=ids)
-    found = filled_ids(tokenizer, "x{}y".format, [text], add_special_tokens=True, limit=6)
+    form, turns = (lambda turns: f"x{turns[0][1]}y"), [("user", text)]
+    found = filled_ids(tokenizer, form, turns, add_special_tokens=True, limit=6)
     letters = spelled(tokenizer, f"x{text}y")
     assert found == [BOS, *(letters[:4] if side == "right" else letters[-4:]), EOS]
-    whole = filled_ids(tokenizer, "x{}y".format, [text], add_special_tokens=True)
+    whole = filled_ids(tokenizer, form, turns, add_special_tokens=True)
     assert whole == [BOS, *letters, EOS], "nothing is left switched over"
 
 
@@ -397,13 +399,17 @@ def test_texts_without_special_tokens_are_encoded_as_the_tokenizer_does():
 
 def test_two_texts_in_one_form():
     tokenizer = byte_level()
-    ids = filled_ids(tokenizer, "<bos>{}<|start|>{}".format, ["<bos>", "peobench <eos>"], add_special_tokens=False)
+    turns = [("user", "<bos>"), ("assistant", "peobench <eos>")]
+    ids = filled_ids(
+        tokenizer, lambda turns: f"<bos>{turns[0][1]}<|start|>{turns[1][1]}", turns, add_special_tokens=False
+    )
     assert ids == [BOS, *spelled(tokenizer, "<bos>"), START, *spelled(tokenizer, "peobench <eos>")]
 
 
 def test_a_form_that_rewrites_such_a_text_is_refused():
+    turns = [("user", "is <|end|> text")]
     with pytest.raises(UsageError, match="rewrites it"):
-        filled_ids(byte_level(), str.upper, ["is <|end|> text"], add_special_tokens=False)
+        filled_ids(byte_level(), lambda turns: turns[0][1].upper(), turns, add_special_tokens=False)
 
 
 @pytest.mark.parametrize("template", [DATED, LLAMA3])
@@ -546,3 +552,39 @@ def test_the_day_is_part_of_what_a_reference_is(tmp_path, monkeypatch):
     assert job.params["prompt_date"] == "2024-07-26"
     monkeypatch.setattr(rendering, "PROMPT_DATE", "2026-01-01")
     assert checkpoint_job(folder, "base").id != job.id
+
+
+DIALOGUE = [("system", "be brief <|end|>"), ("user", "hi"), ("assistant", "<|start|> yes ?"), ("user", "a cake")]
+
+
+def test_a_dialogue_is_the_tokens_of_stock_transformers():
+    """Turn by turn through the template; names of its control tokens inside a turn stay text."""
+    tokenizer = byte_level(CHATML)
+    plain = [(role, text.replace("<|end|>", "").replace("<|start|>", "")) for role, text in DIALOGUE]
+    messages = [{"role": role, "content": text} for role, text in plain]
+    stock = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    assert prompt_ids(tokenizer, to_prompt(plain)) == stock
+    ids = prompt_ids(tokenizer, to_prompt(DIALOGUE))
+    assert [ids.count(token) for token in (START, END)] == [stock.count(token) for token in (START, END)]
+    assert tokenizer.decode(ids) == render(tokenizer, to_prompt(DIALOGUE))
+
+
+@pytest.mark.parametrize("refusal", ["{{ raise_exception('System role not supported') }}", ""])
+def test_a_system_turn_without_a_place_begins_the_question(refusal):
+    """Gemma's template raises for a system turn, others leave it out."""
+    within = "{% if m['role'] == 'system' %}" + refusal + "{% else %}<|start|>{{ m['content'] }}<|end|>{% endif %}"
+    tokenizer = byte_level("{% for m in messages %}" + within + "{% endfor %}")
+    assert render(tokenizer, to_prompt([("system", "be brief"), ("user", "hi")])) == "<|start|>be brief\n\nhi<|end|>"
+
+
+def test_a_template_that_takes_no_dialogue_is_told():
+    tokenizer = byte_level("{% if messages|length > 2 %}{{ raise_exception('one question') }}{% endif %}" + CHATML)
+    assert render(tokenizer, "hi")
+    with pytest.raises(UsageError, match=r"does not take a dialogue of 3 turns alone \(one question\)"):
+        render(tokenizer, to_prompt(DIALOGUE[1:]))
+
+
+def test_without_a_template_turns_stand_as_people_read_them():
+    tokenizer = byte_level(None)
+    assert render(tokenizer, to_prompt(DIALOGUE[1:])) == "User: hi\n\nAssistant: <|start|> yes ?\n\nUser: a cake\n"
+    assert render(tokenizer, "a cake") == "a cake\n"

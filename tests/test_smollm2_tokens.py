@@ -37,7 +37,8 @@ def test_no_real_pair_of_smollm2_is_read_otherwise_than_by_stock_transformers(mo
     assert rendering.answer_end(tokenizer) == stop_ids(tokenizer, None) == (tokenizer.eos_token_id,) == (end,)
     assert rendering.remarks(tokenizer) == []
     pairs = list(rows())
-    named = [texts for texts in pairs if rendering.names_special(tokenizer, *texts)]
+    roles = ("user", "assistant", "assistant")
+    named = [texts for texts in pairs if rendering.names_special(tokenizer, list(zip(roles, texts, strict=True)))]
     assert (len(pairs), named) == (6600, [])
     prompts = sorted({prompt for prompt, _, _ in pairs})
     stock = tokenizer.apply_chat_template(

@@ -47,7 +47,7 @@ def steer(
     asked = weight(helpful)
     from peo_bench.steering.families import SteeredPolicy, check_prompts
 
-    check_prompts(prompts)
+    prompts = check_prompts(prompts)
     with received(run):
         policy = SteeredPolicy(run, method, asked, seed)
         answers = policy.generate(prompts, samples)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from peo_bench.data.sources import located, remember
 from peo_bench.errors import UsageError
+from peo_bench.files.dialogue import messages_in, to_prompt
 from peo_bench.files.digest import file_digest
 from peo_bench.files.json_types import JsonObject
 from peo_bench.files.jsonl import read_jsonl, write_jsonl
@@ -94,11 +95,11 @@ def _prompt_and_answer(row: object) -> tuple[str, str]:
     columns = next((names for names in LAYOUTS if set(names) <= row.keys()), None)
     if columns is None:
         raise RowError(f"its columns are {', '.join(sorted(map(str, row))) or 'none'}")
-    for name in columns:
-        if not isinstance(row[name], str):
-            raise RowError(f"{name} is {type(row[name]).__name__}, expected text")
-        whole_text(row[name], name)
-    return row[columns[0]], row[columns[1]]
+    asked, said = columns
+    turns = messages_in(row[asked], asked)
+    if not isinstance(row[said], str):
+        raise RowError(f"{said} is {type(row[said]).__name__}, expected text")
+    return to_prompt(turns) if turns else whole_text(row[asked], asked), whole_text(row[said], said)
 
 
 @job_kind(GIVEN_ANSWERS, version=1, keeps="result", common=True)

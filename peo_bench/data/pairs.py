@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from peo_bench.data.prompts import Prompt, read_task_prompts
-from peo_bench.data.schema import FRACTIONS, Pair, PairSource, split_of
+from peo_bench.data.schema import FRACTIONS, Pair, PairSource, prompt_id, split_of
 from peo_bench.data.sources import SHOWN, Loaded, read_source, source_identity
 from peo_bench.errors import UsageError
+from peo_bench.files.dialogue import opening, size
 from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.files.jsonl import write_jsonl
 from peo_bench.jobs.job import Handle, Job, job_kind
@@ -39,11 +40,12 @@ def pairs_job(
 ) -> Job:
     """Return the job that writes the training pairs of `objectives`.
 
-    Prompts and answers longer than `max_chars` characters are left out (the job can be told a `max_prompt_chars` of its
-    own). At most `limit` pairs per objective are kept for policies and as many for scorers, chosen by `seed`.
-    Prompts are shared out by `FRACTIONS` (the job can be told `fractions` of its own, also without any for scorers).
-    Files are looked up under `data_dir`, by default under PEO_BENCH_DATA_DIR. Prompts of the sets `held_out` (see
-    `prompts_identity`) are left out. Raises `UsageError` if there are no files, or an objective has no source.
+    Prompts and answers in which more than `max_chars` characters are said are left out (the job can be told a
+    `max_prompt_chars` of its own). At most `limit` pairs per objective are kept for policies and as many for scorers,
+    chosen by `seed`. Prompts are shared out by `FRACTIONS` (the job can be told its own, also without any
+    for scorers). Files are looked up under `data_dir`, by default under PEO_BENCH_DATA_DIR. Prompts of the sets
+    `held_out` (see `prompts_identity`) are left out, and what begins with them. Raises `UsageError` if there are no
+    files, or an objective has no source.
     """
     for objective in objectives:
         if not any(source.objective == objective for source in sources):
@@ -195,7 +197,7 @@ def _read(
         loaded = read_source(identity)
         reasons = dropped.setdefault(objective, Counter())
         reasons.update(loaded.dropped)
-        free = [pair for pair in loaded.items if pair.prompt_id not in held_out]
+        free = [pair for pair in loaded.items if held_out.isdisjoint((pair.prompt_id, prompt_id(opening(pair.prompt))))]
         reasons.update({"evaluation prompt": len(loaded.items) - len(free)} if len(free) < len(loaded.items) else {})
         pairs.setdefault(objective, []).extend(_short(free, params["max_prompt_chars"], max_answer, reasons))
         malformed += loaded.malformed
@@ -206,7 +208,7 @@ def _short(
     pairs: Iterable[Pair], max_prompt: int | None, max_answer: int | None, dropped: Counter[str]
 ) -> Iterator[Pair]:
     for pair in pairs:
-        if max_prompt is not None and len(pair.prompt) > max_prompt:
+        if max_prompt is not None and size(pair.prompt) > max_prompt:
             dropped["prompt too long"] += 1
         elif max_answer is not None and max(len(pair.chosen), len(pair.rejected)) > max_answer:
             dropped["answer too long"] += 1

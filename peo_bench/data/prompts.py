@@ -21,14 +21,16 @@ from peo_bench.data.schema import (
     DroppedError,
     Row,
     category_of,
+    check_prompt,
     prompt_id,
+    read_prompt,
     split_of,
     transcript_prompt,
 )
 from peo_bench.data.sources import read_source, source_identity
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
-from peo_bench.files.rows import RowError, whole_text
+from peo_bench.files.rows import RowError
 
 logger = logging.getLogger(__name__)
 
@@ -71,18 +73,16 @@ class PromptSource(DataSource):
     def convert(self, row: Row) -> Prompt:
         """Return the prompt in `row`; raise `RowError` or `DroppedError`."""
         (column,) = self.required.values()
-        text = row.get(column)
-        if not isinstance(text, str):
-            raise RowError(f"column {column!r} is {'missing or null' if text is None else type(text).__name__}")
+        value = row.get(column)
+        if value is None:
+            raise RowError(f"column {column!r} is missing or null")
         for name, wanted in self.where.items():
             if name not in row:
                 raise RowError(f"column {name!r} is missing")
             if str(row[name]) != wanted:
                 raise DroppedError(f"{name} is not {wanted}")
-        whole_text(text, column)
-        text = transcript_prompt(text, self) if self.layout == "transcripts" else text.strip()
-        if not text.strip():
-            raise RowError("the prompt is empty")
+        text = transcript_prompt(value, column, self) if self.layout == "transcripts" else read_prompt(value, column)
+        check_prompt(text, self)
         return Prompt(text, category_of(row, self))
 
     def given(self, data: str) -> PromptSource:

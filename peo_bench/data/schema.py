@@ -4,8 +4,7 @@ Four layouts are read:
 
 - `pairs`: one column each for prompt, preferred and other answer; texts, or lists of messages as TRL takes them
   (`{"role": ..., "content": ...}`), each row by what it holds. Lists may begin with the prompt, the turns that both
-  have in common, whether there is a `prompt` or not. Dialogues of several turns or with a system turn are left out,
-  and counted.
+  have in common, whether there is a `prompt` or not; texts may with `implicit_prompt`.
 - `hh`: two transcripts with `\n\nHuman:` and `\n\nAssistant:` turns (Bai et al. 2022, arXiv 2204.05862). The prompt
   is everything up to and including the last `\n\nAssistant:`, the answer is what follows.
 - `pku`: two answers and, per objective, the index of the preferred one (Ji et al. 2023, arXiv 2307.04657), so that one
@@ -13,6 +12,9 @@ Four layouts are read:
 - `rated`: answers with a number each, one per row (as in HelpSteer2, Wang et al. 2024, arXiv 2406.08673) or in a list
   (as in UltraFeedback, Cui et al. 2023, arXiv 2310.01377). Any two answers to a prompt that are rated differently are a
   pair.
+
+A prompt may be a dialogue (see `peo_bench.files.dialogue`) in every layout: a list of messages, or its JSON text as in
+CSV files. It begins with a question, which a system turn may precede, and ends with one.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from peo_bench.files.dialogue import ASSISTANT as ANSWERS
+from peo_bench.files.dialogue import USER, Turn, messages_in, opening, problem_of, to_prompt, turns_of
 from peo_bench.files.rows import RowError, whole_text
 from peo_bench.settings import Frozen
 
@@ -120,7 +124,10 @@ class DataSource(Frozen):
     category: str | None = None
     """The column with the kind of harm."""
     single_turn: bool = False
-    """Keep dialogues of one question only, and take the bare question as the prompt (layouts `hh` and `transcripts`).
+    """Keep prompts of one question only; of transcripts (layouts `hh` and `transcripts`) the bare question."""
+    turns: bool = False
+    """Read transcripts (layouts `hh` and `transcripts`) as dialogues, which go through the chat template turn by turn;
+    by default the transcript is one text.
     """
 
     @model_validator(mode="after")
@@ -128,6 +135,8 @@ class DataSource(Frozen):
         surplus = sorted(set(self.columns) - set(FIELDS[self.layout]))
         if surplus:
             raise ValueError(f"columns maps {surplus[0]!r}; layout {self.layout} has {', '.join(FIELDS[self.layout])}")
+        if self.turns and self.layout not in ("hh", "transcripts"):
+            raise ValueError("turns belongs to layouts hh and transcripts: messages are turns by themselves")
         return self
 
     @property
@@ -164,6 +173,8 @@ class PairSource(DataSource):
     """
     lower_is_better: bool = False
     """Whether the answer with the lower rating is the better one (layout `rated`)."""
+    implicit_prompt: bool = False
+    """Whether texts of the layout `pairs` begin with their prompt: the words that both answers begin with."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PairSource:
@@ -173,6 +184,8 @@ class PairSource(DataSource):
             raise ValueError(f"layout pku knows the objectives {', '.join(LABEL_COLUMNS)}, not {self.objective!r}")
         if self.layout != "rated" and (self.answers or self.lower_is_better):
             raise ValueError("answers and lower_is_better belong to layout rated")
+        if self.implicit_prompt and self.layout != "pairs":
+            raise ValueError("implicit_prompt belongs to layout pairs")
         return self
 
     @property
@@ -232,8 +245,7 @@ def to_pair(row: Row, source: PairSource) -> Pair:
         if row.get(column) is not None or field != IMPLICIT.get(source.layout)
     }
     prompt, chosen, rejected, labels = _LAYOUTS[source.layout](fields, source)
-    if not prompt.strip():
-        raise RowError("the prompt is empty")
+    check_prompt(prompt, source)
     if not chosen or not rejected:
         raise DroppedError("empty answer")
     if chosen == rejected:
@@ -244,9 +256,8 @@ def to_pair(row: Row, source: PairSource) -> Pair:
 def _rated(row: Row, source: PairSource) -> list[Rated]:
     """Return the answers in `row` that have a rating; raise `RowError` or `DroppedError`."""
     names = source.named
-    prompt = _text({"prompt": _value(row, names["prompt"])}, "prompt").strip()
-    if not prompt:
-        raise RowError("the prompt is empty")
+    prompt = read_prompt(_value(row, names["prompt"]), names["prompt"])
+    check_prompt(prompt, source)
     rows = [row] if source.answers is None else _value(row, source.answers)
     if not isinstance(rows, list | tuple):
         raise RowError(f"{source.answers} is {type(rows).__name__}, expected a list of answers")
@@ -256,9 +267,9 @@ def _rated(row: Row, source: PairSource) -> list[Rated]:
         if not isinstance(one, Mapping):
             raise RowError(f"answer {number + 1} is {type(one).__name__}, expected an object")
         answer, rating = (_leads_to(one, names[field]) for field in ("answer", "rating"))
-        if not isinstance(answer, str):
-            raise RowError(f"{names['answer']}{place} is {type(answer).__name__}, expected text")
-        answer = whole_text(answer, names["answer"]).strip()
+        if answer is None:
+            raise RowError(f"{names['answer']}{place} is missing or null")
+        answer = _only_answer(_turns(answer, names["answer"] + place), "answer")
         value = _number(rating, names["rating"] + place)
         if answer and value is not None:
             found.append(Rated(prompt, answer, -value if source.lower_is_better else value, category_of(row, source)))
@@ -310,9 +321,11 @@ def prompt_id(prompt: str) -> str:
 def split_of(prompt: str, fractions: Mapping[str, float] = FRACTIONS) -> str:
     """Return the split of a prompt; equal prompts (see `normalise`) are in the same one, whatever else there is.
 
+    So are dialogues with the same first question: one may go on from another.
+
     `fractions` are positive shares by split, which need not add up to 1.
     """
-    position = int(prompt_id(prompt), 16) / 2**64 * sum(fractions.values())
+    position = int(prompt_id(opening(prompt)), 16) / 2**64 * sum(fractions.values())
     for name, share in fractions.items():
         position -= share
         if position < 0:
@@ -320,10 +333,10 @@ def split_of(prompt: str, fractions: Mapping[str, float] = FRACTIONS) -> str:
     return name
 
 
-def transcript_prompt(transcript: str, source: DataSource) -> str:
+def transcript_prompt(transcript: object, field: str, source: DataSource) -> str:
     """Return the prompt of an HH transcript; raise `RowError` or `DroppedError`."""
-    prompt, _ = _last_turn(transcript, "chosen")
-    return _question(prompt) if source.single_turn else prompt
+    prompt, _ = _last_turn(_text({field: transcript}, field), field)
+    return _asked(prompt, source)
 
 
 Fields = tuple[str, str, str, "dict[str, int] | None"]
@@ -344,37 +357,51 @@ def _text(fields: Row, field: str) -> str:
 
 
 def _from_pairs(fields: Row, source: PairSource) -> Fields:
-    if not any(isinstance(value, list | tuple) for value in fields.values()):
-        if "prompt" not in fields:
+    turns, others = (_turns(fields[field], field) for field in ("chosen", "rejected"))
+    if "prompt" not in fields and len(turns) == len(others) == 1:
+        if not source.implicit_prompt:
             raise RowError(f"column {source.required['prompt']!r} is missing or null")
-        return _text(fields, "prompt").strip(), _text(fields, "chosen").strip(), _text(fields, "rejected").strip(), None
-    turns, others = (_messages(fields, field) for field in ("chosen", "rejected"))
-    before = _messages(fields, "prompt") if "prompt" in fields else []
+        prompt, chosen, rejected = _without_shared_words(turns[0][1], others[0][1])
+        return prompt, chosen, rejected, None
+    before = turns_of(read_prompt(fields["prompt"], "prompt")) if "prompt" in fields else []
     shared, turns, others = _without_shared(turns, others)
     if shared and before and before != shared:
         raise RowError("the prompt is not what both answers begin with")
-    before = before or shared
-    return _only_question(before), _only_answer(turns, "chosen"), _only_answer(others, "rejected"), None
+    prompt = _prompt_of(before or shared)
+    return prompt, _only_answer(turns, "chosen"), _only_answer(others, "rejected"), None
 
 
-Turn = tuple[str, str]
-"""A message's role and its text."""
+def read_prompt(value: object, field: str) -> str:
+    """Return the prompt that a value stands for, a text or messages; raise `RowError` or `DroppedError`.
+
+    Messages may have the answer to the last question behind it, as data sets for fine-tuning do: it is left out.
+    """
+    turns = messages_in(value, field)
+    if turns is None:
+        return whole_text(str(value), field).strip()
+    return _prompt_of(turns[:-1] if len(turns) > 1 and turns[-1][0] == ANSWERS else turns)
 
 
-def _messages(fields: Row, field: str) -> list[Turn]:
-    """Return the turns of a list of messages; a text in its place is one turn."""
-    value = fields[field]
-    if isinstance(value, str):
-        return [("user" if field == "prompt" else "assistant", whole_text(value, field))]
-    if not isinstance(value, list | tuple):
-        raise RowError(f"{field} is {type(value).__name__}, expected text or a list of messages")
-    turns = []
-    for message in value:
-        parts = [message.get(key) for key in ("role", "content")] if isinstance(message, Mapping) else [None]
-        if not all(isinstance(part, str) for part in parts):
-            raise RowError(f"a message in {field} has no text for 'role' and 'content'")
-        turns.append((str(parts[0]), whole_text(str(parts[1]), field)))
-    return turns
+def _prompt_of(turns: Sequence[Turn]) -> str:
+    problem = problem_of(turns)
+    if problem:
+        raise DroppedError(problem)
+    return to_prompt(turns)
+
+
+def check_prompt(prompt: str, source: DataSource) -> None:
+    """Raise `RowError` or `DroppedError` for a prompt that asks nothing, or of more turns than the source wants."""
+    turns = turns_of(prompt)
+    if not all(content.strip() for role, content in turns if role == USER):
+        raise RowError("the prompt is empty")
+    if source.single_turn and len(turns) > 1:
+        raise DroppedError("several turns")
+
+
+def _turns(value: object, field: str) -> list[Turn]:
+    """Return the turns of a list of messages; a text in its place is one answer."""
+    turns = messages_in(value, field)
+    return [(ANSWERS, whole_text(str(value), field).strip())] if turns is None else turns
 
 
 def _without_shared(turns: list[Turn], others: list[Turn]) -> tuple[list[Turn], list[Turn], list[Turn]]:
@@ -384,19 +411,20 @@ def _without_shared(turns: list[Turn], others: list[Turn]) -> tuple[list[Turn], 
     return turns[:n], turns[n:], others[n:]
 
 
-def _only_question(turns: Sequence[Turn]) -> str:
-    """Return the text of the one user turn that comes before an answer."""
-    roles = [role for role, _ in turns]
-    if roles == ["user"]:
-        return turns[0][1].strip()
-    raise DroppedError("system turn" if "system" in roles else "several turns" if roles else "no question")
+def _without_shared_words(text: str, other: str) -> tuple[str, str, str]:
+    """Return the whole words that two texts begin with in common, and what is left of each."""
+    pairs = enumerate(zip(text, other, strict=False))
+    shared = text[: next((i for i, (one, two) in pairs if one != two), min(len(text), len(other)))]
+    if len(shared) < min(len(text), len(other)):
+        shared = re.sub(r"\S+$", "", shared)
+    return shared.strip(), text[len(shared) :].strip(), other[len(shared) :].strip()
 
 
 def _only_answer(turns: Sequence[Turn], field: str) -> str:
     """Return the text of the one assistant turn that is the answer."""
-    if [role for role, _ in turns] != ["assistant"]:
-        raise DroppedError("several turns" if len(turns) > 1 else f"{field} is no assistant's turn")
-    return turns[0][1].strip()
+    if [role for role, _ in turns] != [ANSWERS]:
+        raise DroppedError("answers of several turns" if len(turns) > 1 else f"{field} is no assistant's turn")
+    return turns[0][1]
 
 
 def _from_hh(fields: Row, source: PairSource) -> Fields:
@@ -404,7 +432,21 @@ def _from_hh(fields: Row, source: PairSource) -> Fields:
     other, rejected = _last_turn(_text(fields, "rejected"), "rejected")
     if prompt != other:
         raise DroppedError("prompts differ")
-    return _question(prompt) if source.single_turn else prompt, chosen, rejected, None
+    return _asked(prompt, source), chosen, rejected, None
+
+
+def _asked(dialogue: str, source: DataSource) -> str:
+    """Return the prompt that a transcript up to its answer stands for."""
+    if source.single_turn:
+        return _question(dialogue)
+    return _prompt_of(_spoken(dialogue)) if source.turns else dialogue
+
+
+def _spoken(dialogue: str) -> list[Turn]:
+    """Return the turns of a transcript up to its answer; what stands before the first of them is left out."""
+    parts = re.split(f"({re.escape(HUMAN)}|{re.escape(ASSISTANT)})", dialogue.removesuffix(ASSISTANT))
+    marks = zip(parts[1::2], parts[2::2], strict=True)
+    return [(USER if mark == HUMAN else ANSWERS, text.strip()) for mark, text in marks]
 
 
 def _question(dialogue: str) -> str:
@@ -426,7 +468,7 @@ def _from_pku(fields: Row, source: PairSource) -> Fields:
     preferred = {objective: _index(fields[column], column) for objective, column in LABEL_COLUMNS.items()}
     winner = preferred[source.objective]
     labels = {objective: 1 if index == winner else -1 for objective, index in preferred.items()}
-    return _text(fields, "prompt").strip(), answers[winner], answers[1 - winner], labels
+    return read_prompt(fields["prompt"], "prompt"), answers[winner], answers[1 - winner], labels
 
 
 def _index(value: object, field: str) -> int:

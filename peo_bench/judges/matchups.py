@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from peo_bench.core.method import Objective
+from peo_bench.files.dialogue import readable
 from peo_bench.files.digest import digest
 
 REFERENCE = "reference"
@@ -48,8 +49,9 @@ class Comparison:
 
 
 def comparisons(pairs: pd.DataFrame) -> Iterator[Comparison]:
-    """Yield the rows of a table of comparisons."""
-    for row in pairs[[*IDENTITY, "prompt", "answer_a", "answer_b"]].itertuples(index=False):
+    """Yield the rows of a table of comparisons, prompts as people read them."""
+    rows = pairs.assign(prompt=pairs["prompt"].map(readable))
+    for row in rows[[*IDENTITY, "prompt", "answer_a", "answer_b"]].itertuples(index=False):
         yield Comparison(*row)
 
 

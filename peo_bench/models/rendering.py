@@ -12,11 +12,12 @@ import string
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.errors import UsageError
+from peo_bench.files.dialogue import ASSISTANT, SYSTEM, USER, Turn, folded, shown, turns_of
 from peo_bench.files.rows import is_whole
 from peo_bench.models.controls import controls, encode, holds
 from peo_bench.models.ends import stop_ids
@@ -38,40 +39,53 @@ _PERCENT = "\ue000"
 _WORDS = ("I", "The", "Yes", "hello", "a", "to")
 """Beginnings of answers, some of which every tokenizer has as tokens."""
 
-_PROMPT, _ANSWER = "peobenchprompt", "peobenchanswer"
+_PROMPT, _ANSWER, _TOLD = "peobenchprompt", "peobenchanswer", "peobenchtold"
 """Stand for texts where what the template writes around them is wanted."""
+
+_QUESTION: Turn = (USER, _PROMPT)
 
 
 # --- templates --------------------------------------------------------------------------------------------------------
 
 
-def chat_text(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str | None = None) -> str:
-    """Return what the chat template makes of a prompt on `PROMPT_DATE`: up to an answer's beginning, or with `answer`.
+def chat_text(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
+    """Return what the chat template makes of turns on `PROMPT_DATE`: up to an answer's beginning, or with an answer.
 
-    Raises `UsageError` for a template that does not take them.
+    A system turn that the template has no place for begins the first question. Raises `UsageError` for a template that
+    does not take the turns.
     """
+    if turns[0][0] == SYSTEM and not _takes_system(tokenizer, tokenizer.chat_template):
+        turns = folded(turns)
     try:
-        return _rendered(tokenizer, prompt, answer)
+        return _rendered(tokenizer, turns)
     except _unrenderable() as error:
         reason = " ".join(str(error).split())[:200]
+        asked = f"a dialogue of {len(turns)} turns" if len(turns) > 2 else "a user's message"
         raise UsageError(
-            f"{tokenizer.name_or_path}: its chat template does not take a user's message "
-            f"{'alone' if answer is None else 'and an answer'} ({reason}): "
+            f"{tokenizer.name_or_path}: its chat template does not take {asked} "
+            f"{'and an answer' if turns[-1][0] == ASSISTANT else 'alone'} ({reason}): "
             "set tokenizer.chat_template to one that does and save the tokenizer again"
         ) from None
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str | None, moment: str | None = None) -> str:
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], moment: str | None = None) -> str:
     """Return the rendered template, at `moment` (ISO 8601) instead of `PROMPT_DATE` where one is given."""
-    messages = [{"role": "user", "content": prompt}]
-    messages += [] if answer is None else [{"role": "assistant", "content": answer}]
     text = tokenizer.apply_chat_template(
-        messages,
+        [{"role": role, "content": content} for role, content in turns],
         chat_template=_at(moment or PROMPT_DATE, tokenizer.chat_template),
         tokenize=False,
-        add_generation_prompt=answer is None,
+        add_generation_prompt=turns[-1][0] != ASSISTANT,
     )
     return str(text)
+
+
+@lru_cache(maxsize=8)
+def _takes_system(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
+    """Tell whether the chat template writes what a system turn says."""
+    try:
+        return _TOLD in _rendered(tokenizer, [(SYSTEM, _TOLD), _QUESTION])
+    except _unrenderable():
+        return False
 
 
 def _at(moment: str, template: str) -> str:
@@ -120,10 +134,10 @@ def try_template(tokenizer: PreTrainedTokenizerBase) -> None:
             raise UsageError(
                 f"{tokenizer.name_or_path}: its chat template is no template of a chat (it has {word[:40]})"
             )
-    for answer in (None, _ANSWER):
+    for turns in ([_QUESTION], [_QUESTION, (ASSISTANT, _ANSWER)]):
         try:
             with bounded_templates():
-                _rendered(tokenizer, _PROMPT, answer)
+                _rendered(tokenizer, turns)
         except _unrenderable() as error:  # others are told where the text is needed
             if MANY_LINES in str(error):
                 raise UsageError(
@@ -143,7 +157,7 @@ def _words(template: str | None) -> list[tuple[str, str]]:
 
 def check_dialogue(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise `UsageError` for a chat template that does not write a prompt and its answer, as scorers read them."""
-    written = chat_text(tokenizer, _PROMPT, _ANSWER)
+    written = chat_text(tokenizer, [_QUESTION, (ASSISTANT, _ANSWER)])
     for mark, what in ((_PROMPT, "prompt"), (_ANSWER, "answer")):
         if mark not in written:
             raise UsageError(
@@ -156,7 +170,7 @@ def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether the chat template writes the date into prompts."""
     if "strftime_now" not in (tokenizer.chat_template or ""):
         return False
-    return _rendered(tokenizer, _PROMPT, None) != _rendered(tokenizer, _PROMPT, None, "1999-12-31T15:59:58.765432")
+    return _rendered(tokenizer, [_QUESTION]) != _rendered(tokenizer, [_QUESTION], "1999-12-31T15:59:58.765432")
 
 
 def remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -205,8 +219,15 @@ def date_remarks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-    """Return the text a policy continues: the chat template with one user message, or the prompt and a line break."""
-    return f"{prompt}\n" if tokenizer.chat_template is None else chat_text(tokenizer, prompt)
+    """Return the text a policy continues: the chat template with the prompt's turns.
+
+    Without a template they are the turns as people read them, a question alone as it is, and a line break.
+    """
+    return _continued(tokenizer, turns_of(prompt))
+
+
+def _continued(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
+    return f"{shown(turns)}\n" if tokenizer.chat_template is None else chat_text(tokenizer, turns)
 
 
 # --- token ids --------------------------------------------------------------------------------------------------------
@@ -227,7 +248,8 @@ def _prompt_ids(tokenizer: PreTrainedTokenizerBase, template: str | None, prompt
     if not is_whole(prompt):
         raise UsageError(f"the prompt {prompt[:60]!a} holds half a character (a lone surrogate): write it anew")
     templated = template is not None
-    ids = filled_ids(tokenizer, lambda text: render(tokenizer, text), [prompt], add_special_tokens=not templated)
+    form = partial(_continued, tokenizer)
+    ids = filled_ids(tokenizer, form, turns_of(prompt), add_special_tokens=not templated)
     if not templated and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
     return tuple(ids)
@@ -345,53 +367,63 @@ def _behind_answer(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def _dialogue(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the template with a stand-in for an answer, nothing where it takes none."""
     try:
-        return _rendered(tokenizer, _PROMPT, _ANSWER)
+        return _rendered(tokenizer, [_QUESTION, (ASSISTANT, _ANSWER)])
     except _unrenderable():  # a template for single prompts
         return ""
 
 
+Form = Callable[[Sequence[Turn]], str]
+"""Makes a text of turns, the last of which may be an answer."""
+
+
 def filled_ids(
     tokenizer: PreTrainedTokenizerBase,
-    form: Callable[..., str],
-    texts: Sequence[str],
+    form: Form,
+    turns: Sequence[Turn],
     *,
     add_special_tokens: bool,
     limit: int | None = None,
 ) -> list[int]:
-    """Return the token ids of `form(*texts)`, made of a prompt or of a prompt and an answer, cut to `limit`.
+    """Return the token ids of `form(turns)`, cut to `limit`.
 
-    Only what `form` itself writes can be a control token. Where no text holds the name of one, this is the tokenizer's
+    Only what `form` itself writes can be a control token. Where no turn holds the name of one, this is the tokenizer's
     own encoding.
     """
-    whole = form(*texts)
-    if not names_special(tokenizer, *texts):
+    whole = form(turns)
+    if not names_special(tokenizer, turns):
         cut = {} if limit is None else {"truncation": True, "max_length": limit}
         return list(tokenizer(whole, add_special_tokens=add_special_tokens, **cut)["input_ids"])
-    pieces = _pieces(form, texts, whole)
+    pieces = _pieces(form, turns, whole)
     if pieces is None:
         raise UsageError(
             f"a text holds the name of a special token and the chat template of {tokenizer.name_or_path} rewrites it: "
-            f"leave it out of the data ({texts[0][:60]!r})"
+            f"leave it out of the data ({turns[0][1][:60]!r})"
         )
     found = controls(tokenizer)
-    patterns = (None, found.asked, None, found.said, None)
-    parts = list(zip(pieces, patterns, strict=False))
+    parts: list[tuple[str, re.Pattern[str] | None]] = [(pieces[0], None)]
+    for (role, _), said, behind in zip(turns, pieces[1::2], pieces[2::2], strict=True):
+        parts += [(said, found.said if role == ASSISTANT else found.asked), (behind, None)]
     return encode(tokenizer, parts, add_special_tokens=add_special_tokens, limit=limit)
 
 
-def names_special(tokenizer: PreTrainedTokenizerBase, prompt: str, *answers: str) -> bool:
-    """Tell whether a text holds the name of a control token."""
+def names_special(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> bool:
+    """Tell whether a turn holds the name of a control token."""
     found = controls(tokenizer)
-    return any(holds(tokenizer, found.asked, [prompt]) + holds(tokenizer, found.said, answers))
+    said = [text for role, text in turns if role == ASSISTANT]
+    asked = [text for role, text in turns if role != ASSISTANT]
+    return any(holds(tokenizer, found.asked, asked) + holds(tokenizer, found.said, said))
 
 
-def _pieces(form: Callable[..., str], texts: Sequence[str], whole: str) -> list[str] | None:
-    """Return `whole` in pieces, every second one of `texts`; None where the form rewrites them."""
-    marks = (_PROMPT, _ANSWER)[: len(texts)]
-    frame = re.split("|".join(marks), form(*marks))
-    for shown in (texts, [text.strip() for text in texts]):
+def _pieces(form: Form, turns: Sequence[Turn], whole: str) -> list[str] | None:
+    """Return `whole` in pieces, every second one of the turns' texts; None where the form rewrites them."""
+    marks = [f"peobench{i}mark" for i in range(len(turns))]
+    frame = re.split("|".join(marks), form([(role, mark) for (role, _), mark in zip(turns, marks, strict=True)]))
+    texts = [text for _, text in turns]
+    if len(frame) != len(turns) + 1:
+        return None
+    for shorn in (texts, [text.strip() for text in texts]):
         pieces = [frame[0]]
-        for text, behind in zip(shown, frame[1:], strict=False):
+        for text, behind in zip(shorn, frame[1:], strict=True):
             pieces += [text, behind]
         if "".join(pieces) == whole:
             return pieces

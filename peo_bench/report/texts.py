@@ -11,6 +11,7 @@ from itertools import accumulate
 import numpy as np
 import pandas as pd
 
+from peo_bench.files.dialogue import readable
 from peo_bench.report.wording import balance, method_name
 from peo_bench.results.folder import number
 
@@ -117,7 +118,7 @@ def _size(text: object) -> int:
 
 def _prompt(row: pd.Series, spread: float | None, worst: float | None, flips: list[str]) -> PromptText:
     category = _category(row)
-    return PromptText(_cut(row["prompt"]), category, category.lower() not in BENIGN, spread, worst, flips)
+    return PromptText(_cut(readable(row["prompt"])), category, category.lower() not in BENIGN, spread, worst, flips)
 
 
 def _category(row: pd.Series) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from peo_bench.data.schema import ASSISTANT, HUMAN
 from peo_bench.errors import UsageError
+from peo_bench.files.dialogue import USER, folded, turns_of
 from peo_bench.scorers.sequence_classification import SequenceClassifier
 
 
@@ -27,7 +28,10 @@ class HHGPT2(SequenceClassifier):
 
     def questions(self, prompts: list[str]) -> list[str]:
         """Return transcripts; a prompt that is one already stays as it is."""
-        return [
-            prompt if prompt.endswith(ASSISTANT) else f"{HUMAN} {prompt}{ASSISTANT}"  # HH's own white space
-            for prompt in prompts
-        ]
+        return [prompt if prompt.endswith(ASSISTANT) else _transcript(prompt) for prompt in prompts]
+
+
+def _transcript(prompt: str) -> str:
+    """Return the turns of a prompt with HH's own white space; a system turn begins the first question."""
+    turns = folded(turns_of(prompt))
+    return "".join(f"{HUMAN if role == USER else ASSISTANT} {content}" for role, content in turns) + ASSISTANT

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peo_bench.errors import Diverged, UsageError
+from peo_bench.files.dialogue import ASSISTANT, turns_of
 from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.models.loading import (
     Fit,
@@ -24,7 +25,7 @@ from peo_bench.models.loading import (
     read_outline,
     unreadable,
 )
-from peo_bench.models.rendering import filled_ids, names_special
+from peo_bench.models.rendering import Form, filled_ids, names_special
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +36,6 @@ BATCH_TOKENS = 65_536
 
 UNLIMITED = 2**31
 """Tokens of a text where the model does not say how many it can read."""
-
-Form = Callable[[str, str], str]
-"""Makes the text that a model reads of a prompt and an answer."""
 
 Encoded = dict[str, list[int]]
 """The model's inputs for one text, all of one length: `input_ids`, where it has them `token_type_ids`."""
@@ -206,16 +204,16 @@ def encode_forms(
     special: bool,
     limit: int | None,
 ) -> list[Encoded]:
-    """Return the tokens of `form(prompt, answer)` per text, cut to `limit`; `special`: with the tokenizer's own.
+    """Return the tokens of the form of a prompt's turns and an answer, per text, cut to `limit`.
 
-    What stands in a prompt or an answer is text: only the form writes special tokens.
+    `special`: with the tokenizer's own. What stands in a turn is text: only the form writes special tokens.
     """
-    both = list(zip(prompts, answers, strict=True))
+    dialogues = [[*turns_of(prompt), (ASSISTANT, answer)] for prompt, answer in zip(prompts, answers, strict=True)]
     cut = {} if limit is None else {"truncation": True, "max_length": limit}
-    batch = encoded(tokenizer([form(*texts) for texts in both], add_special_tokens=special, **cut))
-    for i, texts in enumerate(both):
-        if names_special(tokenizer, *texts):
-            ids = filled_ids(tokenizer, form, texts, add_special_tokens=special, limit=limit)
+    batch = encoded(tokenizer([form(turns) for turns in dialogues], add_special_tokens=special, **cut))
+    for i, turns in enumerate(dialogues):
+        if names_special(tokenizer, turns):
+            ids = filled_ids(tokenizer, form, turns, add_special_tokens=special, limit=limit)
             batch[i] = {"input_ids": ids} | {name: [0] * len(ids) for name in batch[i] if name != "input_ids"}
     return batch
 

@@ -5,11 +5,12 @@ Decoders read the last token that is not padding, encoders their first; transfor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peo_bench.errors import UsageError
+from peo_bench.files.dialogue import ASSISTANT, USER, Turn, readable, shown
 from peo_bench.models.controls import encode_pair
 from peo_bench.models.rendering import chat_text, check_dialogue, date_remarks, names_special
 from peo_bench.scorers.model import Encoded, ModelScorer, encode_forms, encoded, last_attended
@@ -66,20 +67,20 @@ class SequenceClassifier(ModelScorer):
 
     def questions(self, prompts: list[str]) -> list[str]:
         """Return the first halves of the pairs."""
-        return prompts
+        return list(map(readable, prompts))
 
     def _pairs(self, questions: list[str], answers: list[str], limit: int | None) -> list[Encoded]:
         """Return the tokens of (question, answer) pairs, in which no text is a control token."""
         cut = {} if limit is None else {"truncation": True, "max_length": limit}
         batch = encoded(self.tokenizer(questions, answers, **cut))
         for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            if names_special(self.tokenizer, question, answer):
+            if names_special(self.tokenizer, [(USER, question), (ASSISTANT, answer)]):
                 ids, types = encode_pair(self.tokenizer, question, answer, limit)
                 batch[i] = {name: ids if name == "input_ids" else types for name in batch[i]}
         return batch
 
-    def _form(self, prompt: str, answer: str) -> str:
+    def _form(self, turns: Sequence[Turn]) -> str:
         """Return the filled template."""
         if self.template == CHAT:
-            return chat_text(self.tokenizer, prompt, answer)
-        return str(self.template).format(prompt=prompt, answer=answer)
+            return chat_text(self.tokenizer, turns)
+        return str(self.template).format(prompt=shown(turns[:-1]), answer=turns[-1][1])

@@ -22,10 +22,11 @@ from peo_bench.core.spec import Weights
 from peo_bench.data.given_answers import GIVEN_ANSWERS
 from peo_bench.errors import UsageError, unknown
 from peo_bench.files.atomic import follow_umask, write_json, write_text
+from peo_bench.files.dialogue import messages_in, problem_of, to_prompt
 from peo_bench.files.digest import digest
 from peo_bench.files.json_types import Json
 from peo_bench.files.room import room_for, size_of
-from peo_bench.files.rows import is_whole
+from peo_bench.files.rows import RowError, is_whole
 from peo_bench.jobs.job import Handle, Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.methods.given import method_of
@@ -157,16 +158,27 @@ def asked_for(world: World, helpful: float) -> Preference:
     return Preference.of(world.names, helpful=helpful)
 
 
-def check_prompts(prompts: Sequence[str]) -> None:
-    """Raise `UsageError` for what is no question."""
+def check_prompts(prompts: Sequence[object]) -> list[str]:
+    """Return questions as texts, dialogues too (see `peo_bench.files.dialogue`); `UsageError` for what is none."""
     if isinstance(prompts, str):
         raise UsageError("one text is no list of prompts: write it in brackets, [text]")
-    if not all(isinstance(prompt, str) for prompt in prompts):
-        raise UsageError("a prompt is no text: give a list of texts")
-    if not all(prompt.strip() for prompt in prompts):
+    return list(map(_asked, prompts))
+
+
+def _asked(prompt: object) -> str:
+    try:
+        turns = messages_in(prompt, "a prompt")
+    except RowError as error:
+        raise UsageError(f"{error}: give texts, or lists of messages") from None
+    problem = problem_of(turns) if turns else None
+    if problem:
+        raise UsageError(f"a prompt is a list of messages, and {problem}: end with a user's, after an assistant's")
+    text = to_prompt(turns) if turns else str(prompt)
+    if not text.strip():
         raise UsageError("a prompt is empty: give a question to answer")
-    if not all(map(is_whole, prompts)):
+    if not is_whole(text):
         raise UsageError("a prompt is not UTF-8 text: write it anew")
+    return text
 
 
 def artefacts_of(store: Store) -> Callable[[str], Handle]:
@@ -200,8 +212,8 @@ class SteeredPolicy:
 
         return Engine(artefacts_of(self._store), precision=self._world.precision, noise_seed=self._world.seed)
 
-    def generate(self, prompts: Iterable[str], samples: int = 1) -> list[str]:
-        """Return `samples` answers per prompt, prompts outermost; sampling is reproducible.
+    def generate(self, prompts: Iterable[str | Sequence[Mapping[str, str]]], samples: int = 1) -> list[str]:
+        """Return `samples` answers per prompt, a text or a list of messages; prompts outermost, and reproducible.
 
         Raises `UsageError` for prompts that are empty or too long.
         """
@@ -210,8 +222,7 @@ class SteeredPolicy:
 
         if type(samples) is not int or samples < 1:
             raise UsageError(f"samples={samples!r}: give a number of answers per prompt, at least 1")
-        asked = prompts if isinstance(prompts, str) else list(prompts)
-        check_prompts(asked)
+        asked = check_prompts(prompts if isinstance(prompts, str) else list(prompts))
         requests = [Request(self.spec, prompt, digest(prompt), i) for prompt in asked for i in range(samples)]
         with quiet():
             return [answer.text for answer in self._engine.generate(requests, self._world.decoding)]
