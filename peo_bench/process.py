@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import signal
 import sys
@@ -11,14 +12,53 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
+
+from peo_bench.errors import UsageError
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Of a model's weights while it generates and scores."""
+
+
+DEVICE, BATCH_SIZE = "PEO_BENCH_DEVICE", "PEO_BENCH_BATCH_SIZE"
+"""Environment variables with the device that jobs run on, and with the answers that are generated at a time."""
+SUITES = "PEO_BENCH_SUITES_ENGINE"
+"""Environment variable with what the suite says of both: it goes before theirs."""
 
 
 def device() -> str:
-    """Return the device jobs run on: PEO_BENCH_DEVICE if set, else "cuda" where there is one, else "cpu"."""
+    """Return the device jobs run on: the suite's, else PEO_BENCH_DEVICE, else "cuda" where there is one, else "cpu"."""
     import torch
 
-    return os.environ.get("PEO_BENCH_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    return _suites("device") or os.environ.get(DEVICE) or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def batch_size() -> int | None:
+    """Return how many answers are generated at a time at most, where that is said."""
+    said = _suites("batch_size") or os.environ.get(BATCH_SIZE)
+    if said is None or (said.isdecimal() and int(said) > 0):
+        return None if said is None else int(said)
+    raise UsageError(f"{BATCH_SIZE}={said}: give a number of answers, at least 1")
+
+
+def compute_on(engine: Mapping[str, object]) -> None:
+    """Use what a suite says of `device` and `batch_size`, None where it says nothing, here and in processes to come."""
+    os.environ[SUITES] = json.dumps({key: str(value) for key, value in engine.items() if value is not None})
+
+
+def _suites(key: str) -> str | None:
+    said = json.loads(os.environ.get(SUITES, "{}")).get(key)
+    return None if said is None else str(said)
+
+
+def settled(precision: Precision | Literal["auto"]) -> Precision:
+    """Return a precision; for "auto" bfloat16 on a CUDA device that computes in it, else float32."""
+    if precision != "auto":
+        return precision
+    import torch
+
+    cuda = device().startswith("cuda") and torch.cuda.is_available()
+    return "bfloat16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def repeats_itself() -> bool:

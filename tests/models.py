@@ -59,7 +59,7 @@ def llama(seed: int = 0, vocabulary: int = len(SPECIAL) + len(WORDS), hidden: in
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    return _lively(LlamaForCausalLM, config, seed)
+    return lively(LlamaForCausalLM, config, seed)
 
 
 def qwen2(seed: int = 0) -> Qwen2ForCausalLM:
@@ -69,7 +69,7 @@ def qwen2(seed: int = 0) -> Qwen2ForCausalLM:
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True,
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    return _lively(Qwen2ForCausalLM, config, seed)
+    return lively(Qwen2ForCausalLM, config, seed)
 
 
 def gemma2(seed: int = 0) -> Gemma2ForCausalLM:
@@ -79,7 +79,7 @@ def gemma2(seed: int = 0) -> Gemma2ForCausalLM:
         num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=128, sliding_window=4,
         query_pre_attn_scalar=8, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    return _lively(Gemma2ForCausalLM, config, seed)
+    return lively(Gemma2ForCausalLM, config, seed)
 
 
 def gpt2(seed: int = 0) -> GPT2LMHeadModel:
@@ -88,7 +88,7 @@ def gpt2(seed: int = 0) -> GPT2LMHeadModel:
         vocab_size=len(SPECIAL) + len(WORDS), n_positions=128, n_embd=32, n_layer=2, n_head=4, bos_token_id=1,
         eos_token_id=2,
     )  # fmt: skip
-    return _lively(GPT2LMHeadModel, config, seed)
+    return lively(GPT2LMHeadModel, config, seed)
 
 
 def deepseek(seed: int = 0) -> DeepseekV3ForCausalLM:
@@ -100,7 +100,7 @@ def deepseek(seed: int = 0) -> DeepseekV3ForCausalLM:
         q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    return _lively(DeepseekV3ForCausalLM, config, seed)
+    return lively(DeepseekV3ForCausalLM, config, seed)
 
 
 def falcon(seed: int = 0, alibi: bool = False) -> FalconForCausalLM:
@@ -109,7 +109,7 @@ def falcon(seed: int = 0, alibi: bool = False) -> FalconForCausalLM:
         vocab_size=len(SPECIAL) + len(WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=alibi,
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    return _lively(FalconForCausalLM, config, seed)
+    return lively(FalconForCausalLM, config, seed)
 
 
 def lfm2(seed: int = 0) -> Lfm2ForCausalLM:
@@ -119,10 +119,10 @@ def lfm2(seed: int = 0) -> Lfm2ForCausalLM:
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
         pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
-    return _lively(Lfm2ForCausalLM, config, seed)
+    return lively(Lfm2ForCausalLM, config, seed)
 
 
-def _lively(kind: type, config: object, seed: int) -> PreTrainedModel:
+def lively(kind: type, config: object, seed: int) -> PreTrainedModel:
     torch.manual_seed(seed)
     model = kind(config).eval()
     with torch.no_grad():

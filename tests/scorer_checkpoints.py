@@ -14,6 +14,7 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     LlamaConfig,
+    LlamaForSequenceClassification,
     LlamaModel,
     PreTrainedTokenizerFast,
 )
@@ -92,6 +93,17 @@ def save_gpt2(folder: Path, *, seed: int = 1, objective: str = "harmless", pad_t
     return folder
 
 
+def save_chat(folder: Path, *, seed: int = 3, objective: str = "helpful") -> Path:
+    """Write a Llama classifier whose tokenizer has a chat template, as today's reward models are."""
+    torch.manual_seed(seed)
+    words = tokenizer(bos=False, length=512)
+    words.chat_template = "{% for m in messages %}<s> {{ m['content'] }} </s> {% endfor %}"
+    lively(LlamaForSequenceClassification(llama_config(words, num_labels=1))).save_pretrained(folder / "model")
+    words.save_pretrained(folder / "model")
+    orient(folder, "sequence-classification", "score", {0: (objective, 1.0)}, template="chat")
+    return folder
+
+
 def save_deberta(folder: Path, *, seed: int = 2, length: int = 256) -> Path:
     """Write an encoder with three labels: helpfulness, something else, harm (higher is worse)."""
     torch.manual_seed(seed)
@@ -115,14 +127,16 @@ def lively(model: Any) -> Any:
     return model.eval()
 
 
-def orient(folder: Path, layout: str, head: str, wanted: dict[int, tuple[str, float]]) -> None:
+def orient(
+    folder: Path, layout: str, head: str, wanted: dict[int, tuple[str, float]], template: str | None = None
+) -> None:
     """Fit a head's rows: on an objective's anchors, the better answer scores the given sign, the worse its negative.
 
     What the head reads is caught on its way in, one text at a time, so padding plays no part.
     """
     from peo_bench.scorers import open_scorer
 
-    scorer = open_scorer(folder, layout)
+    scorer = open_scorer(folder, layout, template=template)
     caught: list[torch.Tensor] = []
     module = scorer.model.get_submodule(head)
     module.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].reshape(-1, HIDDEN)[-1].clone()))

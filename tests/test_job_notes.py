@@ -6,7 +6,8 @@ import pytest
 from training_fixtures import save_pairs, save_policy
 
 from peo_bench.data.given_checkpoint import checkpoint_job
-from peo_bench.data.pairs import pairs_job
+from peo_bench.data.pairs import first_rows, pairs_job, prompts_job
+from peo_bench.data.prompts import PromptSource, prompts_identity
 from peo_bench.data.schema import PairSource
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Cost, Handle, Job
@@ -102,8 +103,32 @@ def test_a_plan_refuses_data_of_which_nothing_can_be_used(tmp_path):
         foreseen_notes(job, known())
 
 
-def test_a_hubs_data_set_is_not_fetched_for_a_plan():
-    assert foreseen_notes(pairs_job([PairSource(objective="helpful", hub="a/b")], ["helpful"]), known()) == []
+def test_a_plan_reads_the_first_rows_of_a_hubs_data_set(monkeypatch):
+    """Streamed, so that it is not downloaded as a whole; one that is out of reach is told and asked for once."""
+    import datasets
+    import huggingface_hub
+
+    def load(path, streaming=False, **options):
+        assert streaming
+        return (dict(row) for row in [{"prompt": "?", "chosen": "yes", "rejected": "yes"}, *ROWS])
+
+    job = pairs_job([PairSource(objective="helpful", hub="a/b", revision="r1")], ["helpful"])
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(huggingface_hub, "dataset_info", lambda name, **options: None)
+    (told,) = foreseen_notes(job, known())
+    assert told == "helpful: rows left out of the first 200 of every file: 1 equal answers."
+    first_rows.cache_clear()
+    monkeypatch.undo()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (told,) = foreseen_notes(pairs_job([PairSource(objective="helpful", hub="a/c")], ["helpful"]), known())
+    assert told.startswith("Not looked at: the data set 'a/c' cannot be loaded")
+
+
+def test_a_plan_refuses_evaluation_prompts_of_which_one_is_malformed(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "?"}\n{"prompt": 3}\n')
+    own = prompts_identity(PromptSource(path="p.jsonl"), tmp_path)
+    with pytest.raises(UsageError, match=r"1 of 2 evaluation prompts are malformed, the first at p.jsonl:2"):
+        foreseen_notes(prompts_job(None, 0, 2, own=own), known())
 
 
 def known(*done):

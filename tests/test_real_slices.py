@@ -69,7 +69,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": str(save_policy(where / "policy")),
         "data": {"kind": "pairs", "max_chars": 400, "pairs": 24, "sources": SOURCES},
         "training": training, "reward_model": training, "decoding": {"max_new_tokens": 16},
-        "validation_prompts": 12, "test_prompts": 24,
+        "validation_prompts": 12, "test_prompts": 24, "own_proxies": True,
         "scorers": {"reward": {"layout": "beaver", "model": str(made.save_beaver(where / "beaver"))},
                     "several": several | {"columns": {"cost": 2}}},
     }  # fmt: skip

@@ -146,7 +146,9 @@ def test_what_cannot_be_substituted_is_one_line(cache, monkeypatch, request_, sa
 
 
 def test_a_suite_whose_prompts_train_no_scorers_says_which_proxy_is_missing(command):
-    code, _, err = command("plan", "--suite", "pku-11", *BRIEF, "soup", "--set", "proxies={}")
+    code, _, err = command(
+        "plan", "--suite", "pku-11", *BRIEF, "soup", "--set", "proxies={}", "--set", "own_proxies=true"
+    )
     assert (code, err) == (
         2,
         "error: suite pku-11-tiny: data.splits has no share for scorers, and column 'reward' has none in proxies: add "

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from pydantic import Field
 
 from peo_bench.files.json_types import Json, JsonObject
+from peo_bench.process import Precision
 from peo_bench.settings import Frozen
-
-Precision = Literal["float32", "bfloat16"]
-"""Of a model's weights while it generates and scores."""
 
 
 class Decoding(Frozen):

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from peo_bench.core import roles
-from peo_bench.core.decoding import Decoding, Precision, sampling_params
+from peo_bench.core.decoding import Decoding, sampling_params
 from peo_bench.core.preference import Preference
 from peo_bench.core.space import Space
 from peo_bench.core.spec import PolicySpec
 from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Cost, Handle, Job
+from peo_bench.process import Precision
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class World:
         return Job(kind, {**shared, **params}, needs | {roles.delta(i): job for i, job in enumerate(deltas)})
 
 
-READ = ("form", "precision", "batch_size", "micro_batch_size", "max_length")
+READ = ("form", "precision", "batch_size", "micro_batch_size", "max_length", "attention", "quantization")
 """Training settings on which it depends how pairs are read, to the last bit."""
 
 
@@ -165,6 +166,8 @@ class Method(ABC):
     `trains`, `costs` (for two objectives; 1 U is the training of one expert), `exact` (what follows the paper to the
     letter) and `ours` (what the paper leaves open, or we do otherwise) are the columns of docs/methods.md.
 
+    `needs_pairs`: it, or the experts that it starts from, are trained on pairs; else prompts will do.
+
     `wraps`: it is written `name.method` and works on that method's family; with `wraps_reference` also `name` alone,
     which wraps the reference policy. `expo_adds`: ExPO on it is a control that would tell something; not where it
     chooses a strength itself, or cannot be wrapped.
@@ -177,6 +180,7 @@ class Method(ABC):
     exact: ClassVar[str] = ""
     ours: ClassVar[str] = ""
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    needs_pairs: ClassVar[bool] = True
     needs_labels_on_both: ClassVar[bool] = False
     wraps: ClassVar[bool] = False
     wraps_reference: ClassVar[bool] = False

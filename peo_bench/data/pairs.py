@@ -10,12 +10,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from peo_bench.data.prompts import Prompt, read_task_prompts
 from peo_bench.data.schema import FRACTIONS, Pair, PairSource, prompt_id, split_of
-from peo_bench.data.sources import SHOWN, Loaded, read_source, source_identity
+from peo_bench.data.sources import SHOWN, Loaded, read_first, read_source, source_identity
 from peo_bench.errors import UsageError
 from peo_bench.files.dialogue import opening, size
 from peo_bench.files.json_types import Json, JsonObject
@@ -62,18 +63,19 @@ def pairs_job(
     return Job("pairs", params | {"held_out": list(held_out)})
 
 
+@lru_cache(maxsize=8)
 def first_rows(job: Job, n: int) -> dict[str, Loaded[Pair]]:
-    """Return by objective what the first `n` rows of every file of a `pairs_job` become; a hub's are not looked at.
+    """Return by objective what the first `n` rows of every file, and of every hub's data set, of a `pairs_job` become.
 
-    Raises `UsageError` for a file of which nothing can be used.
+    Data sets that are out of reach are `unread`. Raises `UsageError` for a file of which nothing can be used.
     """
     found: dict[str, Loaded[Pair]] = {}
     for identity in job.params["sources"]:
-        if "files" in identity:
-            loaded, part = found.setdefault(identity["objective"], Loaded()), read_source(identity, first=n)
-            loaded.items += part.items
-            loaded.dropped += part.dropped
-            loaded.malformed += part.malformed
+        loaded, part = found.setdefault(identity["objective"], Loaded()), read_first(identity, PairSource, n)
+        loaded.items += part.items
+        loaded.dropped += part.dropped
+        loaded.malformed += part.malformed
+        loaded.unread += part.unread
     return found
 
 
@@ -272,7 +274,8 @@ def _balanced(candidates: Mapping[str, Sequence[Pair]], n: int) -> list[Pair]:
 
 
 def _pair_row(pair: Pair) -> JsonObject:
-    row = {"prompt_id": pair.prompt_id, "prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+    row: JsonObject = {"prompt_id": pair.prompt_id, "prompt": pair.prompt}
+    row |= {"chosen": pair.chosen, "rejected": pair.rejected} if pair.chosen else {}
     return row | ({"labels": dict(pair.labels)} if pair.labels else {})
 
 

@@ -27,9 +27,9 @@ from peo_bench.data.schema import (
     split_of,
     transcript_prompt,
 )
-from peo_bench.data.sources import read_source, source_identity
+from peo_bench.data.sources import Loaded, read_first, read_source, source_identity
 from peo_bench.errors import UsageError
-from peo_bench.files.json_types import JsonObject
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.files.rows import RowError
 
 logger = logging.getLogger(__name__)
@@ -117,17 +117,28 @@ def read_task_prompts(identity: Mapping[str, Any]) -> dict[str, list[Prompt]]:
     Raises `UsageError` if any row is malformed.
     """
     loaded = read_source(identity, PromptSource)
+    _refuse_malformed(loaded)
+    splits = identity.get("splits", WHOLE)
+    parts: dict[str, dict[str, Prompt]] = {name: {} for name in splits}
+    for prompt in loaded.items:
+        parts[split_of(prompt.prompt, splits)].setdefault(prompt.prompt_id, prompt)
+    return {name: _taking_turns(part.values()) for name, part in parts.items()}
+
+
+def first_prompts(identity: Mapping[str, Json], n: int) -> Loaded[Prompt]:
+    """Return what the first `n` rows of each file of a prompt set hold; raise `UsageError` if any is malformed."""
+    loaded: Loaded[Prompt] = read_first(identity, PromptSource, n)
+    _refuse_malformed(loaded)
+    return loaded
+
+
+def _refuse_malformed(loaded: Loaded[Prompt]) -> None:
     if loaded.malformed:
         bad, total = loaded.dropped["malformed"], loaded.dropped.total() + len(loaded.items)
         raise UsageError(
             f"{bad} of {total} evaluation prompts are malformed, the first at {loaded.malformed[0]}: mend the file "
             "(results on a part of the prompts would not compare)"
         )
-    splits = identity.get("splits", WHOLE)
-    parts: dict[str, dict[str, Prompt]] = {name: {} for name in splits}
-    for prompt in loaded.items:
-        parts[split_of(prompt.prompt, splits)].setdefault(prompt.prompt_id, prompt)
-    return {name: _taking_turns(part.values()) for name, part in parts.items()}
 
 
 def _taking_turns(prompts: Iterable[Prompt]) -> list[Prompt]:

@@ -70,7 +70,7 @@ IMPLICIT = {"pairs": "prompt"}
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt; `chosen` is better for `objective`.
+    """Two answers to one prompt; `chosen` is better for `objective`. A prompt alone has empty ones.
 
     `labels`, where both objectives were judged, maps each objective to 1 (prefers `chosen`) or -1 (prefers `rejected`).
     `safe`, where somebody judged it, says of each of the two answers whether it is safe by itself.
@@ -125,7 +125,7 @@ class DataSource(Frozen):
     """The column with the kind of harm."""
     single_turn: bool = False
     """Keep prompts of one question only; of transcripts (layouts `hh` and `transcripts`) the bare question."""
-    turns: bool = False
+    turns: bool = Field(False, exclude_if=lambda value: not value)
     """Read transcripts (layouts `hh` and `transcripts`) as dialogues, which go through the chat template turn by turn;
     by default the transcript is one text.
     """
@@ -163,9 +163,9 @@ class PairSource(DataSource):
 
     objective: str
     """The objective that the pairs are about."""
-    layout: Literal["pairs", "hh", "pku", "rated"] = "pairs"
+    layout: Literal["pairs", "hh", "pku", "rated", "prompts"] = "pairs"
     """`pairs` (prompt, chosen, rejected: texts or lists of messages), `hh` (transcripts), `pku` (two answers, one label
-    per objective) or `rated` (prompt, answer, rating).
+    per objective), `rated` (prompt, answer, rating), or `prompts` alone, for methods that train on their own answers.
     """
     answers: str | None = None
     """The column with a list of answers, in which `answer` and `rating` are looked up, as in `scores.honesty` (layout
@@ -173,7 +173,7 @@ class PairSource(DataSource):
     """
     lower_is_better: bool = False
     """Whether the answer with the lower rating is the better one (layout `rated`)."""
-    implicit_prompt: bool = False
+    implicit_prompt: bool = Field(False, exclude_if=lambda value: not value)
     """Whether texts of the layout `pairs` begin with their prompt: the words that both answers begin with."""
 
     @model_validator(mode="after")
@@ -204,7 +204,14 @@ class PairSource(DataSource):
         return self.layout == "pku"
 
     def convert(self, row: Row) -> Pair | list[Rated]:
-        """Return the pair in `row`, or its rated answers; raise `RowError` or `DroppedError`."""
+        """Return the pair in `row`, without answers if it is a prompt alone, or its rated answers.
+
+        Raises `RowError` or `DroppedError`.
+        """
+        if self.layout == "prompts":
+            prompt = read_prompt(_value(row, self.named["prompt"]), self.named["prompt"])
+            check_prompt(prompt, self)
+            return Pair(prompt, "", "", self.objective, category=category_of(row, self))
         return _rated(row, self) if self.layout == "rated" else to_pair(row, self)
 
     def join(self, items: Sequence[Pair | list[Rated]]) -> tuple[list[Pair], Counter[str]]:

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from peo_bench.data.schema import IMPLICIT, DataSource, DroppedError, PairSource
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import file_digest
-from peo_bench.files.json_types import JsonObject
+from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.files.rows import PACKED_TOO, READERS, Row, RowError, file_format, file_rows
 
 logger = logging.getLogger(__name__)
@@ -41,11 +41,15 @@ T = TypeVar("T")
 
 @dataclass
 class Loaded(Generic[T]):
-    """What the rows of one source became, those left out by reason, and the first malformed ones by place."""
+    """What the rows of one source became, those left out by reason, and the first malformed ones by place.
+
+    `unread` says of sources why they could not be looked at.
+    """
 
     items: list[T] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     malformed: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 # --- identity and location --------------------------------------------------------------------------------------------
@@ -123,12 +127,13 @@ def read_source(
 ) -> Loaded[Any]:
     """Return what the source with this identity holds (see `source_identity`): pairs, or what another kind reads.
 
-    With `first`, of at most so many rows of each file.
+    With `first`, of at most so many rows of each file, or of the hub's data set, which is not downloaded as a whole.
     """
     settings = {key: value for key, value in identity.items() if key != "files"}
     if "files" not in identity:
         source = kind(**settings)
-        return _joined(_converted(_hub_rows(source), source, f"{source.hub} ({source.split})"), source)
+        rows = _hub_rows(source, first)
+        return _joined(_converted(rows, source, f"{source.hub} ({source.split})"), source)
     source = kind(**settings, path="files")
     loaded: Loaded[Any] = Loaded()
     for file in identity["files"]:
@@ -140,6 +145,34 @@ def read_source(
         loaded.dropped += part.dropped
         loaded.malformed = (loaded.malformed + part.malformed)[:SHOWN]
     return _joined(loaded, source)
+
+
+def read_first(identity: Mapping[str, Json], kind: type[DataSource], n: int) -> Loaded[Any]:
+    """Return what the first `n` rows of each file of a source hold; a hub's that is out of reach is `unread`."""
+    try:
+        if "files" not in identity:
+            _ask_hub(str(identity["hub"]), identity.get("revision"))
+        return read_source(identity, kind, first=n)
+    except NotReached as reason:
+        return Loaded(unread=[str(reason)])
+
+
+def _ask_hub(name: str, revision: Json) -> None:
+    """Raise `NotReached` unless the hub knows a data set; asked once, where `datasets` would try for half a minute."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.dataset_info(name, revision=None if revision is None else str(revision), timeout=10)
+    except Exception as error:  # of the hub's library, and of what it asks with
+        raise NotReached(_unreachable(name, error)) from None
+
+
+def _unreachable(name: str, error: Exception) -> str:
+    reason = str(error).partition("\n")[0]
+    return (
+        f"the data set {name!r} cannot be loaded ({reason}): check the id, split and network, "
+        "or download it and use `path:` with `--data-dir DIR`"
+    )
 
 
 def _joined(loaded: Loaded[Any], source: DataSource) -> Loaded[Any]:
@@ -190,23 +223,28 @@ def _check_columns(columns: set[str], source: DataSource, where: str, total: int
         )
 
 
-def _hub_rows(source: DataSource) -> Iterator[Row]:
-    """Yield the rows of a hub data set. Data sets that need code of their own are refused by `datasets`."""
+class NotReached(UsageError):
+    """A hub's data set that cannot be loaded from here and now."""
+
+
+def _hub_rows(source: DataSource, first: int | None) -> Iterator[Row]:
+    """Yield the rows of a hub data set, or the `first`; raise `NotReached`.
+
+    Data sets that need code of their own are refused by `datasets`.
+    """
     import datasets
 
-    at = {"split": source.split, "revision": source.revision}
+    at: dict[str, object] = {"split": source.split, "revision": source.revision}
+    stream = {} if first is None else {"streaming": True}
     try:
         if source.file:
             revision = f"@{source.revision}" if source.revision else ""
             address = f"hf://datasets/{source.hub}{revision}/{source.file}"
-            rows = datasets.load_dataset("json", data_files=address, split="train")
+            found = datasets.load_dataset("json", data_files=address, split="train", **stream)
         else:
-            rows = datasets.load_dataset(source.hub, name=source.name, data_dir=source.data_dir, **at)
+            found = datasets.load_dataset(source.hub, name=source.name, data_dir=source.data_dir, **at, **stream)
+        rows = found if first is None else list(islice(found, first))
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(
-            f"the data set {source.hub!r} cannot be loaded ({reason}): check the id, split and network, "
-            "or download it and use `path:` with `--data-dir DIR`"
-        ) from None
+        raise NotReached(_unreachable(str(source.hub), error)) from None
     for number, row in enumerate(rows, 1):
         yield f"{source.hub} {source.split}: row {number}", row

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.files.json_types import Json
 from peo_bench.jobs.job import Handle
 from peo_bench.models.rendering import answer_texts, prompt_ids
+from peo_bench.process import Precision
 from peo_bench.process import device as default_device
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Engine:
         self,
         artefact: Callable[[str], Handle],
         *,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "float32",
         device: str | None = None,
         batch_size: int = 64,
         noise_seed: int = 0,

@@ -75,7 +75,7 @@ class Models:
     ) -> None:
         """Find artefacts with `artefact`; run models in `precision` on `device`."""
         self.artefact = artefact
-        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self.dtype = getattr(torch, precision)
         self.device = torch.device(device)
         self._cache = ByteCache(limit)
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from peo_bench.core.decoding import Decoding, Precision
+from peo_bench.core.decoding import Decoding
 from peo_bench.core.roles import apart_from_deltas
 from peo_bench.core.spec import PolicySpec
 from peo_bench.files.digest import digest
@@ -15,6 +15,7 @@ from peo_bench.files.jsonl import read_jsonl
 from peo_bench.jobs.job import Cost, Handle, Job
 from peo_bench.jobs.workspace import Progress
 from peo_bench.kill_points import is_due, kill_point
+from peo_bench.process import Precision, batch_size
 from peo_bench.scorers.columns import Columns, Scores, score_texts
 
 if TYPE_CHECKING:
@@ -139,10 +140,11 @@ SMALL_MODEL = 50_000_000
 def make_engine(artefact: Callable[[str], Handle], reference: str, precision: Precision, seed: int) -> Engine:
     """Return an engine over the store's artefacts, with batches that suit the size of the policy `reference`.
 
+    The suite, or PEO_BENCH_BATCH_SIZE, may say how large they are.
     `seed` indexes the common random numbers. Batching changes no answer, so it is no part of any job's identity.
     """
     from peo_bench.engine.engine import Engine
 
     weights = (artefact(reference).path / "model").glob("*.safetensors")
     small = sum(file.stat().st_size for file in weights) < SMALL_MODEL
-    return Engine(artefact, precision=precision, noise_seed=seed, batch_size=1024 if small else 64)
+    return Engine(artefact, precision=precision, noise_seed=seed, batch_size=batch_size() or (1024 if small else 64))

@@ -36,6 +36,7 @@ class OnlineMethod(PointMethod):
     """One online training per preference."""
 
     trains = "one policy per preference, on its own answers"
+    needs_pairs = False
     Settings = OnlineSettings
     combiner: ClassVar[str] = "linear"
 

@@ -19,6 +19,7 @@ from peo_bench.models.files import read_object
 if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -207,6 +208,22 @@ def _alien(key: str, tensor: Tensor, layers: Mapping[str, nn.Module]) -> str | N
         if unchanged:
             return None
     return f"it holds {key!r}, which is no LoRA factor of a linear layer; {RUN}"
+
+
+def refuse_unadaptable(model: PreTrainedModel, folder: Path) -> None:
+    """Raise `UsageError` for a base whose layers, as trainings adapt all of them, would get what is not run here."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    odd = [name for name, layer in model.named_modules() if isinstance(layer, Conv1D)]
+    odd += [name for name, weight in model.named_parameters() if ".experts." in name and weight.ndim == 3]
+    linear = any(isinstance(layer, nn.Linear) for layer in model.modules())
+    if odd or not linear:
+        named = odd[0] if odd else "no linear layer"
+        raise UsageError(
+            f"{folder}: adapters on its layers ({named}) are not run here, those on linear layers alone are: type "
+            "--set training.form=full"
+        )
 
 
 def _misfit(

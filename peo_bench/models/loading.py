@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from peo_bench.errors import UsageError
 from peo_bench.jobs.job import Handle
@@ -389,16 +389,16 @@ def unfilled(config: PretrainedConfig) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
-def load_causal(path: Path, precision: str = "float32") -> PreTrainedModel:
-    """Load a causal language model from a local folder; `UsageError` unless it is whole."""
+def load_causal(path: Path, precision: str = "float32", **options: Any) -> PreTrainedModel:
+    """Load a causal language model from a local folder; `UsageError` unless it is whole. `options`: transformers'."""
     from transformers import AutoModelForCausalLM
 
-    return load_model(AutoModelForCausalLM, path, precision)
+    return load_model(AutoModelForCausalLM, path, precision, **options)
 
 
-def new_classifier(reference: Path, precision: str) -> PreTrainedModel:
+def new_classifier(reference: Path, precision: str, **options: Any) -> PreTrainedModel:
     """Return the trunk of a causal language model with a new scalar head (drawn from the global seed)."""
-    return load_model(_classifier(reference), reference, precision, **HEADS, num_labels=1)
+    return load_model(_classifier(reference), reference, precision, **HEADS, num_labels=1, **options)
 
 
 def foresee_classifier(reference: Path) -> None:
@@ -494,11 +494,11 @@ def _default_template(templates: Mapping[str, str], path: Path) -> str:
     return templates["default"]
 
 
-def load_policy(reference: Path, artefact: Handle, precision: str = "float32") -> PreTrainedModel:
-    """Load the policy of a DPO artefact: the reference with its adapter, or the full model."""
+def load_policy(reference: Path, artefact: Handle, precision: str = "float32", **options: Any) -> PreTrainedModel:
+    """Load the policy of a DPO artefact: the reference with its adapter, or the full model; `options` as above."""
     if artefact.result["form"] == "full":
-        return load_causal(artefact.path / "model", precision)
-    return with_adapter(load_causal(reference, precision), artefact.path / "adapter")
+        return load_causal(artefact.path / "model", precision, **options)
+    return with_adapter(load_causal(reference, precision, **options), artefact.path / "adapter")
 
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:

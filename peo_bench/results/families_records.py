@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from peo_bench.core.decoding import Decoding, Precision
+from peo_bench.core.decoding import Decoding
+from peo_bench.process import Precision
 from peo_bench.results.measure import ObjectiveTriple
 from peo_bench.results.record import MethodName, Record
 

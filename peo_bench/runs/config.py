@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +20,12 @@ from peo_bench.judges.judge import make_judges
 from peo_bench.lm_eval.capabilities import capability_identity
 from peo_bench.lm_eval.trust import require_trust
 from peo_bench.methods import METHODS, make_method
+from peo_bench.process import compute_on, device, settled
 from peo_bench.registry import check_name
 from peo_bench.resources import cache_dir
 from peo_bench.runs.request import RunRequest
 from peo_bench.sandbox.reference import record
+from peo_bench.scorers.settings import ScorerConfig
 from peo_bench.settings import Frozen, parse_yaml
 from peo_bench.suites.suite import SuiteConfig, load_suite, suite_folder, with_settings
 
@@ -65,7 +68,8 @@ class RunConfig(Frozen):
     def controls(self) -> tuple[str, ...]:
         """Free comparisons that are always shown: the soup, ExPO on the generalist, ExPO on every other method."""
         wrapped = [f"expo.{name}" for name in self.methods if "." not in name and METHODS.get(name).expo_adds]
-        free = ("soup", "peo-expo", *wrapped) if self.methods else ()
+        experts = ("soup", "peo-expo") if self.suite.has_pairs or self.experts else ()
+        free = (*experts, *wrapped) if self.methods else ()
         return tuple(name for name in free if name not in self.methods)
 
     @property
@@ -177,9 +181,11 @@ def all_methods(suite: SuiteConfig) -> tuple[str, ...]:
     plain = (
         name
         for name, method in known.items()
-        if not method.wraps and (suite.labels_on_both or not method.needs_labels_on_both)
+        if not method.wraps
+        and (suite.labels_on_both or not method.needs_labels_on_both)
+        and (suite.has_pairs or not method.needs_pairs)
     )
-    return (*plain, *WRAPPED)
+    return (*plain, *(WRAPPED if suite.has_pairs else ()))
 
 
 def resolve_config(request: RunRequest) -> RunConfig:
@@ -209,7 +215,10 @@ def _resolved(request: RunRequest) -> RunConfig:
     look_beside(suite_folder(request.suite))
     if names == ("all",):
         names = all_methods(config)
-    asked = RunConfig(suite=config, methods=names, policies=policies, answers=files, preferences=(0.5,))
+    experts = parse_pairs("--expert", request.expert)
+    asked = RunConfig(
+        suite=config, methods=names, policies=policies, answers=files, preferences=(0.5,), experts=experts
+    )
     every = (*names, *asked.controls)
     suite_settings, by_method = parse_settings(request.set, every)
     if request.model is not None:
@@ -229,7 +238,7 @@ def _resolved(request: RunRequest) -> RunConfig:
         raise UsageError(f"--limit {request.limit}: give a number of at least 2")
     if request.max_kl is not None and not 0 < request.max_kl < float("inf"):
         raise UsageError(f"--max-kl {request.max_kl:g}: give nats above 0, as in 1.5")
-    suite = _substituted(with_settings(config, suite_settings), request.substitute)
+    suite = on_this_machine(_substituted(with_settings(config, suite_settings), request.substitute))
     make_judges(request.judge, suite.judge)
     return RunConfig(
         suite=suite,
@@ -239,7 +248,7 @@ def _resolved(request: RunRequest) -> RunConfig:
         preferences=parse_preferences(str(suite.preferences) if request.preferences is None else request.preferences),
         limit=request.limit,
         max_kl=request.max_kl,
-        experts=parse_pairs("--expert", request.expert),
+        experts=experts,
         policies=policies,
         answers={name: remember_answers(Path(path)) for name, path in files.items()},
         capabilities=capabilities,
@@ -248,6 +257,51 @@ def _resolved(request: RunRequest) -> RunConfig:
         shipped_reference=None if request.from_scratch or suite.model != "sandbox" else record()["sha256"],
         substitute=request.substitute,
     )
+
+
+def on_this_machine(suite: SuiteConfig) -> SuiteConfig:
+    """Return the suite with what `auto` stands for here, and let jobs compute where it says.
+
+    Raises `UsageError` for what this machine cannot do.
+    """
+    compute_on(suite.engine.model_dump())
+    _check_hardware(suite)
+    task, training, reward_model = suite.task_definition, suite.training, suite.reward_model
+    scorers = {**suite.scorers, **suite.proxies, **(task.scorers if task else {})}.values()
+    if "auto" not in (suite.precision, training.precision, reward_model.precision, *(s.dtype for s in scorers)):
+        return suite
+    return suite.model_copy(
+        update={
+            "precision": settled(suite.precision),
+            "training": training.model_copy(update={"precision": settled(training.precision)}),
+            "reward_model": reward_model.model_copy(update={"precision": settled(reward_model.precision)}),
+            "scorers": _with_dtype(suite.scorers),
+            "proxies": _with_dtype(suite.proxies),
+            "task_definition": task and task.model_copy(update={"scorers": _with_dtype(task.scorers)}),
+        }
+    )
+
+
+def _with_dtype(scorers: Mapping[str, ScorerConfig]) -> dict[str, ScorerConfig]:
+    return {name: scorer.model_copy(update={"dtype": settled(scorer.dtype)}) for name, scorer in scorers.items()}
+
+
+def _check_hardware(suite: SuiteConfig) -> None:
+    """Raise `UsageError` for settings that need a CUDA device, or a package, that is not there."""
+    flash = "flash_attention_2"
+    asked = [
+        (suite.engine.device == "cuda", "engine.device=cuda", ""),
+        (suite.training.quantization, f"training.quantization={suite.training.quantization}", "bitsandbytes"),
+        (suite.training.attention == flash, f"training.attention={flash}", "flash-attn"),
+        (suite.reward_model.attention == flash, f"reward_model.attention={flash}", "flash-attn"),
+    ]
+    for setting, package in [(setting, package) for wanted, setting, package in asked if wanted]:
+        import torch
+
+        if not (torch.cuda.is_available() and device().startswith("cuda")):
+            raise UsageError(f"{setting} needs a CUDA device, and none is used here: leave it out, or run where one is")
+        if package and importlib.util.find_spec(package.replace("-", "_")) is None:
+            raise UsageError(f"{setting} needs the package {package}: type `pip install {package}`, or leave it out")
 
 
 def _substituted(suite: SuiteConfig, what: str | None) -> SuiteConfig:

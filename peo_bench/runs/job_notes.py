@@ -8,6 +8,8 @@ from typing import Any
 from peo_bench.core import roles
 from peo_bench.data.given_checkpoint import foresee_checkpoint
 from peo_bench.data.pairs import first_rows
+from peo_bench.data.prompts import first_prompts
+from peo_bench.data.sources import Loaded
 from peo_bench.jobs.job import Handle, Job
 from peo_bench.jobs.versions import version_notes
 from peo_bench.scorers.kinds import foresee_scorer
@@ -59,7 +61,10 @@ def foreseen_notes(job: Job, foresight: Foresight) -> list[str]:
         found = first_rows(job, FIRST_ROWS)
         malformed = [place for loaded in found.values() for place in loaded.malformed]
         dropped = {name: loaded.dropped for name, loaded in found.items()}
-        return _left_out(FIRST, dropped, malformed)
+        return [*_left_out(FIRST, dropped, malformed), *_unread(found.values())]
+    if job.kind == "prompts":
+        sets = [job.params["own"], (job.params["benign"] or {}).get("source")]
+        return _unread([first_prompts(identity, FIRST_ROWS) for identity in sets if identity])
     foreseen = foresight.of(job) if any(map(roles.is_pairs, job.needs)) else None
     if foreseen is None:
         return []
@@ -96,6 +101,12 @@ def _left_out(of: str, dropped: Mapping[str, Mapping[str, int]], malformed: Sequ
     counts = {name: ", ".join(f"{n} {reason}" for reason, n in reasons.items()) for name, reasons in dropped.items()}
     told = [f"{name}: rows left out of {of}: {said}." for name, said in counts.items() if said]
     return [*told, *(f"The first malformed row: {place}." for place in malformed[:1])]
+
+
+def _unread(found: Iterable[Loaded[Any]]) -> list[str]:
+    """Say which data sets could not be looked at."""
+    reasons = dict.fromkeys(reason for loaded in found for reason in loaded.unread)
+    return [f"Not looked at: {reason}." for reason in reasons]
 
 
 def _data(handle: Handle) -> list[str]:

@@ -16,10 +16,12 @@ from peo_bench.data.given_checkpoint import checkpoint_job, policy_job, smollm2_
 from peo_bench.data.pairs import pairs_job, prompts_job
 from peo_bench.data.prompts import prompts_identity
 from peo_bench.errors import UsageError, unknown
-from peo_bench.jobs.job import Job
+from peo_bench.jobs.job import Job, closure
 from peo_bench.methods import METHODS
 from peo_bench.methods.given import method_of
+from peo_bench.process import settled
 from peo_bench.runs.config import RunConfig
+from peo_bench.runs.label_budget import trains_on
 from peo_bench.sandbox.kinds import oracle_job
 from peo_bench.sandbox.reference import shipped
 from peo_bench.scorers import scorer_version
@@ -27,6 +29,7 @@ from peo_bench.scorers.columns import PROXY
 from peo_bench.scorers.kinds import scorer_jobs
 from peo_bench.scorers.settings import by_column
 from peo_bench.suites.suite import PairsData, SandboxData, SuiteConfig, TaskConfig, load_task
+from peo_bench.training.foresight import foresee_adapters
 from peo_bench.training.reward_model import foresee_reference
 
 
@@ -48,9 +51,13 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         base = _Sandbox(config, task, seed, suite.data)
     else:
         base = _Pairs(config, task, seed, suite.data)
-    scored, chosen = by_column(task.scorers), scorer_jobs(suite.proxies, objectives)
+    scored, evaluation = by_column(task.scorers), scorer_jobs(task.scorers, objectives)
+    own = suite.own_proxies or isinstance(suite.data, SandboxData)
+    chosen = ({} if own else evaluation) | scorer_jobs(suite.proxies, objectives)
     needed = [o for o in objectives if config.methods or o.column not in scored]
     proxies = {o.name: chosen.get(o.column) or _proxy(suite, o, base.reference, base.pairs, seed) for o in needed}
+    if config.methods and suite.training.form == "lora":
+        foresee_adapters(base.reference)
     n_test = scaled(suite.test_prompts, limit)
     answers = {name: given_answers_job(digest, base.prompts, n_test) for name, digest in config.answers.items()}
     reference = next(iter(answers.values())) if config.only_answers else base.reference
@@ -63,13 +70,13 @@ def build_world(config: RunConfig, task: TaskConfig, seed: int) -> World:
         preferences=_preferences(config, names),
         training=suite.training.job_params(),
         decoding=suite.decoding,
-        precision=suite.precision,
+        precision=settled(suite.precision),
         seed=seed,
         validation_prompts=scaled(suite.validation_prompts, limit),
         max_kl=config.max_kl,
         labels_on_both=suite.labels_on_both,
         experts=_experts(config, names, reference),
-        evaluation=scorer_jobs(task.scorers, objectives),
+        evaluation=evaluation,
         given={name: policy_job(path, reference) for name, path in config.policies.items()} | answers,
     )
 
@@ -91,10 +98,15 @@ def _proxy(suite: SuiteConfig, objective: Objective, reference: Job, pairs: Job,
             f"suite {suite.name}: data.splits has no share for scorers, and column {objective.column!r} has none in "
             "proxies: add one of them"
         )
+    if not suite.has_pairs:
+        raise UsageError(
+            f"suite {suite.name}: data.sources hold prompts alone, of which no model for column {objective.column!r} "
+            "can be trained: give scorers for every column"
+        )
     foresee_reference(reference)
     direction = "reward" if objective.maximise else "cost"
     params = {"objective": objective.name, "direction": direction, "seed": seed}
-    settings = suite.reward_model.model_dump(mode="json")
+    settings = suite.reward_model.job_params()
     return Job("reward-model", params | settings, {"reference": reference, "pairs": pairs})
 
 
@@ -205,7 +217,19 @@ def make_methods(config: RunConfig, world: World) -> dict[str, Method]:
             raise UsageError(
                 f"{name} needs the labels of all objectives on every pair; suite {config.suite.name} has one"
             )
+        if not config.suite.has_pairs and _trains_on_pairs(methods[name], world):
+            raise UsageError(
+                f"{name} trains on pairs, and data.sources of suite {config.suite.name} hold prompts alone: give "
+                "finished experts (--expert NAME=PATH for every objective), or choose among "
+                f"{', '.join(n for n in METHODS.names() if not (METHODS.get(n).needs_pairs or METHODS.get(n).wraps))}"
+            )
     return methods
+
+
+def _trains_on_pairs(method: Method, world: World) -> bool:
+    """Say whether what a method begins with reads labels."""
+    first = next(method.build(world), None)
+    return first is not None and any(map(trains_on, closure(first.jobs)))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from peo_bench.files.json_types import Json, JsonObject
 from peo_bench.jobs.job import Handle, Job, job_kind
 from peo_bench.jobs.workspace import Workspace
 from peo_bench.models.rendering import PROMPT_DATE
+from peo_bench.process import settled
 from peo_bench.scorers import DESCRIPTION, open_scorer
 from peo_bench.scorers.anchors import Anchor
 from peo_bench.scorers.self_test import check_batch, check_sign
@@ -43,7 +44,8 @@ def scorer_job(key: str, scorer: ScorerConfig, objectives: Sequence[Objective]) 
         {
             **dated,
             **{name: value for name, value in identity.items() if name != "form"},
-            **scorer.model_dump(mode="json", include={"layout", "template", "dtype", "anchors"}),
+            **scorer.model_dump(mode="json", include={"layout", "template", "anchors"}),
+            "dtype": settled(scorer.dtype),
             "columns": columns,
             "directions": known,
         },

@@ -15,7 +15,7 @@ from peo_bench.scorers.anchors import ANCHORS, Anchor
 if TYPE_CHECKING:
     from peo_bench.scorers.model import ModelScorer
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}
+TOLERANCE = {"float32": 1e-3, "float16": 0.3, "bfloat16": 0.3}
 """Largest difference between a text's score alone and in a batch, in standard deviations of the scores of the texts
 tried. Rounding stays below: 3e-5 and (SmolLM2-135M) 0.11 were seen; a head that reads padding was off by 2.4."""
 
@@ -77,7 +77,7 @@ def check_batch(scorer: ModelScorer, dtype: str, more: Sequence[Anchor] = ()) ->
             f"scorer: scores depend on the batch: a text's score alone and among others differ by {gap:.2g} standard "
             f"deviations (at most {TOLERANCE[dtype]:g} in {dtype}): does the checkpoint's pad_token_id agree with its "
             "tokenizer's padding token?"
-            + (" Or is bfloat16 too coarse for it: try dtype: float32" if dtype == "bfloat16" else "")
+            + ("" if dtype == "float32" else f" Or is {dtype} too coarse for it: try dtype: float32")
         )
     return gap
 

@@ -31,8 +31,8 @@ class ScorerConfig(Frozen):
     """
     columns: dict[str, int] = {}
     """The label of each column where a head has several; by default the key is the column."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of its weights."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of its weights; `auto`: bfloat16 on a CUDA device, else float32."""
     anchors: dict[str, tuple[tuple[str, str, str], ...]] = Field(default={})
     """By column, (prompt, better answer, worse answer) for the self-test of its sign, for models to which the built-in
     ones mean nothing.

@@ -12,7 +12,15 @@ from peo_bench.data.prompts import PromptSource
 from peo_bench.data.schema import PairSource
 from peo_bench.judges.settings import JudgeSettings, Price
 from peo_bench.scorers.settings import ScorerConfig
-from peo_bench.suites.suite import CapabilitySettings, ObjectiveConfig, PairsData, SandboxData, SuiteConfig, TaskConfig
+from peo_bench.suites.suite import (
+    CapabilitySettings,
+    EngineSettings,
+    ObjectiveConfig,
+    PairsData,
+    SandboxData,
+    SuiteConfig,
+    TaskConfig,
+)
 from peo_bench.training.settings import DPOSettings, RewardModelSettings, SFTSettings
 
 FILES: dict[str, dict[str, type[BaseModel]]] = {
@@ -28,6 +36,7 @@ FILES: dict[str, dict[str, type[BaseModel]]] = {
         "judge": JudgeSettings,
         "judge.prices, each": Price,
         "scorers and proxies, each": ScorerConfig,
+        "engine": EngineSettings,
         "capabilities": CapabilitySettings,
     },
     "task": {

@@ -63,15 +63,15 @@ class PairsData(Frozen):
     """`pairs`."""
     sources: tuple[PairSource, ...]
     """Where the pairs of each objective come from."""
-    max_chars: int = Field(800, gt=0)
-    """Pairs with a longer prompt or answer are left out, and counted."""
+    max_chars: int = Field(4000, gt=0)
+    """Pairs with a prompt or an answer of more characters are left out, and counted."""
     pairs: int | None = Field(None, gt=0)
     """At most so many pairs per objective for policies, and as many for proxies; all by default."""
     splits: dict[Share, Annotated[float, Field(gt=0)]] = Field(
         default_factory=lambda: cast(dict[Share, float], dict(FRACTIONS)), exclude_if=lambda value: value == FRACTIONS
     )
     """Shares of the prompts, by a hash of their text: `policy` and `scorer` (to train on), `validation`, `test`.
-    Without `scorer` every column needs a scorer in `proxies`.
+    Without `scorer` every column needs a checkpoint among `scorers` or `proxies`.
     """
 
     @model_validator(mode="after")
@@ -80,6 +80,23 @@ class PairsData(Frozen):
         if missing:
             raise ValueError(f"splits needs a share for {', '.join(missing)}")
         return self
+
+    @model_validator(mode="after")
+    def _pairs_or_prompts(self) -> PairsData:
+        if len({source.layout == "prompts" for source in self.sources}) > 1:
+            raise ValueError("layout prompts has no answers: give all of sources that layout, or none of them")
+        return self
+
+
+class EngineSettings(Frozen):
+    """Where and in which batches is computed. No part of what a result is: it is not computed again elsewhere."""
+
+    device: Literal["cpu", "cuda"] | None = None
+    """By default CUDA where there is a device (CUDA_VISIBLE_DEVICES says which), else the CPU."""
+    batch_size: int | None = Field(None, gt=0)
+    """Answers that are generated at a time, at most: by default 1,024 for models of less than 50 MB and 64 for others,
+    and half as many whenever memory runs out.
+    """
 
 
 class CapabilitySettings(Frozen):
@@ -209,15 +226,22 @@ class SuiteConfig(Frozen):
     """How answers are sampled; by default as the task says."""
     judge: JudgeSettings = JudgeSettings()
     """How judges are asked."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of all weights while policies generate and are scored."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of all weights while policies generate and are scored; `auto`: bfloat16 on a CUDA device that computes in it,
+    else float32.
+    """
+    engine: EngineSettings = Field(EngineSettings(), exclude_if=lambda value: value == EngineSettings())
+    """Where and in which batches is computed, which changes no result but in its last digits."""
     scorers: Scorers = {}
     """Scorers in place of the task's, by column."""
     own_scorers: bool = False
     """Whether the run's own reward and cost models take the place of all of the task's scorers."""
     proxies: Scorers = {}
-    """What search and selection see on validation prompts, by column; columns without one are served by models that
-    the run trains.
+    """What search, selection and online training see, by column; columns without one are served by the checkpoint
+    among the scorers that reports the column, and where there is none by a model that the run trains.
+    """
+    own_proxies: bool = Field(False, exclude_if=lambda value: not value)
+    """Whether the run trains these models also where a checkpoint reports the column; the sandbox does.
     """
     validation_prompts: int = Field(128, gt=1)
     """Prompts on which methods search and select."""
@@ -241,6 +265,11 @@ class SuiteConfig(Frozen):
         if self.chat_template is not None and self.model in NAMED:
             raise ValueError(f"chat_template: model {self.model} has its own: leave it out")
         return self
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether the data has answers to compare, and not prompts alone."""
+        return isinstance(self.data, SandboxData) or any(source.layout != "prompts" for source in self.data.sources)
 
     @property
     def labels_on_both(self) -> bool:

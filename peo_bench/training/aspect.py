@@ -26,7 +26,7 @@ from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.learners import LEARNERS, Loss, PairBatch
 from peo_bench.training.pair_rows import REFERENCE, labelled_pairs, pair_lengths, shifted
 from peo_bench.training.saving import save_trained
-from peo_bench.training.settings import DPOSettings, dpo_settings
+from peo_bench.training.settings import LATER, DPOSettings, dpo_settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,7 +55,7 @@ def _asked_pairs(pairs: Job, split: str) -> int:
     "aspect",
     version=4,
     bound=pairs_bound,
-    defaults=DPOSettings().job_params() | {"swapped": False},
+    defaults=DPOSettings(precision="float32").job_params() | LATER | {"swapped": False},
     label=("objective",),
 )
 def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
@@ -131,7 +131,7 @@ def build_trainer(
     lora = settings.form == "lora"
     config = trainer_arguments(params, work, len(order)) | {"beta": settings.aspect_beta / weight}
     trainer = trainers.keeping(make_class(order=order), work)(
-        model=load_causal(reference, settings.trunk_precision),
+        model=load_causal(reference, settings.trunk_precision, **trainers.trunk_options(settings)),
         args=trainers.one_device(DPOConfig(**config, **LEARNERS.get(settings.learner).options)),
         train_dataset=dataset,
         processing_class=tokenizer,

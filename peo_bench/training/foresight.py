@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from peo_bench.core import roles
+from peo_bench.data.given_checkpoint import base_at_hand
 from peo_bench.data.pairs import first_pairs
 from peo_bench.jobs.job import Handle, Job, outline_of, tokenizer_of
 from peo_bench.models.loading import context_length, load_config, read_tokenizer
@@ -54,6 +56,17 @@ class _Limited:
     objectives: Callable[[Mapping[str, Any]], Sequence[str]]
     split: Literal["policy", "scorer"]
     count: Callable[[Sequence[_Sized], Mapping[str, Any]], tuple[Lengths, list[int]]]
+
+
+@lru_cache(maxsize=64)
+def foresee_adapters(reference: Job) -> None:
+    """Raise `UsageError` for a reference policy whose adapters could be trained and not run, where it is here."""
+    from peo_bench.models.adapters import refuse_unadaptable
+
+    folder = base_at_hand(reference)
+    outline = None if folder is None else outline_of(reference)
+    if folder is not None and outline is not None:
+        refuse_unadaptable(outline, folder)
 
 
 class Foresight:
@@ -114,7 +127,7 @@ class Foresight:
     def _rows(self, pairs: Job, objective: str, split: str) -> Sequence[TextRow]:
         done = self._find(pairs.id)
         if done:
-            return read_rows(done.path / f"{objective}-{split}.jsonl", ("prompt_id", "prompt", "chosen", "rejected"))
+            return read_rows(done.path / f"{objective}-{split}.jsonl", ("prompt_id", "prompt"))
         found = first_pairs(pairs, self._first).get(objective, []) if pairs.kind == "pairs" else []
         return [{"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in found]
 
@@ -129,8 +142,8 @@ def _sources(job: Job, objective: str) -> list[tuple[Job, str]]:
 
 def _sized(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TextRow]) -> Iterator[_Sized]:
     prompts = prompt_tokens(tokenizer, [row["prompt"] for row in rows])
-    chosen = answer_tokens(tokenizer, [row["chosen"] for row in rows])
-    rejected = answer_tokens(tokenizer, [row["rejected"] for row in rows])
+    chosen = answer_tokens(tokenizer, [row.get("chosen", "") for row in rows])
+    rejected = answer_tokens(tokenizer, [row.get("rejected", "") for row in rows])
     for row, prompt, *answers in zip(rows, prompts, chosen, rejected, strict=True):
         yield _Sized(row, len(prompt), max(map(len, answers)))
 

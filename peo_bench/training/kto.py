@@ -49,7 +49,7 @@ def build_trainer(params: Mapping[str, Any], inputs: Mapping[str, Handle], work:
     refuse_unreadable(what, joined, context_length(load_config(reference)))
     lora = settings.form == "lora"
     trainer = trainers.keeping(_trainer_class(), work)(
-        model=load_causal(reference, settings.trunk_precision),
+        model=load_causal(reference, settings.trunk_precision, **trainers.trunk_options(settings)),
         args=trainers.one_device(KTOConfig(**config)),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,

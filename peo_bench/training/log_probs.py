@@ -28,16 +28,16 @@ from peo_bench.training.settings import PLAIN, dpo_settings
 )
 def compute_log_probs(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
     """Write the log-probabilities of `params["objective"]`'s pairs under the reference policy, or under `policy`."""
-    from peo_bench.training.trainers import pair_log_probs
+    from peo_bench.training.trainers import pair_log_probs, trunk_options
 
     settings, reference = dpo_settings(job.params), inputs["reference"].path / "model"
     with quiet():
         tokenizer = load_tokenizer(reference)
         dataset = tokenised_pairs(inputs, job.params["objective"], tokenizer, settings.max_length)
         if "policy" in inputs:
-            model = load_policy(reference, inputs["policy"], settings.precision)
+            model = load_policy(reference, inputs["policy"], settings.precision, **trunk_options(settings))
         else:
-            model = load_causal(reference, settings.trunk_precision)
+            model = load_causal(reference, settings.trunk_precision, **trunk_options(settings))
         chosen, rejected = pair_log_probs(model, tokenizer, dataset, settings, work.memo("kept"))
     np.savez(work.dir / LOG_PROBS_FILE, chosen=chosen, rejected=rejected)
     return {"objective": job.params["objective"], "of": made_of(inputs)}

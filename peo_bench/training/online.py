@@ -230,7 +230,7 @@ def build_trainer(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> Tr
     lengths, read = prompts_lengths(map(len, prompt_tokens(tokenizer, texts)), params)
     refuse_unreadable("online", read, context_length(load_config(reference)))
     prompts = ordered(tokenizer, texts, 2 * params["units"] * pairs, params)
-    model = load_causal(reference, settings.trunk_precision)
+    model = load_causal(reference, settings.trunk_precision, **trainers.trunk_options(settings))
     model.generation_config.eos_token_id = list(stop_ids(tokenizer, reference))  # where TRL ends answers
     trainer = make(
         model=model,

@@ -39,7 +39,8 @@ CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
     "reward-model",
     version=2,
     bound=lambda job: pairs_bound(job, "scorer"),
-    defaults=RewardModelSettings(form="full").model_dump(mode="json"),  # as before LoRA was the suites' default
+    # form: as before LoRA was the suites' default
+    defaults=RewardModelSettings(form="full", precision="float32").job_params() | {"attention": None},
     keeps="nothing",
     label=("objective",),
 )
@@ -93,7 +94,7 @@ def foresee_reference(reference: Job) -> None:
 def settings_of(params: Mapping[str, object]) -> RewardModelSettings:
     """Return the reward-model settings among a job's parameters."""
     known = {name: params[name] for name in RewardModelSettings.model_fields if name in params}
-    return RewardModelSettings.model_validate(known)
+    return RewardModelSettings.model_validate({"precision": "float32"} | known)
 
 
 def scorer_pairs(inputs: Mapping[str, Handle], objective: str) -> tuple[list[TextRow], list[TextRow]]:
@@ -153,7 +154,9 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Tex
     lora = settings.form == "lora"
     adapter = trainers.lora_config(settings.lora_rank, settings.lora_alpha, "SEQ_CLS", modules_to_save=["score"])
     trainer = trainers.guarded(RewardTrainer)(
-        model=new_classifier(reference, settings.precision if lora else "float32"),
+        model=new_classifier(
+            reference, settings.precision if lora else "float32", **trainers.attention_options(settings.attention)
+        ),
         args=trainers.one_device(RewardConfig(**config)),
         train_dataset=Dataset.from_dict(
             {"chosen_ids": [pairs[i][0] for i in order], "rejected_ids": [pairs[i][1] for i in order]}

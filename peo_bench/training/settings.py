@@ -9,8 +9,12 @@ from pydantic import Field, field_validator, model_validator
 
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
+from peo_bench.process import Precision, settled
 from peo_bench.settings import Frozen
 from peo_bench.training.learners import LEARNERS
+
+Attention = Literal["eager", "sdpa", "flash_attention_2"]
+"""What computes attention, as transformers calls it."""
 
 
 class DPOSettings(Frozen):
@@ -40,10 +44,19 @@ class DPOSettings(Frozen):
     """Rank of the adapters."""
     lora_alpha: float = Field(32, gt=0)
     """Their scale is alpha / rank."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights while training."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the weights while training; `auto`: bfloat16 on a CUDA device that computes in it, else float32."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time, the same weights."""
+    attention: Attention | None = Field(None, exclude_if=lambda value: value is None)
+    """How attention is computed, by default as transformers chooses for the model; `flash_attention_2` needs a CUDA
+    device and the package flash-attn.
+    """
+    quantization: Literal["4bit", "8bit"] | None = Field(None, exclude_if=lambda value: value is None)
+    """Hold the trunk's weights so while an adapter is trained (QLoRA, Dettmers et al. 2023, arXiv 2305.14314: 4-bit
+    NormalFloat, twice quantised): needs a CUDA device and the package bitsandbytes. The adapter is used on the weights
+    as they are.
+    """
 
     @field_validator("learner")
     @classmethod
@@ -60,10 +73,16 @@ class DPOSettings(Frozen):
             raise ValueError("learner kto compares pairs of one micro-batch: set micro_batch_size to 2 or more")
         return self
 
+    @model_validator(mode="after")
+    def _quantised_under_adapters(self) -> DPOSettings:
+        if self.quantization and self.form != "lora":
+            raise ValueError(f"quantization {self.quantization} is for form: lora, whose trunk is not trained")
+        return self
+
     @property
-    def trunk_precision(self) -> Literal["float32", "bfloat16"]:
+    def trunk_precision(self) -> Precision:
         """How the reference policy's weights are held: bf16 under an adapter only, what is trained stays fp32."""
-        return self.precision if self.form == "lora" else "float32"
+        return settled(self.precision) if self.form == "lora" else "float32"
 
     @property
     def aspect_beta(self) -> float:
@@ -72,10 +91,13 @@ class DPOSettings(Frozen):
 
     def job_params(self) -> JsonObject:
         """Return the settings as a job's parameters, with the version of the learner."""
-        return self.model_dump(mode="json") | {"learner_version": LEARNERS.get(self.learner).version}
+        said = self.model_dump(mode="json") | {"precision": settled(self.precision)}
+        return said | {"learner_version": LEARNERS.get(self.learner).version}
 
 
-PLAIN = DPOSettings().model_dump(mode="json", exclude={"learner", "learner_beta"})
+LATER: JsonObject = {"attention": None, "quantization": None}
+"""Settings of how the trunk is held, which jobs of which nothing is said are recorded with."""
+PLAIN = DPOSettings(precision="float32").model_dump(mode="json", exclude={"learner", "learner_beta"}) | LATER
 """Defaults of the training settings that methods with a loss of their own share with phase 1."""
 
 
@@ -116,10 +138,18 @@ class RewardModelSettings(Frozen):
     """Rank of the adapters."""
     lora_alpha: float = Field(32, gt=0)
     """Their scale is alpha / rank."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights while training."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the weights while training; `auto`: bfloat16 on a CUDA device that computes in it, else float32."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time, the same weights."""
+    attention: Attention | None = Field(None, exclude_if=lambda value: value is None)
+    """How attention is computed, by default as transformers chooses for the model; `flash_attention_2` needs a CUDA
+    device and the package flash-attn.
+    """
+
+    def job_params(self) -> JsonObject:
+        """Return the settings as a job's parameters."""
+        return self.model_dump(mode="json") | {"precision": settled(self.precision)}
 
 
 class SFTSettings(Frozen):
@@ -137,4 +167,5 @@ class SFTSettings(Frozen):
 
 def dpo_settings(params: Mapping[str, object]) -> DPOSettings:
     """Return the DPO settings among a job's parameters."""
-    return DPOSettings.model_validate({name: params[name] for name in DPOSettings.model_fields if name in params})
+    known = {name: params[name] for name in DPOSettings.model_fields if name in params}
+    return DPOSettings.model_validate({"precision": "float32"} | known)

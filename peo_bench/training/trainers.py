@@ -112,6 +112,25 @@ def one_device(config: TrainingArguments) -> TrainingArguments:
     return config
 
 
+def attention_options(attention: str | None) -> dict[str, object]:
+    """Return transformers' options for a way of computing attention; none where the model's own is taken."""
+    return {"attn_implementation": attention} if attention else {}
+
+
+def trunk_options(settings: DPOSettings) -> dict[str, object]:
+    """Return transformers' options for a policy's trunk that is trained: its attention, how weights are held."""
+    options = attention_options(settings.attention)
+    if settings.quantization:
+        from transformers import BitsAndBytesConfig
+
+        computing = getattr(torch, settings.precision)
+        four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        four |= {"bnb_4bit_compute_dtype": computing}
+        held = four if settings.quantization == "4bit" else {"load_in_8bit": True}
+        options |= {"quantization_config": BitsAndBytesConfig(**held), "device_map": {"": 0}}
+    return options
+
+
 def lora_config(rank: int, alpha: float, task: str, **settings: object) -> LoraConfig:
     """Return plain LoRA (Hu et al. 2021) on every linear layer of the trunk; the head is left alone."""
     from peft import LoraConfig
