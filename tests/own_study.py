@@ -64,7 +64,7 @@ def qwen(folder: Path) -> Path:
     return _save(folder, model, words)
 
 
-def llama(folder: Path) -> Path:
+def llama(folder: Path, hidden: int = 32) -> Path:
     """Several end tokens, no padding token, weights in shards."""
     words = _tokenizer(
         LLAMA3,
@@ -72,7 +72,8 @@ def llama(folder: Path) -> Path:
         bos_token="<|begin_of_text|>", eos_token="<|eot_id|>",
     )  # fmt: skip
     ids = words.convert_tokens_to_ids(["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"])
-    config = LlamaConfig(vocab_size=len(words), bos_token_id=ids[0], eos_token_id=ids[1:], **SIZES)
+    sizes = SIZES | {"hidden_size": hidden, "intermediate_size": 2 * hidden}
+    config = LlamaConfig(vocab_size=len(words), bos_token_id=ids[0], eos_token_id=ids[1:], **sizes)
     return _save(folder, lively(LlamaForCausalLM, config, 0), words, max_shard_size="40KB")
 
 

@@ -135,7 +135,7 @@ def test_plan_executes_nothing_and_bounds_later_rounds(peo_bench, tmp_path):
     assert stages["later rounds of peo-expo"]["cost"]["evaluations"] >= 30
     assert stages["sandbox-oracle"]["cost"]["answers"] == 48 * 320
     assert stages["answers (test)"]["cost"]["scorer_calls"] == 26 * 255 * 4
-    assert stages["sft"]["cached"] == 0
+    assert stages["sandbox-reference"]["cached"] == 0
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").rglob("meta.json"))
     assert peo_bench("plan")[0] == 0
 

@@ -187,6 +187,38 @@ def test_a_base_whose_adapters_could_not_be_run_is_refused_before_training(
     foresee_adapters(checkpoint_job(str(own_study.KINDS["gemma"](tmp_path / "plain")), "base"))
 
 
+@pytest.mark.parametrize(
+    ("changed", "most"),
+    [({"attention": "eager"}, 1e-3), ({"gradient_checkpointing": True}, 1e-6), ({"quantization": "4bit"}, 0.05)],
+)
+def test_how_a_trunk_is_held_leaves_what_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], most: float
+) -> None:
+    """Other jobs, and task vectors of the same length; of quantised weights nearly (on bitsandbytes' CPU kernels)."""
+    if "quantization" in changed:
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    monkeypatch.setenv("PEO_BENCH_LOCATIONS", "{}")
+    own_study.write_rows(tmp_path / "pairs.jsonl", own_study.conversations())
+    reference = checkpoint_job(str(own_study.llama(tmp_path / "base", hidden=128)), "base")
+    pairs = pairs_job([PairSource(objective="helpful", path="pairs.jsonl")], ["helpful"], limit=16, data_dir=tmp_path)
+    training = {
+        "objective": "helpful",
+        "seed": 0,
+        "batch_size": 8,
+        "learning_rate": 0.005,
+        "epochs": 3.0,
+        "lora_rank": 4,
+    }
+    store, norms = Store(tmp_path / "cache"), {}
+    for params in (training, training | changed):
+        job = Job("aspect", params, {"reference": reference, "pairs": pairs})
+        for each in (reference, pairs, job):
+            store.run(each)
+        norms[job.id] = store[job.id].result["task_vector_norm"]
+    plain, other = norms.values()
+    assert other == pytest.approx(plain, rel=most)
+
+
 @pytest.mark.parametrize("kind", own_study.KINDS)
 def test_each_kind_is_trained_answers_is_exported_and_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

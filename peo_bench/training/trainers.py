@@ -127,7 +127,7 @@ def trunk_options(settings: DPOSettings) -> dict[str, object]:
         four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
         four |= {"bnb_4bit_compute_dtype": computing}
         held = four if settings.quantization == "4bit" else {"load_in_8bit": True}
-        options |= {"quantization_config": BitsAndBytesConfig(**held), "device_map": {"": 0}}
+        options |= {"quantization_config": BitsAndBytesConfig(**held), "device_map": {"": device()}}
     return options
 
 
