@@ -51,10 +51,15 @@ def _suites(key: str) -> str | None:
     return None if said is None else str(said)
 
 
-def settled(precision: Precision | Literal["auto"]) -> Precision:
-    """Return a precision; for "auto" bfloat16 on a CUDA device that computes in it, else float32."""
+def settled(precision: Precision | Literal["auto"], planned: Literal["cuda", "cpu"] | None = None) -> Precision:
+    """Return a precision; for "auto" bfloat16 on a CUDA device that computes in it, else float32.
+
+    With a device that is `planned` for, on that one.
+    """
     if precision != "auto":
         return precision
+    if planned is not None:
+        return "bfloat16" if planned == "cuda" else "float32"
     import torch
 
     cuda = device().startswith("cuda") and torch.cuda.is_available()

@@ -45,7 +45,7 @@ READERS = {
     "convert": (("convert", "run", "--to", "to"), "peo_bench.models.convert.convert"),
 }
 """By command: how it is typed, and something that reads for it."""
-OWN = {"run", "plan", "list", "doctor", "schema"}
+OWN = {"run", "plan", "list", "doctor", "schema", "fetch"}
 """Commands that read no result of others: suites, tasks and data are checked by the readers of tests/test_fuzz.py."""
 
 

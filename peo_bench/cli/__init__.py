@@ -121,6 +121,7 @@ def main() -> None:
         compare,
         convert,
         export,
+        fetch,
         figures,
         inspect,
         judge,

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -97,6 +98,12 @@ def doctor(
     kill_points: Annotated[
         bool, typer.Option("--kill-points", help=f"List what {VARIABLE} can name: where a run kills itself.")
     ] = False,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Also look at all that this suite reads: access, licences, versions.")
+    ] = None,
+    offline: Annotated[
+        Path | None, typer.Option("--offline", help="With --suite: the folder that `fetch` wrote.")
+    ] = None,
 ) -> None:
     """Check versions, devices, extras, data and model access; says what to type for each problem."""
     if kill_points:
@@ -105,7 +112,9 @@ def doctor(
             table.add_row(name, when)
         typer.echo(json.dumps(KILL_POINTS, indent=2)) if as_json else console().print(table)
         return
-    findings = [*_packages(), *_devices(), *_extras(), *_access()]
+    if offline is not None and suite is None:
+        raise UsageError("--offline belongs to --suite NAME: whose copies are to be looked at?")
+    findings = [*_packages(), *_devices(), *_extras(), *_access(), *(_suite(suite, offline) if suite else ())]
     if as_json:
         typer.echo(json.dumps([asdict(item) for item in findings], indent=2))
     else:
@@ -201,3 +210,49 @@ def _access() -> list[Finding]:
         *[_finding(f"licence of task {row['name']}", True, str(row["licence"])) for row in _rows("tasks")],
         _finding("working folder", os.access(Path.cwd(), os.W_OK), str(Path.cwd()), "pass --out a writable folder"),
     ]
+
+
+def _suite(name: str, offline: Path | None) -> list[Finding]:
+    """Look at what a suite reads of the hub, and at the versions that its models need."""
+    from peo_bench.runs.config import resolve_config
+    from peo_bench.runs.repositories import look_at, wanted
+    from peo_bench.runs.request import RunRequest
+
+    config = resolve_config(RunRequest(methods="soup", suite=name, offline=offline))
+    looked = [look_at(item) for item in wanted(config)]
+    rows = [_finding(f"{item.wanted.kind} {item.wanted.id}", not item.fix, item.found, item.fix) for item in looked]
+    return [*rows, *_versions(), *_architectures(item.wanted.id for item in looked)]
+
+
+def _versions() -> list[Finding]:
+    """Compare what is installed with what peo-bench says that it needs."""
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+
+    try:
+        needed = [Requirement(text) for text in requires("peo-bench") or ()]
+    except PackageNotFoundError:
+        return []
+    wrong = [
+        f"{need.name} {found} ({need.specifier} is needed)"
+        for need in needed
+        if need.marker is None
+        and (found := _version(need.name))
+        and not need.specifier.contains(found, prereleases=True)
+    ]
+    return [_finding("versions", not wrong, ", ".join(wrong) or "as needed", "pip install -c constraints.txt -e .")]
+
+
+def _architectures(names: Iterable[str]) -> list[Finding]:
+    """Say whether transformers knows the architectures of the checkpoints that the package knows."""
+    from peo_bench.models.known import KNOWN
+
+    kinds = sorted({str(KNOWN[name].config["model_type"]) for name in names if name in KNOWN})
+    if not kinds:
+        return []
+    from transformers import CONFIG_MAPPING
+
+    lacking = [kind for kind in kinds if kind not in CONFIG_MAPPING]
+    found = f"not in transformers {_version('transformers')}: {', '.join(lacking)}" if lacking else ", ".join(kinds)
+    return [_finding("architectures", not lacking, found, "pip install -U transformers")]

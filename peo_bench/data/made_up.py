@@ -62,6 +62,8 @@ def _prompt(source: DataSource, prompt: str) -> JsonObject:
 def _pairs(source: PairSource, prompt: str) -> list[JsonObject]:
     """Return the rows that hold one pair: two where every row is one rated answer."""
     names, answers = source.named, _answers(prompt)
+    if source.layout == "prompts":
+        return [{names["prompt"]: prompt}]
     better = _draw(prompt, source.objective) % 2
     if source.layout == "pku":
         values: dict[str, Json] = {"prompt": prompt, "response_0": answers[0], "response_1": answers[1]}

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from peo_bench.data.fetched import verified
 from peo_bench.data.schema import IMPLICIT, DataSource, DroppedError, PairSource
 from peo_bench.errors import UsageError
 from peo_bench.files.digest import file_digest
@@ -236,8 +237,14 @@ def _hub_rows(source: DataSource, first: int | None) -> Iterator[Row]:
 
     at: dict[str, object] = {"split": source.split, "revision": source.revision}
     stream = {} if first is None else {"streaming": True}
+    copied = verified("dataset", str(source.hub), source.revision)
     try:
-        if source.file:
+        if copied is not None and source.file:
+            found = datasets.load_dataset("json", data_files=str(copied / source.file), split="train", **stream)
+        elif copied is not None:
+            at["revision"] = None
+            found = datasets.load_dataset(str(copied), name=source.name, data_dir=source.data_dir, **at, **stream)
+        elif source.file:
             revision = f"@{source.revision}" if source.revision else ""
             address = f"hf://datasets/{source.hub}{revision}/{source.file}"
             found = datasets.load_dataset("json", data_files=address, split="train", **stream)

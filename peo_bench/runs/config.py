@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from peo_bench.data.fetched import look_offline
 from peo_bench.data.given_answers import remember_answers
 from peo_bench.data.sources import DATA_DIR, look_beside
 from peo_bench.errors import UsageError
@@ -188,23 +189,27 @@ def all_methods(suite: SuiteConfig) -> tuple[str, ...]:
     return (*plain, *(WRAPPED if suite.has_pairs else ()))
 
 
-def resolve_config(request: RunRequest) -> RunConfig:
-    """Turn the command line into a checked configuration; every problem is a one-line `UsageError`."""
+def resolve_config(request: RunRequest, planned: Planned | None = None) -> RunConfig:
+    """Turn the command line into a checked configuration; every problem is a one-line `UsageError`.
+
+    With a device that is `planned` for, what `auto` stands for and what can be done are that device's.
+    """
     try:
-        return _resolved(request)
+        return _resolved(request, planned)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         raise UsageError(f"{error.filename}: is too long for the name of a file: give a name or a path") from None
 
 
-def _resolved(request: RunRequest) -> RunConfig:
+def _resolved(request: RunRequest, planned: Planned | None) -> RunConfig:
     if request.data_dir is not None:
         if not request.data_dir.is_dir():
             raise UsageError(
                 f"--data-dir {request.data_dir}: no such folder: give the folder that holds the suite's data files"
             )
         os.environ[DATA_DIR] = str(request.data_dir.resolve())
+    look_offline(request.offline)
     names = _names(request.methods)
     if not names:
         raise UsageError("--methods is empty: type for instance --methods peo,modpo")
@@ -238,7 +243,7 @@ def _resolved(request: RunRequest) -> RunConfig:
         raise UsageError(f"--limit {request.limit}: give a number of at least 2")
     if request.max_kl is not None and not 0 < request.max_kl < float("inf"):
         raise UsageError(f"--max-kl {request.max_kl:g}: give nats above 0, as in 1.5")
-    suite = on_this_machine(_substituted(with_settings(config, suite_settings), request.substitute))
+    suite = on_this_machine(_substituted(with_settings(config, suite_settings), request.substitute), planned)
     make_judges(request.judge, suite.judge)
     return RunConfig(
         suite=suite,
@@ -259,31 +264,36 @@ def _resolved(request: RunRequest) -> RunConfig:
     )
 
 
-def on_this_machine(suite: SuiteConfig) -> SuiteConfig:
-    """Return the suite with what `auto` stands for here, and let jobs compute where it says.
+Planned = Literal["cuda", "cpu"]
+"""A device, of another machine perhaps, that a run is planned for."""
+
+
+def on_this_machine(suite: SuiteConfig, planned: Planned | None = None) -> SuiteConfig:
+    """Return the suite with what `auto` stands for, and let jobs compute where it says; here or as `planned`.
 
     Raises `UsageError` for what this machine cannot do.
     """
     compute_on(suite.engine.model_dump())
-    _check_hardware(suite)
+    if planned is None:
+        _check_hardware(suite)
     task, training, reward_model = suite.task_definition, suite.training, suite.reward_model
     scorers = {**suite.scorers, **suite.proxies, **(task.scorers if task else {})}.values()
     if "auto" not in (suite.precision, training.precision, reward_model.precision, *(s.dtype for s in scorers)):
         return suite
     return suite.model_copy(
         update={
-            "precision": settled(suite.precision),
-            "training": training.model_copy(update={"precision": settled(training.precision)}),
-            "reward_model": reward_model.model_copy(update={"precision": settled(reward_model.precision)}),
-            "scorers": _with_dtype(suite.scorers),
-            "proxies": _with_dtype(suite.proxies),
-            "task_definition": task and task.model_copy(update={"scorers": _with_dtype(task.scorers)}),
+            "precision": settled(suite.precision, planned),
+            "training": training.model_copy(update={"precision": settled(training.precision, planned)}),
+            "reward_model": reward_model.model_copy(update={"precision": settled(reward_model.precision, planned)}),
+            "scorers": _with_dtype(suite.scorers, planned),
+            "proxies": _with_dtype(suite.proxies, planned),
+            "task_definition": task and task.model_copy(update={"scorers": _with_dtype(task.scorers, planned)}),
         }
     )
 
 
-def _with_dtype(scorers: Mapping[str, ScorerConfig]) -> dict[str, ScorerConfig]:
-    return {name: scorer.model_copy(update={"dtype": settled(scorer.dtype)}) for name, scorer in scorers.items()}
+def _with_dtype(scorers: Mapping[str, ScorerConfig], planned: Planned | None) -> dict[str, ScorerConfig]:
+    return {name: s.model_copy(update={"dtype": settled(s.dtype, planned)}) for name, s in scorers.items()}
 
 
 def _check_hardware(suite: SuiteConfig) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peo_bench.core.spec import policy
+from peo_bench.data.given_checkpoint import planning
 from peo_bench.jobs.job import Cost, Job, closure
 from peo_bench.jobs.store import Store
 from peo_bench.judges.judge import make_judges
@@ -24,7 +25,18 @@ def plan_run(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
     A stage carries the `notes` on its jobs, if any, such as limits that cut too much: on finished ones, and on coming
     trainings as far as their pairs, or the first rows of the data, and the reference policy's tokenizer are there.
     Rounds that depend on results not yet there appear as "later rounds of <method>" with their declared bound.
+    Checkpoints of the package's suites that the hub cannot be asked for now are planned as they are known.
     """
+    with planning() as unseen:
+        stages = _stages(config, cache)
+    if unseen:
+        names = ", ".join(dict.fromkeys(unseen))
+        note = f"Not looked up, for want of network or access, and planned as they are known: {names}."
+        stages[0] = stages[0] | {"notes": [*stages[0].get("notes", ()), note]}
+    return stages
+
+
+def _stages(config: RunConfig, cache: Path) -> list[dict[str, Any]]:
     store, task = Store(cache), suite_task(config.suite)
     jobs: dict[str, Job] = {}
     later: list[dict[str, Any]] = []

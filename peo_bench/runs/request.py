@@ -43,6 +43,9 @@ class RunRequest:
     ] = None
     limit: Annotated[int | None, Option(help="At most so many pairs and prompts of each kind.")] = None
     max_kl: Annotated[float | None, Option(help="KL budget of every search, in nats.")] = None
+    offline: Annotated[
+        Path | None, Option("--offline", help="Folder that `fetch` wrote: read its copies instead of the hub.")
+    ] = None
     data_dir: Annotated[Path | None, Option(help="Where local data files are.")] = None
     expert: Annotated[list[str], Option(help="OBJECTIVE=PATH: use this checkpoint for phase 1.")] = field(
         default_factory=list
