@@ -194,11 +194,17 @@ def test_what_finished_jobs_took_here_is_used_on_the_same_device(plan, tmp_path,
     (place.parent / "aspect-damaged").mkdir()
     (place.parent / "aspect-damaged" / "meta.json").write_text("no JSON")
     assert fit._measured(tmp_path / "cache" / "peo-bench", "R") == {"aspect": {"pairs_trained": 4.0}}
-    monkeypatch.setattr(fit, "_measured", lambda cache, reference: {"aspect": {"pairs_trained": 4.0}})
+    rates = {"aspect": {"pairs_trained": 4.0}, "answers": {"tokens_generated": 0.5}}
+    monkeypatch.setattr(fit, "_measured", lambda cache, reference: rates)
     code, out, _ = plan("--gpu", "h100", "--json")
-    (aspect,) = (stage for stage in json.loads(out)["resources"]["stages"] if stage["stage"] == "aspect")
-    assert (code, aspect["by"]) == (0, "measured here")
-    assert aspect["hours"] == pytest.approx(2 * 9000 * 3 * 4.0 / 3600)
+    needed = json.loads(out)
+    stages = {stage["stage"]: stage for stage in needed["resources"]["stages"]}
+    assert (code, stages["aspect"]["by"]) == (0, "measured here")
+    assert stages["aspect"]["hours"] == pytest.approx(2 * 9000 * 3 * 4.0 / 3600)
+    (last,) = (stage for stage in needed["stages"] if stage["stage"] == "answers (test, benign)")
+    tokens = last["cost"]["tokens_generated"]
+    assert stages["answers (test, benign)"]["hours"] == pytest.approx(tokens * 0.5 / 3600), "as other answers took"
+    assert needed["resources"]["hours"] == pytest.approx(sum(stage["hours"] for stage in stages.values()))
 
 
 def test_pairs_without_a_number_leave_the_hours_of_training_open(plan):

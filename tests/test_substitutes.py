@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from judge_server import serve  # noqa: F401 - serve is a fixture
 from safetensors import safe_open
 
 from peo_bench.data import made_up
@@ -35,8 +36,10 @@ def command(peo_bench, cache, monkeypatch):
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_a_suite_goes_from_plan_to_report(command, tmp_path, suite):
+def test_a_suite_goes_from_plan_to_report(command, tmp_path, suite, serve):  # noqa: F811
+    """One with PEO, one with a judge behind an endpoint as OpenAI's."""
     method = ("peo", "--set", "peo.budget=13", "--set", "peo.grid=3") if suite == SUITES[0] else ("soup",)
+    method += ("--judge", f"openai:m@{serve().url}", "--set", "judge.prompts=4") if suite == SUITES[1] else ()
     code, planned, err = command("plan", "--suite", suite, *BRIEF, *method, "--json")
     assert (code, err) == (0, "")
     assert {stage["stage"] for stage in json.loads(planned)} >= {"aspect", "scorer", "checkpoint", "pairs", "prompts"}
@@ -51,6 +54,7 @@ def test_a_suite_goes_from_plan_to_report(command, tmp_path, suite):
     for report in ("report.html", "report.md"):
         assert "its numbers mean nothing and compare with nothing" in (tmp_path / "run" / report).read_text()
     assert "SUBSTITUTED: made-up checkpoints and data" in (tmp_path / "run" / "report.html").read_text()
+    assert len(run["measure"]["judges"]) == (suite == SUITES[1])
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["tasks"][run["task"]]["methods"]["soup"]
     published = metrics["as_published"]
     assert published["inner_product_reference"] == pytest.approx(metrics["steered_utility"]["value"])

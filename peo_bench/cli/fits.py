@@ -25,7 +25,7 @@ def print_fit(screen: Console, needed: Resources) -> None:
     lines = [
         f"{gpu.name}: {gpu.usable / GIB:.1f} GiB for a job; every stage fits."
         + (" Each of --workers processes needs it." if gpu.kind == "cpu" else ""),
-        f"Main memory: {needed.host / GIB:.1f} GiB, to check the largest checkpoint in fp32.",
+        f"Main memory: {needed.host / GIB:.1f} GiB, to load the largest checkpoint (policies in fp32).",
         f"To download: {_download(needed)}. Kept of what is trained: about {needed.kept / 1e9:.1f} GB.",
         _money(needed),
     ]

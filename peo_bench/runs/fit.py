@@ -8,12 +8,13 @@ guessed: it says what to give.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peo_bench.data.fetched import copy_of
+from peo_bench.data.fetched import OFFLINE, copy_of
 from peo_bench.data.given_checkpoint import checkpoint_wanted, planning
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import Json, JsonObject
@@ -24,6 +25,7 @@ from peo_bench.models.sizes import Sizes, sizes_at
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.devices import GIB, Gpu, is_here
 from peo_bench.runs.memory import (
+    FLOAT,
     Answering,
     Memory,
     bytes_of,
@@ -46,6 +48,8 @@ RATES = ("generate", "train", "read")
 """Tokens per second: generated, in a training step (forward and backward), in a forward pass."""
 UNITS = ("pairs_trained", "examples_trained", "tokens_generated")
 """Of a cost, by which time is counted, the first that a stage has."""
+ALIKE = {"pairs_trained": ("aspect", "modpo"), "tokens_generated": ("answers", "candidates", "extrapolation")}
+"""Kinds of jobs whose seconds per unit serve stages of no kind of their own: all answers, and later rounds."""
 ANSWERING = ("answers", "candidates", "extrapolation", "later rounds", "pair-answers")
 
 MERGED = ("averaged-factors",)
@@ -176,7 +180,7 @@ class Fit:
     def _need(self, stage: Stage, measured: Mapping[str, Mapping[str, float]]) -> Need:
         name = str(stage["stage"])
         memory, least = self._memory(name)
-        return self._timed(Need(name, memory, least, 0.0), stage["cost"], measured.get(name, {}))
+        return self._timed(Need(name, memory, least, 0.0), stage["cost"], measured)
 
     def _memory(self, stage: str, suite: SuiteConfig | None = None) -> tuple[Memory, Memory]:
         """Return a stage's memory, and the least that it can do with."""
@@ -223,15 +227,17 @@ class Fit:
         own = generating.parts["weights"]
         return Memory({"weights": own, "scorers' weights": weights, "keys and values, logits": max(moving)})
 
-    def _timed(self, need: Need, cost: Mapping[str, int], measured: Mapping[str, float]) -> Need:
+    def _timed(self, need: Need, cost: Mapping[str, int], measured: Mapping[str, Mapping[str, float]]) -> Need:
         """Return the need with its hours: by seconds per unit that were measured, else by rates that were given."""
         unit = next((unit for unit in UNITS if cost.get(unit)), None)
         if unit is None and _trains(need.stage) and self.config.limit is None:
             return replace(need, hours=None, by=UNBOUNDED)
         if unit is None:
             return need
-        if unit in measured:
-            return replace(need, hours=cost[unit] * measured[unit] / 3600, by="measured here")
+        kinds = (need.stage, *ALIKE.get(unit, ()))
+        seconds = next((measured[kind][unit] for kind in kinds if unit in measured.get(kind, {})), None)
+        if seconds is not None:
+            return replace(need, hours=cost[unit] * seconds / 3600, by="measured here")
         tokens = {name: n for name, n in self._tokens(cost).items() if n}
         missing = tuple(name for name in tokens if name not in self.asked.rates)
         if missing:
@@ -293,12 +299,15 @@ class Fit:
             yield "training.quantization", "4bit"
 
     def host(self) -> float:
-        """Return the bytes of main memory that taking over the largest checkpoint needs: it is checked in fp32."""
-        return max(4.0 * sizes.parameters for sizes in (self.policy, *self.sizes.values()))
+        """Return the bytes of main memory that loading the largest checkpoint needs: a policy is read in fp32."""
+        scorers = [self._bytes(s.dtype) * self.sizes[model].parameters for model, s in self.scorers.items()]
+        return float(max(FLOAT * self.policy.parameters, *scorers, 0))
 
     def download(self) -> dict[str, float | None]:
         """Return the bytes to download by repository, about; of local files none."""
         found: dict[str, float | None] = {}
+        if OFFLINE in os.environ:
+            return found
         for model in (self.suite.model, *self.scorers):
             if not Path(model).exists() and model != "smollm2":
                 known, sizes = KNOWN.get(repository(model)), _sizes(model)
