@@ -56,6 +56,7 @@ def test_a_suite_goes_from_plan_to_report(command, tmp_path, suite, serve):  # n
     assert "SUBSTITUTED: made-up checkpoints and data" in (tmp_path / "run" / "report.html").read_text()
     assert len(run["measure"]["judges"]) == (suite == SUITES[1])
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["tasks"][run["task"]]["methods"]["soup"]
+    assert metrics["kl_mean"] > 0.01, "policies differ, so that what follows is about something"
     published = metrics["as_published"]
     assert published["inner_product_reference"] == pytest.approx(metrics["steered_utility"]["value"])
     assert published["hypervolume_reference"] == pytest.approx(metrics["hypervolume"]["value"])

@@ -41,6 +41,8 @@ MOST = {"validation_prompts": 12, "test_prompts": 16, "over_refusal_prompts": 8}
 """Of a suite's numbers of prompts."""
 TRAINING = {"epochs": 1.0, "batch_size": 8, "micro_batch_size": 4, "lora_rank": 4}
 """At most, of the settings of trainings."""
+MOVES = {"learning_rate": 0.01, "lora_alpha": 8.0}
+"""Settings under which so short a training moves so small a model, so that policies differ."""
 NEW_TOKENS, PAIRS = 12, 32
 
 S = TypeVar("S", bound=DataSource)
@@ -71,8 +73,8 @@ def substituted(suite: SuiteConfig, folder: Path) -> SuiteConfig:
             "model": str(_policy(suite.model, folder)),
             "data": data,
             "decoding": decoding,
-            "training": suite.training.model_copy(update=_at_most(suite.training, TRAINING)),
-            "reward_model": suite.reward_model.model_copy(update=_at_most(suite.reward_model, TRAINING)),
+            "training": suite.training.model_copy(update=_at_most(suite.training, TRAINING) | MOVES),
+            "reward_model": suite.reward_model.model_copy(update=_at_most(suite.reward_model, TRAINING) | MOVES),
             "scorers": scorers(suite.scorers),
             "proxies": scorers(suite.proxies),
             "notes": (LABEL,),
