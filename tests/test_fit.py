@@ -218,7 +218,8 @@ def test_pairs_without_a_number_leave_the_hours_of_training_open(plan):
 
 def test_scorers_that_the_run_trains_stand_beside_the_policy_too(plan):
     own = ("--set", "proxies={}", "--set", "own_proxies=true", "--gpu", "h100", "--json")
-    wide = ("--set", "reward_model.precision=float32")
+    wide = ("--set", "reward_model.precision=float32", "--set", "reward_model.micro_batch_size=16")
+    wide += ("--set", "reward_model.gradient_checkpointing=false")
     code, _, err = plan(*own, *wide, suite="paper-gemma-2b")
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("error: reward-model needs 99.3 GiB at the least (weights 9.3, ")

@@ -38,6 +38,7 @@ from peo_bench.training.foresight import foresee_adapters
 DOCS = (Path(__file__).parents[1] / "docs" / "own-model.md").read_text(encoding="utf-8")
 QUICK = [
     *("--workers", "1", "--preferences", "3", "--limit", "24", "--set", "decoding.max_new_tokens=6"),
+    *("--set", "training.learning_rate=0.05"),  # so that answers differ from the reference's, and are judged
     *("--set", "validation_prompts=8", "--set", "test_prompts=21", "--set", "judge.prompts=21"),
 ]
 

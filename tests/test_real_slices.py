@@ -21,6 +21,8 @@ from tiny_run import peo_bench
 
 from peo_bench.data.pairs import pairs_job
 from peo_bench.data.schema import PairSource
+from peo_bench.data.sources import read_source, source_identity
+from peo_bench.files.dialogue import turns_of
 from peo_bench.jobs.store import Store
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -127,3 +129,21 @@ def test_damage_in_real_rows_is_counted_and_named(tmp_path: Path) -> None:
     assert "not JSON" in result["malformed"][0]
     assert "'rejected' is missing" in result["malformed"][1]
     assert "no assistant turn" in result["malformed"][2]
+
+
+def test_real_dialogues_are_turns() -> None:
+    """Every transcript of HH's slice becomes the turns that it holds, but for what is counted by reason."""
+    source = PairSource(objective="harmless", path=f"{HH}/*.jsonl.gz", layout="hh", turns=True)
+    loaded = read_source(source_identity(source, SHARED))
+    assert len(loaded.items) + loaded.dropped.total() == 2312
+    assert len(loaded.items) > 2250
+    told = read_source(source_identity(source.model_copy(update={"turns": False}), SHARED)).items
+    whole = {" ".join(pair.prompt.split()) for pair in told}
+    several = 0
+    for pair in loaded.items:
+        turns = turns_of(pair.prompt)
+        several += len(turns) > 1
+        marks = {"user": "Human:", "assistant": "Assistant:"}
+        again = " ".join(f"{marks[role]} {text}" for role, text in turns) + " Assistant:"
+        assert " ".join(again.split()) in whole
+    assert several > 1500

@@ -42,6 +42,7 @@ from peo_bench.training import aspect, sft
 from peo_bench.training.foresight import Foreseen
 from peo_bench.training.pair_rows import pair_lengths, pairs_file, tokenised_pairs
 from peo_bench.training.saving import full_norm
+from peo_bench.training.settings import DPOSettings, RewardModelSettings
 from peo_bench.training.training_rows import training_order
 
 DPO = {"objective": "helpful", "seed": 1, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-2, "lora_rank": 4}
@@ -220,9 +221,13 @@ def test_a_loss_that_is_not_finite_ends_the_job(form: str, inputs: dict[str, Han
         train(inputs, tmp_path, form=form, learning_rate=1e30)
 
 
-def test_micro_batches_must_divide_the_batch(inputs: dict[str, Handle], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="multiple of micro_batch_size"):
-        train(inputs, tmp_path, micro_batch_size=3)
+@pytest.mark.parametrize("settings", [DPOSettings, RewardModelSettings])
+def test_micro_batches_divide_the_batch(settings: type[DPOSettings] | type[RewardModelSettings]) -> None:
+    """Found when the settings are read, before anything runs; by default they are of a size that does."""
+    with pytest.raises(ValueError, match="batch_size 8 is not a multiple of micro_batch_size 3"):
+        settings(batch_size=8, micro_batch_size=3)
+    assert [settings(batch_size=n).micro_batch_size for n in (1, 6, 7, 9, 64)] == [1, 3, 1, 3, 4]
+    assert settings(batch_size=8, micro_batch_size=64).micro_batch_size == 64
 
 
 @pytest.mark.parametrize(

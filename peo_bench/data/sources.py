@@ -218,9 +218,13 @@ def _check_columns(columns: set[str], source: DataSource, where: str, total: int
         absent.pop(IMPLICIT.get(source.layout, ""), None)
     if columns and absent:
         name, column = next(iter(absent.items()))
+        beside = (
+            ", or set implicit_prompt: true if both texts begin with it" if IMPLICIT.get(source.layout) == name else ""
+        )
         raise UsageError(
             f"{where}: no column {column!r} (columns: {', '.join(sorted(map(str, columns)))}); layout {source.layout} "
             f"needs {', '.join(source.required)}: map it in the suite with `columns: {{{name}: <one of the columns>}}`"
+            f"{beside}"
         )
 
 

@@ -29,6 +29,7 @@ from peo_bench.sandbox.reference import record
 from peo_bench.scorers.settings import ScorerConfig
 from peo_bench.settings import Frozen, parse_yaml
 from peo_bench.suites.suite import SuiteConfig, load_suite, suite_folder, with_settings
+from peo_bench.training.settings import settled_of
 
 WRAPPED = ("best-of-n", "rps.soup")
 """The wrappers among `--methods all`, on what costs no training; ExPO is there as a control."""
@@ -278,13 +279,14 @@ def on_this_machine(suite: SuiteConfig, planned: Planned | None = None) -> Suite
         _check_hardware(suite)
     task, training, reward_model = suite.task_definition, suite.training, suite.reward_model
     scorers = {**suite.scorers, **suite.proxies, **(task.scorers if task else {})}.values()
-    if "auto" not in (suite.precision, training.precision, reward_model.precision, *(s.dtype for s in scorers)):
+    asked = [value for part in (training, reward_model) for value in (part.precision, part.gradient_checkpointing)]
+    if "auto" not in (suite.precision, *asked, *(s.dtype for s in scorers)):
         return suite
     return suite.model_copy(
         update={
             "precision": settled(suite.precision, planned),
-            "training": training.model_copy(update={"precision": settled(training.precision, planned)}),
-            "reward_model": reward_model.model_copy(update={"precision": settled(reward_model.precision, planned)}),
+            "training": training.model_copy(update=settled_of(training, planned)),
+            "reward_model": reward_model.model_copy(update=settled_of(reward_model, planned)),
             "scorers": _with_dtype(suite.scorers, planned),
             "proxies": _with_dtype(suite.proxies, planned),
             "task_definition": task and task.model_copy(update={"scorers": _with_dtype(task.scorers, planned)}),

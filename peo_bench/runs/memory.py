@@ -94,7 +94,9 @@ def training_memory(sizes: Sizes, settings: DPOSettings | RewardModelSettings, d
     trained = 16 * settings.lora_rank * sizes.linear if lora else 12 * sizes.parameters
     casts = 2 * sizes.parameters if not lora and e < FLOAT else 0
     layer = kept_per_token(sizes, settings, device) * tokens
-    kept = sizes.layers * sizes.hidden * e * tokens + layer if settings.gradient_checkpointing else sizes.layers * layer
+    asked = settings.gradient_checkpointing
+    again = device != "cpu" if asked == "auto" else asked
+    kept = sizes.layers * sizes.hidden * e * tokens + layer if again else sizes.layers * layer
     on_the_way = max(tile(sizes, tokens, e, device, backward=True), passing(sizes, tokens, e))
     parts = {"weights": trunk(sizes, settings, e), "gradients and optimiser": trained + casts, "activations": kept}
     return Memory(parts | {"logits and intermediate": on_the_way})

@@ -218,10 +218,13 @@ def make_methods(config: RunConfig, world: World) -> dict[str, Method]:
                 f"{name} needs the labels of all objectives on every pair; suite {config.suite.name} has one"
             )
         if not config.suite.has_pairs and _trains_on_pairs(methods[name], world):
+            others = [n for n in METHODS.names() if not (METHODS.get(n).needs_pairs or METHODS.get(n).wraps)]
+            missing = [n for n in world.names if n not in config.experts]
+            experts = " ".join(f"--expert {n}=PATH" for n in missing)
+            given = f"give finished experts ({experts}), or " if missing else ""
             raise UsageError(
-                f"{name} trains on pairs, and data.sources of suite {config.suite.name} hold prompts alone: give "
-                "finished experts (--expert NAME=PATH for every objective), or choose among "
-                f"{', '.join(n for n in METHODS.names() if not (METHODS.get(n).needs_pairs or METHODS.get(n).wraps))}"
+                f"{name} trains on pairs, and data.sources of suite {config.suite.name} hold prompts alone: {given}"
+                f"choose among {', '.join(others)}"
             )
     return methods
 

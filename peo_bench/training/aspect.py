@@ -26,7 +26,7 @@ from peo_bench.jobs.workspace import Workspace
 from peo_bench.training.learners import LEARNERS, Loss, PairBatch
 from peo_bench.training.pair_rows import REFERENCE, labelled_pairs, pair_lengths, shifted
 from peo_bench.training.saving import save_trained
-from peo_bench.training.settings import LATER, DPOSettings, dpo_settings
+from peo_bench.training.settings import PLAIN, PLAIN_DPO, dpo_settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,7 +55,7 @@ def _asked_pairs(pairs: Job, split: str) -> int:
     "aspect",
     version=4,
     bound=pairs_bound,
-    defaults=DPOSettings(precision="float32").job_params() | LATER | {"swapped": False},
+    defaults=PLAIN | PLAIN_DPO | {"swapped": False},
     label=("objective",),
 )
 def train_aspect(job: Job, inputs: Mapping[str, Handle], work: Workspace) -> JsonObject:
@@ -151,7 +151,7 @@ def trainer_arguments(params: Mapping[str, Any], work: Workspace, pairs: int) ->
         seed=params["seed"],
         steps=math.ceil(pairs / settings.batch_size),
         precision=settings.precision,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing=settings.gradient_checkpointing is True,
         **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         warmup_ratio=settings.warmup_ratio,

@@ -261,7 +261,7 @@ def _config(params: Mapping[str, Any], work: Workspace, steps: int) -> TrainingA
         seed=params["seed"],
         steps=steps,
         precision=settings.precision,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing=settings.gradient_checkpointing is True,
         **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         warmup_ratio=settings.warmup_ratio,

@@ -26,7 +26,7 @@ from peo_bench.models.loading import context_length, foresee_classifier, load_co
 from peo_bench.scorers.trained import RewardModelScorer, scored_tokens, scoring_tokenizer
 from peo_bench.training.aspect import pairs_bound
 from peo_bench.training.lengths import Lengths, refuse_unreadable
-from peo_bench.training.settings import RewardModelSettings
+from peo_bench.training.settings import RECORDED, RewardModelSettings
 from peo_bench.training.training_rows import TextRow, read_rows
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ CURVE = {"loss": "loss", "accuracy": "accuracy", "margin": "margin"}
     version=2,
     bound=lambda job: pairs_bound(job, "scorer"),
     # form: as before LoRA was the suites' default
-    defaults=RewardModelSettings(form="full", precision="float32").job_params() | {"attention": None},
+    defaults=RewardModelSettings(form="full").model_dump(mode="json") | RECORDED | {"attention": None},
     keeps="nothing",
     label=("objective",),
 )
@@ -94,7 +94,7 @@ def foresee_reference(reference: Job) -> None:
 def settings_of(params: Mapping[str, object]) -> RewardModelSettings:
     """Return the reward-model settings among a job's parameters."""
     known = {name: params[name] for name in RewardModelSettings.model_fields if name in params}
-    return RewardModelSettings.model_validate({"precision": "float32"} | known)
+    return RewardModelSettings.model_validate(RECORDED | known)
 
 
 def scorer_pairs(inputs: Mapping[str, Handle], objective: str) -> tuple[list[TextRow], list[TextRow]]:
@@ -146,7 +146,7 @@ def build_trainer(params: Mapping[str, Any], reference: Path, rows: Sequence[Tex
         seed=params["seed"],
         steps=math.ceil(len(order) / settings.batch_size),
         precision=settings.precision,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing=settings.gradient_checkpointing is True,
         **trainers.batches(settings.batch_size, settings.micro_batch_size),
         learning_rate=settings.learning_rate,
         max_length=None,

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
-from peo_bench.process import Precision, settled
+from peo_bench.process import Precision, device, settled
 from peo_bench.settings import Frozen
 from peo_bench.training.learners import LEARNERS
 
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
 """What computes attention, as transformers calls it."""
+
+
+def with_micro_batches(value: object) -> object:
+    """Return settings with a micro-batch that divides the batch, where the batch alone is given."""
+    size = value.get("batch_size") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or "micro_batch_size" in value or not isinstance(size, int) or size < 1:
+        return value
+    return value | {"micro_batch_size": max(n for n in range(1, 5) if size % n == 0)}
+
+
+T = TypeVar("T", "DPOSettings", "RewardModelSettings")
+
+
+def with_whole_batches(settings: T) -> T:
+    """Return settings; raise `ValueError` where micro-batches do not make up the batch."""
+    if settings.batch_size % min(settings.batch_size, settings.micro_batch_size):
+        raise ValueError(
+            f"batch_size {settings.batch_size} is not a multiple of micro_batch_size {settings.micro_batch_size}: "
+            "choose one that is"
+        )
+    return settings
 
 
 class DPOSettings(Frozen):
@@ -34,8 +55,8 @@ class DPOSettings(Frozen):
     """Passes over the pairs."""
     batch_size: int = Field(16, gt=0)
     """Pairs per optimiser step."""
-    micro_batch_size: int = Field(16, gt=0)
-    """Pairs per forward pass, at most."""
+    micro_batch_size: int = Field(4, gt=0)
+    """Pairs per forward pass: a divisor of `batch_size`, by default one of at most 4; a larger one counts as it."""
     max_length: int = Field(512, gt=0)
     """Tokens of prompt and answer; longer ones are cut, and counted."""
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
@@ -46,8 +67,10 @@ class DPOSettings(Frozen):
     """Their scale is alpha / rank."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the weights while training; `auto`: bfloat16 on a CUDA device that computes in it, else float32."""
-    gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: less memory, about a third more time, the same weights."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Compute activations twice instead of keeping them: less memory, about a third more time, the same weights;
+    `auto`: on CUDA devices.
+    """
     attention: Attention | None = Field(None, exclude_if=lambda value: value is None)
     """How attention is computed, by default as transformers chooses for the model; `flash_attention_2` needs a CUDA
     device and the package flash-attn.
@@ -57,6 +80,9 @@ class DPOSettings(Frozen):
     NormalFloat, twice quantised): needs a CUDA device and the package bitsandbytes. The adapter is used on the weights
     as they are.
     """
+
+    _micro = model_validator(mode="before")(with_micro_batches)
+    _whole = model_validator(mode="after")(with_whole_batches)
 
     @field_validator("learner")
     @classmethod
@@ -91,14 +117,27 @@ class DPOSettings(Frozen):
 
     def job_params(self) -> JsonObject:
         """Return the settings as a job's parameters, with the version of the learner."""
-        said = self.model_dump(mode="json") | {"precision": settled(self.precision)}
+        said = self.model_dump(mode="json") | settled_of(self)
         return said | {"learner_version": LEARNERS.get(self.learner).version}
 
 
+def settled_of(
+    settings: DPOSettings | RewardModelSettings, planned: Literal["cuda", "cpu"] | None = None
+) -> JsonObject:
+    """Return what settings that may be `auto` stand for on this machine, or on a device that is `planned` for."""
+    asked = settings.gradient_checkpointing
+    checkpointing = (planned or device()).startswith("cuda") if asked == "auto" else asked
+    return {"precision": settled(settings.precision, planned), "gradient_checkpointing": checkpointing}
+
+
+RECORDED: JsonObject = {"precision": "float32", "micro_batch_size": 16, "gradient_checkpointing": False}
+"""What jobs mean that say nothing of these settings: the suites' first defaults."""
 LATER: JsonObject = {"attention": None, "quantization": None}
 """Settings of how the trunk is held, which jobs of which nothing is said are recorded with."""
-PLAIN = DPOSettings(precision="float32").model_dump(mode="json", exclude={"learner", "learner_beta"}) | LATER
+PLAIN = DPOSettings().model_dump(mode="json", exclude={"learner", "learner_beta"}) | LATER | RECORDED
 """Defaults of the training settings that methods with a loss of their own share with phase 1."""
+PLAIN_DPO: JsonObject = {"learner": "dpo", "learner_beta": None, "learner_version": LEARNERS.get("dpo").version}
+"""Those that phase 1 has beside them."""
 
 
 class AnswersSettings(Frozen):
@@ -130,8 +169,8 @@ class RewardModelSettings(Frozen):
     """Passes over the pairs."""
     batch_size: int = Field(16, gt=0)
     """Pairs per optimiser step."""
-    micro_batch_size: int = Field(16, gt=0)
-    """Pairs per forward pass, at most."""
+    micro_batch_size: int = Field(4, gt=0)
+    """Pairs per forward pass: a divisor of `batch_size`, by default one of at most 4; a larger one counts as it."""
     max_length: int = Field(512, gt=0)
     """Tokens of prompt and answer; longer ones are cut, and counted."""
     lora_rank: int = Field(16, gt=0)
@@ -140,16 +179,21 @@ class RewardModelSettings(Frozen):
     """Their scale is alpha / rank."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the weights while training; `auto`: bfloat16 on a CUDA device that computes in it, else float32."""
-    gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: less memory, about a third more time, the same weights."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Compute activations twice instead of keeping them: less memory, about a third more time, the same weights;
+    `auto`: on CUDA devices.
+    """
     attention: Attention | None = Field(None, exclude_if=lambda value: value is None)
     """How attention is computed, by default as transformers chooses for the model; `flash_attention_2` needs a CUDA
     device and the package flash-attn.
     """
 
+    _micro = model_validator(mode="before")(with_micro_batches)
+    _whole = model_validator(mode="after")(with_whole_batches)
+
     def job_params(self) -> JsonObject:
         """Return the settings as a job's parameters."""
-        return self.model_dump(mode="json") | {"precision": settled(self.precision)}
+        return self.model_dump(mode="json") | settled_of(self)
 
 
 class SFTSettings(Frozen):
@@ -168,4 +212,4 @@ class SFTSettings(Frozen):
 def dpo_settings(params: Mapping[str, object]) -> DPOSettings:
     """Return the DPO settings among a job's parameters."""
     known = {name: params[name] for name in DPOSettings.model_fields if name in params}
-    return DPOSettings.model_validate({"precision": "float32"} | known)
+    return DPOSettings.model_validate(RECORDED | known)
