@@ -84,7 +84,7 @@ def test_a_default_that_changes_takes_no_artefact_of_another_value(register, tmp
 
 
 def test_settings_at_their_defaults_are_not_in_the_ids_of_trainings():
-    """At those that jobs are recorded with: defaults of suites that were made safer later do not rename what is done."""
+    """At those that jobs are recorded with: suites whose defaults were made safer later do not rename what is done."""
     given = {"objective": "helpful", "seed": 0}
     assert Job("aspect", given).id == Job("aspect", given | DPOSettings(**RECORDED).job_params()).id
     assert Job("aspect", given).id != Job("aspect", given | DPOSettings(beta=0.2).job_params()).id
