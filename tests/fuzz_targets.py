@@ -27,13 +27,15 @@ from peo_bench.boards.compare import read_finished
 from peo_bench.cli import received
 from peo_bench.cli.pareto import pareto, read_points
 from peo_bench.core.rounds import Building
+from peo_bench.data.fetched import FetchedFile, FetchedRepository, Manifest, look_offline, verified
 from peo_bench.data.given_answers import read_given
 from peo_bench.data.given_checkpoint import checkpoint_job
 from peo_bench.data.schema import PairSource
 from peo_bench.data.sources import LOCATIONS, read_source, source_identity
 from peo_bench.errors import UsageError
 from peo_bench.evaluation.validation import Point
-from peo_bench.files.digest import digest
+from peo_bench.files.atomic import write_json
+from peo_bench.files.digest import digest, file_digest
 from peo_bench.files.journal import Journal, Memo
 from peo_bench.files.json_types import JsonObject
 from peo_bench.jobs.artefact import Damaged
@@ -397,6 +399,34 @@ def read_kept(folder: Path, rng: Rng) -> None:
         assert records == [{"i": i, "text": "é"} for i in range(len(records))]
 
 
+# ---- copies of the hub ---------------------------------------------------------------------------------------------
+
+COPIED = (("model", "a/b", "config.json"), ("dataset", "a/c", "helpful/train.jsonl"))
+
+
+def write_copies(folder: Path) -> None:
+    entries = []
+    for kind, name, file in COPIED:
+        entry = FetchedRepository(kind=kind, id=name, revision=None, commit="c" * 40, patterns=("*",), files={})
+        path = folder / entry.place / file
+        path.parent.mkdir(parents=True)
+        path.write_text('{"prompt": "how?"}\n')
+        files = {file: FetchedFile(size=path.stat().st_size, sha256=file_digest(path))}
+        entries.append(entry.model_copy(update={"files": files}))
+    write_json(folder / "fetched.json", Manifest(repositories=tuple(entries)).model_dump(mode="json"))
+
+
+def read_copies(folder: Path, rng: Rng) -> None:
+    """What is taken over is what was fetched."""
+    try:
+        look_offline(folder)
+        for kind, name, file in COPIED:
+            place = verified(kind, name, None)
+            assert (place / file).read_text() == '{"prompt": "how?"}\n'
+    finally:
+        look_offline(None)
+
+
 # ---- what comes over the network -----------------------------------------------------------------------------------
 
 
@@ -446,6 +476,7 @@ TARGETS: dict[str, Target] = {
     "run folder": Target(write_run, read_run, RUN_FILES, kinds=True, change=change_and_renew),
     "board": Target(write_board, read_board, BOARD_FILES, kinds=True),
     "store": Target(write_store, read_store, STORED, kinds=True),
+    "copies": Target(write_copies, read_copies, ("*.json", "*/*", "*/*/*"), kinds=True),
     "kept": Target(write_kept, read_kept, KEPT, kinds=True),
     "question": Target(write_question, ask),
     "completion": Target(write_completion, read_completion),

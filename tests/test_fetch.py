@@ -106,6 +106,29 @@ def test_fetching_again_downloads_what_is_new_or_not_whole(copies, hub, tmp_path
         fetch([cost, Wanted("model", cost.id, "v2", cost.patterns)], folder)
 
 
+def test_more_of_a_repository_and_another_commit_of_it_are_fetched_anew(tmp_path, monkeypatch):
+    """Of another commit nothing of the old one is left."""
+    rows = tmp_path / "rows"
+    for part in ("helpful", "harmless"):
+        (rows / part).mkdir(parents=True)
+        (rows / part / "train.jsonl").write_text(part)
+    hub, copies = Hub({"datasets/a/b": rows}), tmp_path / "copies"
+    helpful, harmless = (Wanted("dataset", "a/b", None, (f"{part}/*.jsonl",)) for part in ("helpful", "harmless"))
+    with serving(hub, monkeypatch):
+        fetch([helpful], copies)
+        (entry,) = fetch([harmless], copies).repositories
+        assert set(entry.files) == {"helpful/train.jsonl", "harmless/train.jsonl"}
+        told = []
+        fetch([helpful, harmless], copies, told.append)
+        assert told == []
+        (rows / "helpful" / "train.jsonl").rename(rows / "helpful" / "new.jsonl")
+        hub.commits["datasets/a/b"] = "beef" * 10
+        (entry,) = fetch([helpful], copies, told.append).repositories
+    assert told == [f"dataset a/b at {'beef' * 10}"]
+    assert set(entry.files) == {"helpful/new.jsonl"}
+    assert not (copies / entry.place / "helpful" / "train.jsonl").exists()
+
+
 def test_a_run_reads_the_copies_and_asks_nobody(copies, hub, peo_bench, tmp_path):
     """HF_HUB_OFFLINE is set and no server runs: all that is read is in the folder."""
     asked = len(hub.asked)
@@ -132,6 +155,10 @@ def test_a_run_reads_the_copies_and_asks_nobody(copies, hub, peo_bench, tmp_path
         (
             lambda place: (place / MANIFEST).write_text('{"schema_version": 1, "repositories": []}'),
             "holds no model PKU-Alignment/.*: type `peo-bench fetch --suite NAME --to .*` where there is a network",
+        ),
+        (
+            lambda place: (place / "models--PKU-Alignment--alpaca-7b-reproduced" / "model.safetensors").write_text(""),
+            "model.safetensors: was not fetched, and may be read for what was: delete it",
         ),
         (lambda place: (place / MANIFEST).write_text('{"schema_version": 2}'), "fetched.json: key 'schema_version'"),
     ],

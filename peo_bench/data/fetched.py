@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Literal
@@ -40,12 +40,16 @@ class FetchedFile(Frozen):
 
 
 class FetchedRepository(Frozen):
-    """The copy of a repository: what was asked for, the commit that this was, and its files by name."""
+    """The copy of a repository: what was asked for, the commit that this was, and its files by name.
+
+    `patterns` say which of its files were wanted.
+    """
 
     kind: Kind
     id: str
     revision: str | None
     commit: str
+    patterns: tuple[str, ...]
     files: dict[str, FetchedFile]
 
     @property
@@ -100,7 +104,7 @@ def read_manifest(folder: Path) -> Manifest:
 def copy_of(kind: Kind, repository: str, revision: str | None) -> tuple[Path, FetchedRepository] | None:
     """Return the folder of a repository's copy, and what is known of it; None without `--offline`.
 
-    Raises `UsageError` where there is no such copy, or a file of it is missing or of another size.
+    Raises `UsageError` where there is no such copy, a file of it is missing or of another size, or one was added.
     """
     if OFFLINE not in os.environ:
         return None
@@ -119,7 +123,17 @@ def copy_of(kind: Kind, repository: str, revision: str | None) -> tuple[Path, Fe
         path = reduce(inside, name.split("/"), place)
         if not path.is_file() or path.stat().st_size != file.size:
             raise UsageError(f"{path}: is missing or not whole: copy {folder} again, or fetch it anew")
+    if not found.files:
+        raise UsageError(f"{folder / MANIFEST}: names no files of {repository}: fetch it anew")
+    added = next((name for name in _names(place) if name not in found.files), None)
+    if added is not None:
+        raise UsageError(f"{place / added}: was not fetched, and may be read for what was: delete it")
     return place, found
+
+
+def _names(place: Path) -> list[str]:
+    """Return the names of all that lies in a folder and below, but for folders."""
+    return [path.relative_to(place).as_posix() for path in sorted(place.rglob("*")) if not path.is_dir()]
 
 
 def verified(kind: Kind, repository: str, revision: str | None) -> Path | None:
@@ -150,7 +164,11 @@ def fetch(wanted: Iterable[Wanted], folder: Path, tell: Callable[[str], None] = 
     for item in _together(wanted):
         commit = _commit(item)
         before = done.get((item.kind, item.id))
-        if before is None or before.commit != commit or not _whole(folder / before.place, before):
+        if before is not None and before.commit != commit:
+            shutil.rmtree(inside(folder, before.place), ignore_errors=True)
+        elif before is not None:
+            item = replace(item, patterns=tuple(dict.fromkeys((*before.patterns, *item.patterns))))
+        if before is None or (before.commit, before.patterns) != (commit, item.patterns) or not _whole(folder, before):
             tell(f"{item.kind} {item.id} at {commit}")
             entry = _fetched(item, commit, folder)
         else:
@@ -189,7 +207,8 @@ def _fetched(item: Wanted, commit: str, folder: Path) -> FetchedRepository:
     """Download a repository's files and return what they are."""
     from huggingface_hub import snapshot_download
 
-    empty = FetchedRepository(kind=item.kind, id=item.id, revision=item.revision, commit=commit, files={})
+    about = {"kind": item.kind, "id": item.id, "revision": item.revision, "commit": commit, "patterns": item.patterns}
+    empty = FetchedRepository.model_validate({**about, "files": {}})
     place = inside(folder, empty.place)
     try:
         snapshot_download(
@@ -198,15 +217,15 @@ def _fetched(item: Wanted, commit: str, folder: Path) -> FetchedRepository:
     except Exception as error:  # as above
         raise _refused(item, error) from None
     shutil.rmtree(place / ".cache", ignore_errors=True)
-    files = {path.relative_to(place).as_posix(): path for path in sorted(place.rglob("*")) if path.is_file()}
-    told: Mapping[str, FetchedFile] = {
-        name: FetchedFile(size=path.stat().st_size, sha256=file_digest(path)) for name, path in files.items()
+    files = {
+        name: FetchedFile(size=(place / name).stat().st_size, sha256=file_digest(place / name))
+        for name in _names(place)
     }
-    return empty.model_copy(update={"files": dict(told)})
+    return empty.model_copy(update={"files": files})
 
 
-def _whole(place: Path, entry: FetchedRepository) -> bool:
-    paths = {place / name: file.size for name, file in entry.files.items()}
+def _whole(folder: Path, entry: FetchedRepository) -> bool:
+    paths = {folder / entry.place / name: file.size for name, file in entry.files.items()}
     return bool(paths) and all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
