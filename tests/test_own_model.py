@@ -93,6 +93,7 @@ def test_a_qwen_type_model_on_conversational_pairs(pairs_run: tuple[Path, list[s
     dialogue = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "And this ?"}]
     assert json.dumps(dialogue) in set(texts["prompt"])
     assert "System: Be kind.\n\nUser: And this ?" in asked, "judges read turns, not JSON"
+    assert "System: Be kind.\\n\\nUser: And this ?" in (folder / "out" / "report.html").read_text(encoding="utf-8")
     kinds = {path.name.rpartition("-")[0] for path in (folder / "cache" / "peo-bench").rglob("*-*") if path.is_dir()}
     assert "reward-model" not in kinds, "no reward model is trained where checkpoints score"
 
@@ -100,8 +101,10 @@ def test_a_qwen_type_model_on_conversational_pairs(pairs_run: tuple[Path, list[s
 def test_the_export_answers_in_plain_transformers_as_here(pairs_run: tuple[Path, list[str]]) -> None:
     folder, _ = pairs_run
     peo_bench(folder, "export", "out", "--method", "soup", "--helpful", "0.5", "--to", "mine")
-    said = peo_bench(folder, "steer", "out", "--method", "soup", "--helpful", "0.5", "--json", "What about test 1 ?")
-    assert json.loads(said.stdout)[0]["answer"] is not None
+    dialogue = json.dumps([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "And this ?"}])
+    asked = ["What about test 1 ?", dialogue]
+    said = peo_bench(folder, "steer", "out", "--method", "soup", "--helpful", "0.5", "--json", *asked)
+    assert [row["prompt"] for row in json.loads(said.stdout)] == asked
     tokenizer, model = (kind.from_pretrained(folder / "mine") for kind in (AutoTokenizer, AutoModelForCausalLM))
     messages = [{"role": "user", "content": "What about test 1 ?"}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)

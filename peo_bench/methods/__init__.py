@@ -92,7 +92,9 @@ def methods_table() -> str:
         method = METHODS.get(key)
         name = f"`{key}.METHOD`" if method.wraps else f"`{key}`"
         name += f", `{key}`" if method.wraps_reference else ""
+        alone = not (method.needs_pairs or method.wraps)
         trains = method.trains + (" (needs both labels on every pair)" if method.needs_labels_on_both else "")
+        trains += " (prompts will do, without pairs)" if alone else ""
         cells = [name, method.reference, trains, method.costs, method.exact, method.ours]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
