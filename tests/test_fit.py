@@ -249,3 +249,24 @@ def test_what_is_not_said_is_what_the_device_computes_in_and_qlora_holds_less():
     quantised = memory.training_memory(sizes, DPOSettings(quantization="4bit"), "cuda").parts["weights"]
     assert sizes.matrices == 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     assert quantised == pytest.approx(0.516 * sizes.matrices + 2 * (sizes.parameters - sizes.matrices))
+
+
+@pytest.mark.parametrize("suite", ["paper-gemma-2b", "paper-llama1-7b", "paper-llama3-8b", "pku-11"])
+def test_the_document_of_paper_runs_says_what_plan_says(plan, suite):
+    code, out, err = plan("--gpu", "h100", "--json", suite=suite)
+    assert code == 0, err
+    found = json.loads(out)
+    needed = found["resources"]
+    stages = {stage["stage"]: stage for stage in needed["stages"]}
+    totals = {
+        key: sum(stage["cost"].get(key, 0) for stage in found["stages"])
+        for key in ("pairs_trained", "tokens_generated")
+    }
+    answers = [stages["answers"][key] / GIB for key in ("memory_bytes", "least_bytes")]
+    row = (
+        f"| `{suite}` | {stages['aspect']['memory_bytes'] / GIB:.1f} | {answers[0]:.1f}, {answers[1]:.1f} "
+        f"| {needed['host_bytes'] / GIB:.1f} | {sum(needed['download_bytes'].values()) / 1e9:.1f} "
+        f"| {totals['pairs_trained']:,} | {totals['tokens_generated'] / 1e6:.1f} million |"
+    )
+    document = Path(__file__).parents[1] / "docs" / "paper-runs.md"
+    assert row in document.read_text(encoding="utf-8"), row
