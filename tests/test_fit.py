@@ -133,7 +133,7 @@ def test_what_is_not_known_is_asked_for(plan):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--gpu", "rtx4090"), "error: answers needs 44.4 GiB at the least (weights 13.1, scorers' weights 25.1, "),
+        (("--gpu", "rtx4090"), "error: answers needs 42.9 GiB at the least (weights 13.1, scorers' weights 25.1, "),
         (("--gpu", "rtx4090"), "and rtx4090 has 21.8 for it: no setting of ours makes it fit: take a larger device"),
         (("--gpu", "h100", "--set", "training.form=full"), "--set training.form=lora"),
         (
@@ -270,3 +270,22 @@ def test_the_document_of_paper_runs_says_what_plan_says(plan, suite):
     )
     document = Path(__file__).parents[1] / "docs" / "paper-runs.md"
     assert row in document.read_text(encoding="utf-8"), row
+
+
+def test_a_remedy_is_one_that_the_settings_take(plan):
+    """Seven pairs have no micro-batches of three, and KTO none of one."""
+    wide = ("--gpu", "rtx4090", "--set", "training.gradient_checkpointing=true", "--set", "training.max_length=4096")
+    small = (
+        "--set",
+        "proxies={}",
+        "--set",
+        "scorers={reward: sandbox-reward, cost: sandbox-cost}",
+        "--model",
+        "smollm2",
+    )
+    small += ("--set", "chat_template=null", "--set", "training.precision=float32")
+    for batch, learner in ((49, "dpo"), (64, "kto")):
+        batches = ("--set", f"training.batch_size={batch}", "--set", f"training.micro_batch_size={batch}")
+        code, _, err = plan(*wide, *small, *batches, "--set", f"training.learner={learner}")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "rtx4090 has 21.8 for it: --set training.precision=bfloat16" in err or "no setting of ours" in err

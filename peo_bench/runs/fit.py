@@ -269,10 +269,13 @@ class Fit:
 
     def _remedy(self, stage: str) -> str:
         """Return the settings that make a stage fit, the mildest first, each on top of those before it."""
-        suite, changed = self.suite, dict[str, Json]()
+        changed: dict[str, Json] = {}
         for key, value in self._milder(stage):
+            try:
+                suite = with_settings(self.suite, changed | {key: value})
+            except UsageError:  # this learner or batch does not take it
+                continue
             changed[key] = value
-            suite = with_settings(self.suite, changed)
             _, least = self._memory(stage, suite)
             if least.total <= self.asked.gpu.usable:
                 told = " ".join(f"--set {name}={str(to).lower()}" for name, to in changed.items())

@@ -138,7 +138,7 @@ def generating_memory(sizes: Sizes, how: Answering, sources: int = 1) -> Memory:
 def likelihood_memory(sizes: Sizes, how: Answering, device: Device) -> Memory:
     """Return what KL and log-probabilities of answers need beside the weights."""
     e = how.e
-    tokens = max(FORWARD_TOKENS[device], how.prompt + how.new)
+    tokens = min(max(FORWARD_TOKENS[device], how.prompt + how.new), how.rows * (how.prompt + how.new))
     logits = max(2 * LOGITS_BYTES / FLOAT * e, 2 * how.new * sizes.vocabulary * e)
     return Memory({"logits and intermediate": logits + passing(sizes, tokens, e)})
 
