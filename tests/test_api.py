@@ -91,7 +91,7 @@ def test_a_policy_answers_as_steer_does(here):
     for prompts, said in (
         ([" "], "a prompt is empty"),
         (QUESTION, "one text is no list"),
-        ([3], "a prompt is no text"),
+        ([3], "a prompt is int, expected text or a list of messages"),
     ):
         with pytest.raises(UsageError, match=said):
             policy.generate(prompts)

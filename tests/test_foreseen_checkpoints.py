@@ -7,14 +7,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import WORDS, edit_config, gemma2, gpt2, lfm2, llama, qwen2, save_base, save_lora, tokenizer
+from models import (
+    SPECIAL,
+    TEMPLATE,
+    WORDS,
+    edit_config,
+    gemma2,
+    gpt2,
+    lfm2,
+    llama,
+    qwen2,
+    save_base,
+    save_lora,
+    tokenizer,
+)
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     LlamaForSequenceClassification,
     MixtralConfig,
     MixtralForCausalLM,
+    PreTrainedTokenizerFast,
 )
 
 from peo_bench.core.method import Objective
@@ -254,9 +269,11 @@ def test_what_is_unusual_of_a_base_or_a_scorer_is_told_before_anything_runs(made
 
 def one_special_token(folder):
     """Leave a base the end token alone, as GPT-2's."""
-    made = tokenizer()
-    for name in ("pad_token", "bos_token", "unk_token"):
-        setattr(made, name, made.eos_token)
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIAL, *WORDS])}, unk_token="</s>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = dict.fromkeys(("eos_token", "pad_token", "bos_token", "unk_token"), "</s>")
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+    made.chat_template = TEMPLATE
     made.save_pretrained(folder)
 
 

@@ -30,9 +30,11 @@ from peo_bench.errors import UsageError
 from peo_bench.files.dialogue import to_prompt
 from peo_bench.jobs.job import Job
 from peo_bench.jobs.store import Store
+from peo_bench.models.rendering import answer_end
 from peo_bench.process import batch_size, device
 from peo_bench.runs.config import resolve_config
 from peo_bench.runs.request import RunRequest
+from peo_bench.scorers.trained import scoring_tokenizer
 from peo_bench.training.foresight import foresee_adapters
 
 DOCS = (Path(__file__).parents[1] / "docs" / "own-model.md").read_text(encoding="utf-8")
@@ -238,6 +240,8 @@ def test_each_kind_is_trained_answers_is_exported_and_read_back(
     for job in (reference, pairs, expert):
         store.run(job)
     assert store[expert.id].result["task_vector_norm"] > 0
+    scoring = scoring_tokenizer(store[reference.id].path / "model")
+    assert scoring.pad_token_id not in (None, *answer_end(scoring)[-1:]), "reward models can be trained from it too"
     engine = Engine(store.__getitem__, device="cpu")
     spec = policy(reference.id, [(expert.id, 1.0)])
     asked = [[("user", "And this ?")], [("user", "a"), ("assistant", "b"), ("user", "c")]]

@@ -71,10 +71,13 @@ def scoring_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """
     tokenizer = load_tokenizer(path)
     end = answer_end(tokenizer)[-1]
-    if tokenizer.pad_token_id in (tokenizer.eos_token_id, end):
-        others = [name for name in (tokenizer.unk_token, tokenizer.bos_token) if name is not None]
-        free = [name for name in others if tokenizer.convert_tokens_to_ids(name) not in (tokenizer.eos_token_id, end)]
-        tokenizer.pad_token = free[0] if free else None
+    eos = tokenizer.eos_token_id
+    if tokenizer.pad_token_id in (eos, end):
+        named = [name for name in (tokenizer.unk_token, tokenizer.bos_token) if name is not None]
+        ids = [i for i in map(tokenizer.convert_tokens_to_ids, named) if i != eos]
+        ids += [eos, *sorted(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)]
+        free = [i for i in ids if i not in (None, end)]
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(free[0]) if free else None
     if tokenizer.pad_token is None:
         raise UsageError(
             f"{path}: no reward model can be trained from it (it has no special token but the one that ends answers, "
