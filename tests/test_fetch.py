@@ -132,6 +132,10 @@ def test_more_of_a_repository_and_another_commit_of_it_are_fetched_anew(tmp_path
 def test_a_run_reads_the_copies_and_asks_nobody(copies, hub, peo_bench, tmp_path):
     """HF_HUB_OFFLINE is set and no server runs: all that is read is in the folder."""
     asked = len(hub.asked)
+    code, out, err = peo_bench("plan", *BRIEF, "--offline", str(copies[0]), "--gpu", "cpu", "--json")
+    needed = json.loads(out)["resources"]
+    assert (code, err, needed["download_bytes"]) == (0, "", {})
+    assert needed["host_bytes"] < 1e7, "sizes are those of the copies"
     code, _, err = peo_bench("run", *BRIEF, "--offline", str(copies[0]), "--out", "run")
     assert code == 0, err
     run = json.loads((tmp_path / "run" / "run.json").read_text())
