@@ -33,7 +33,7 @@
 
   function dial(box) {
     const task = box.dataset.task, steer = page.steer[task], slider = box.querySelector("input");
-    let prompt = texts ? 0 : null;
+    let prompt = texts ? steer.prompt : null;
     const shown = box.querySelector(".prompt"), list = box.querySelector(".cards");
     const mark = () => {
       const front = `front-${task}`;
@@ -68,7 +68,7 @@
         const others = texts.prompts.length - 1;
         ask(others ? (prompt + 1 + Math.floor(Math.random() * others)) % texts.prompts.length : 0);
       });
-      ask(0);
+      ask(prompt);
     }
     show();
   }
@@ -121,9 +121,7 @@
       const found = items.filter(({ prompt }) => keep(prompt) && `${prompt.text} ${prompt.category}`.toLowerCase().includes(wanted));
       if (by) found.sort((a, b) => by(b.prompt) - by(a.prompt));
       list.replaceChildren(...found.map(({ node }) => node));
-      const none = filter === "flip" && !texts.prompts.some((prompt) => prompt.flips.length)
-        ? "No verdict of a judge changed with the order of the answers, or no judge was used." : "No prompt matches.";
-      box.querySelector(".found").textContent = found.length ? `${found.length} prompt${found.length === 1 ? "" : "s"}` : none;
+      box.querySelector(".found").textContent = found.length ? `${found.length} prompt${found.length === 1 ? "" : "s"}` : "No prompt matches.";
     };
     search.addEventListener("input", show);
     for (const button of box.querySelectorAll("[data-filter]")) {

@@ -221,6 +221,14 @@ const Report = (() => {
     row.addEventListener("keydown", (event) => { if (event.key === "Enter") openPanel(row.dataset.key); });
   }
 
+  // A link of the contents list opens the section that it names.
+  function reveal() {
+    const heading = location.hash.length > 1 && byId(decodeURIComponent(location.hash.slice(1)));
+    for (let part = heading && heading.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
+    if (heading) heading.scrollIntoView();
+  }
+  window.addEventListener("hashchange", reveal);
+
   window.addEventListener("beforeprint", () => document.querySelectorAll("details:not(.item)").forEach((part) => { part.open = true; }));
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   document.documentElement.classList.remove("no-js");
@@ -232,6 +240,7 @@ const Report = (() => {
       if (id.startsWith("front-")) draw(id);
       else soon.observe(byId(id));
     }
+    reveal();
   }
   return { page, element, ring, chosen, cover, scoresOf, start };
 })();

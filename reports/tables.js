@@ -36,7 +36,7 @@ const Tables = (() => {
   const TEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "−": "$-$", "±": "$\\pm$", "×": "$\\times$", "·": "$\\cdot$",
-    "↑": "$\\uparrow$", "↓": "$\\downarrow$", "–": "--", "≤": "$\\leq$",
+    "↑": "$\\uparrow$", "↓": "$\\downarrow$", "–": "--", "≤": "$\\leq$", "≥": "$\\geq$",
   };
   function tex(table) {
     const [head, ...body] = rows(table).map((row) => row.map((text) => [...text].map((c) => TEX[c] || c).join("")).join(" & ") + " \\\\");

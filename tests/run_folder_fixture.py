@@ -61,6 +61,7 @@ class Shape:
 
 SHAPES = {
     "peo": Shape(1.6, 0.75, 9.4),
+    "peo-again": Shape(1.6, 0.75, 9.4),
     "modpo": Shape(1.25, 0.55, 7.1),
     "soup": Shape(1.15, 0.45, 5.2),
     "peo-expo": Shape(1.5, 0.6, 10.8),
@@ -79,15 +80,19 @@ def write_run_folder(
     complete: bool = True,
     noise_seed: int | None = None,
     rich: bool = False,
+    doubles: dict[str, str] | None = None,
 ) -> Path:
     """Write every file of the run-folder contract (schema_version 1) and return the folder.
 
-    ``rich`` adds what only some runs have: a judge, safety by category, other abilities, training curves.
+    ``rich`` adds what only some runs have: a judge, safety by category, other abilities, training curves. ``doubles``
+    offer the policies of another method.
     """
     root.mkdir(parents=True, exist_ok=True)
     scores = simulate((*methods, *controls), seeds, n_prompts, weights, noise_seed)
     points, measure = _points(scores, seeds, weights), _measure(n_prompts, weights)
     texts = _answers(scores, seeds, weights, n_prompts, hostile)
+    for double, first in (doubles or {}).items():
+        points, texts = (_doubled(table, double, first) for table in (points, texts))
     judgements = simulate_judge(texts, *methods[:2]) if rich else None
     beside = Beside(
         evaluations=dict.fromkeys((*methods, *controls), 25),
@@ -108,6 +113,11 @@ def write_run_folder(
     )
     write_files(root, files)
     return root
+
+
+def _doubled(table: pd.DataFrame, double: str, first: str) -> pd.DataFrame:
+    copied = table[table["method"] == first].assign(method=double)
+    return pd.concat([table[table["method"] != double], copied], ignore_index=True)
 
 
 KNOWN = EstimateRecord(value=0.0, ci_low=-1.0, ci_high=1.0, bias=0.0)
@@ -406,7 +416,7 @@ def _run(
         hardware=Hardware(platform="Linux", python="3.11.7", cpus=2, gpus=()),
         stages={"world": 3.1, "experts": 44.0, "search": 20.5, "evaluation": 31.2},
         finished="2026-01-05T10:02:05Z",
-        job_seconds={},
+        job_seconds={"aspect": 88.0, "extrapolation": 41.0},
         measure=measure,
     )
 

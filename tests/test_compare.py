@@ -93,7 +93,7 @@ def test_other_seeds_are_averaged_and_said_to_be(peo_bench, tmp_path):
     assert (code, err) == (0, "")
     assert "different seeds" in out
     verdict = json.loads((tmp_path / "both" / "report.json").read_text())["tasks"]["sandbox"]["verdict"]
-    assert "training variance not included" in " ".join(verdict["details"])
+    assert "training variance not included" in " ".join(answer["said"] for answer in verdict["answers"])
     assert {row["covers"] for row in compared(tmp_path / "both")["comparisons"]} == {"prompts"}
 
 

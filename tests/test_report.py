@@ -241,7 +241,7 @@ def test_better_is_up_and_right(run_dir: Path) -> None:
     layout = front(view_of(run_dir)).layout
     assert layout.xaxis.range[0] < layout.xaxis.range[1]
     assert layout.yaxis.range[0] > layout.yaxis.range[1], "a cost axis runs downwards"
-    assert "better" in [note.text for note in layout.annotations]
+    assert "better ↗" in [note.text for note in layout.annotations]
 
 
 def test_points_carry_the_key_of_their_texts(run_dir: Path) -> None:
@@ -288,16 +288,28 @@ def test_only_svg_traces_and_escaped_hover_texts(tmp_path: Path) -> None:
     assert all(len(line) <= 170 and "<" not in line for line in lines)
 
 
+LINES = "Grey dashed lines: the best possible"
+
+
 @pytest.mark.parametrize(
     ("hollow", "shown", "absent"),
     [
         (
             None,
-            ["Dashed: the best", "Small hollow grey dots", "<span>oracle</span></li>", "oracle, too few samples"],
+            [
+                "dashed lines: the best",
+                "Small hollow grey dots",
+                "<span>oracle, KL ≤ 2</span></li>",
+                "oracle, too few samples",
+            ],
             [],
         ),
-        (False, ["Dashed: the best", "<span>oracle</span></li>"], ["hollow grey dots", "too few samples"]),
-        (True, ["Small hollow grey dots", "oracle, too few samples"], ["Dashed: the best", "<span>oracle</span></li>"]),
+        (
+            False,
+            ["dashed lines: the best", "<span>oracle, KL ≤ 8</span></li>"],
+            ["hollow grey dots", "too few samples"],
+        ),
+        (True, ["Small hollow grey dots", "oracle, too few samples"], [LINES, "<span>oracle, KL"]),
     ],
 )
 def test_the_oracle_is_explained_as_it_is_drawn(
@@ -407,9 +419,19 @@ def standing(
             "PEO beats MODPO: PEO − MODPO +0.10 [0.05, 0.15] in steered utility.",
         ),
         (
+            {"peo": 0.5, "modpo": 0.49, "mod": 0.3},
+            [comparison("peo", "modpo", -0.002, 0.018), comparison("peo", "mod", 0.1, 0.3)],
+            "PEO beats MOD; it ties with MODPO within 0.02: PEO − MODPO +0.008 [−0.002, 0.018] in steered utility.",
+        ),
+        (
+            {"peo": 0.5, "modpo": 0.49},
+            [comparison("peo", "modpo", -0.002, 0.021)],
+            "PEO and MODPO are not told apart: PEO − MODPO +0.010 [−0.002, 0.021] in steered utility.",
+        ),
+        (
             {"peo": 0.5, "a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1},
             [comparison("peo", m, 0.05, 0.15) for m in "abcd"],
-            "PEO beats 4 other methods: PEO − a +0.10 [0.05, 0.15] in steered utility.",
+            "PEO beats 4 others: PEO − a +0.10 [0.05, 0.15] in steered utility.",
         ),
     ],
 )
@@ -420,24 +442,46 @@ def test_the_headline_follows_the_intervals(
     assert make_verdict(standing(list(utilities), comparisons, [1], **known)).headline == headline
 
 
+def told(standing: Standing) -> dict[str, str]:
+    return {answer.question: answer.said for answer in make_verdict(standing).answers}
+
+
+def test_free_controls_compete_in_the_headline() -> None:
+    """The soup was a footnote where it was the best; what was asked for is still compared."""
+    gaps = [comparison("soup", "peo", 0.03, 0.11), comparison("peo", "modpo", 0.05, 0.15)]
+    gaps.append(comparison("soup", "modpo", 0.1, 0.2))
+    found = standing(["peo", "modpo"], gaps, [1], ("soup", "reference"), peo=(0.5, 9.0), modpo=(0.4, 9), soup=(0.57, 9))
+    assert make_verdict(found).headline == (
+        "soup (control) beats PEO and MODPO: soup − PEO +0.07 [0.03, 0.11] in steered utility."
+    )
+    assert told(found)["Without controls?"] == "PEO − MODPO +0.10 [0.05, 0.15], better."
+
+
 def test_the_verdict_names_its_limits() -> None:
     gaps = [comparison("peo", "modpo", 0.05, 0.15), comparison("peo", "soup", -0.01, 0.11)]
-    known = {"peo": (0.5, 9.0), "modpo": (0.4, 6.0), "soup": (0.45, None)}
+    known = {"peo": (0.5, 9.0), "modpo": (0.4, 6.0)}
     methods = ["peo", "modpo"]
-    details = " ".join(make_verdict(standing(methods, gaps, [1], ("reference", "soup"), **known)).details)
-    assert "Mean KLs differ (PEO 9.0, MODPO 6.0 nats)" in details
-    assert "best free control: PEO − soup +0.05 [−0.01, 0.11], not told apart" in details
-    assert "One training seed: these checkpoints; training variance not included." in details
+    real = told(standing(methods, gaps, [1], **known))["Is it real?"]
+    assert real.startswith("Yes: the 95 % interval leaves zero out (p = 0.001 after Holm's correction for all pairs).")
+    assert "Mean KLs differ (PEO 9.0, MODPO 6.0 nats)" in real
+    assert "One training seed: these checkpoints; training variance not included." in real
     gaps = [gap.model_copy(update={"covers": "prompts and training seeds"}) for gap in gaps]
-    similar = make_verdict(standing(methods, gaps, [1, 2], **known | {"modpo": (0.4, 8.5)})).details
-    assert "about equally far" in similar[0]
-    near = make_verdict(standing(methods, gaps, [1], **known | {"peo": (0.5, 0.19), "modpo": (0.4, 0.1)})).details
-    assert "about equally far" in near[0], "a tenth of a nat explains nothing"
-    unknown = make_verdict(standing(methods, gaps, [1, 2], **known | {"peo": (0.5, None)})).details
-    assert unknown == (
-        "Not at equal KL: the KL of PEO is not known.",
-        "2 training seeds: differences cover prompts and training.",
-    )
+    similar = told(standing(methods, gaps, [1, 2], **known | {"modpo": (0.4, 8.5)}))["Is it real?"]
+    assert "about equally far" in similar
+    assert "2 training seeds: differences cover prompts and training." in similar
+    near = told(standing(methods, gaps, [1], **known | {"peo": (0.5, 0.19), "modpo": (0.4, 0.1)}))["Is it real?"]
+    assert "about equally far" in near, "a tenth of a nat explains nothing"
+    unknown = told(standing(methods, gaps, [1, 2], **known | {"peo": (0.5, None)}))["Is it real?"]
+    assert "Not at equal KL: the KL of PEO is not known." in unknown
+
+
+def test_only_an_interval_within_the_margin_is_a_tie() -> None:
+    known = {"peo": (0.5, 1.0), "modpo": (0.49, 1.0)}
+    tie = told(standing(list(known), [comparison("peo", "modpo", -0.01, 0.02)], [1], **known))["Is it real?"]
+    assert tie.startswith("As a tie, yes: with 95 % confidence PEO and MODPO differ by less than 0.02.")
+    open_ = told(standing(list(known), [comparison("peo", "modpo", -0.01, 0.03)], [1], **known))["Is it real?"]
+    assert open_.startswith("No difference is established: the 95 % interval includes zero")
+    assert "that they are equal is not shown either" in open_
 
 
 # ---- what to take ----
@@ -458,45 +502,120 @@ DEAR = {"modpo": price(10.0), "peo": price(8.4, 14_000), "soup": price(4.0), "re
         (
             TIED,
             DEAR,
-            "What to take: soup, for 2.0 trainings instead of 5.0 trainings: with 95 % confidence it is at most 0.02 "
+            "soup (control), for 2.0 trainings instead of 5.0 trainings: with 95 % confidence it is at most 0.02 "
             "below the best (MODPO − soup +0.002 [−0.008, 0.012]).",
         ),
         (
             [comparison("modpo", "soup", -0.01, 0.05), comparison("modpo", "peo", -0.014, 0.017)],
             DEAR,
-            "What to take: PEO, for 4.2 trainings and 7,000 scored texts instead of 5.0 trainings: with 95 % "
+            "PEO, for 4.2 trainings and 7,000 scored texts instead of 5.0 trainings: with 95 % "
             "confidence it is at most 0.02 below the best (MODPO − PEO +0.002 [−0.014, 0.017]).",
         ),
         (
             [comparison("modpo", "soup", -0.01, 0.05), comparison("modpo", "peo", 0.03, 0.05)],
             DEAR,
-            "What to take: MODPO, for 5.0 trainings; nothing cheaper is surely as good (soup, for 2.0 trainings, is "
+            "MODPO, for 5.0 trainings; nothing cheaper is surely as good (soup (control), for 2.0 trainings, is "
             "not told apart, but may be up to 0.05 worse).",
         ),
         (
             [comparison("modpo", "soup", 0.03, 0.05)],
             DEAR,
-            "What to take: MODPO, for 5.0 trainings; nothing cheaper is surely as good.",
+            "MODPO, for 5.0 trainings; nothing cheaper is surely as good.",
         ),
         (
             TIED,
             DEAR | {"soup": price(4.0, passes=2.0), "peo": price(None)},
-            "What to take: MODPO, for 5.0 trainings; nothing cheaper is surely as good.",
+            "MODPO, for 5.0 trainings; nothing cheaper is surely as good.",
         ),
-        (TIED, {}, None),
+        (
+            TIED,
+            {},
+            "MODPO, or one that is not told apart from it (PEO and soup), if it costs you no more: what these have "
+            "cost is not known.",
+        ),
     ],
 )
 def test_the_advice_is_the_cheapest_that_is_surely_as_good(
-    comparisons: list[Comparison], costs: dict[str, MethodCost], advice: str | None
+    comparisons: list[Comparison], costs: dict[str, MethodCost], advice: str
 ) -> None:
     """Prices are by training seed; who is dearer at every answer is not cheaper; what is not known is not claimed."""
     known = {"modpo": (0.5, 1.0), "peo": (0.49, 1.0), "soup": (0.48, 1.0), "reference": (0.0, 0.0)}
     found = replace(standing(["peo", "modpo"], comparisons, [1, 2], ("reference", "soup"), **known), costs=costs)
-    assert advise(found) == (() if advice is None else (advice,))
+    assert [answer.said for answer in advise(found)] == [advice]
 
 
-def test_the_page_says_above_all_what_to_take(run_dir: Path) -> None:
-    assert view_of(run_dir).verdict.details[0].startswith("What to take: ")
+def test_policies_that_several_methods_offer_have_the_price_of_the_cheapest() -> None:
+    known = {"modpo": (0.5, 1.0), "peo": (0.49, 1.0)}
+    found = standing(["peo", "modpo"], [comparison("modpo", "peo", -0.008, 0.012)], [1, 2], ("soup",), **known)
+    (answer,) = advise(replace(found, costs=DEAR, same={"soup": "peo"}))
+    assert answer.said.startswith("soup (control), for 2.0 trainings instead of 5.0 trainings")
+
+
+def test_the_page_says_first_what_a_stranger_asks(run_dir: Path) -> None:
+    questions = [answer.question for answer in view_of(run_dir).verdict.answers]
+    wanted = ["What was compared?", "By how much?", "Is it real?", "What did it cost?", "What should I take?"]
+    assert [question for question in questions if question in wanted] == wanted
+
+
+# ---- yardsticks and doubles ----
+
+
+def test_the_reference_policy_and_the_oracle_are_rows_of_the_scoreboard(run_dir: Path) -> None:
+    """Their utility by hand: the mean over balances of the weighted sum, in the reference's units."""
+    view, metrics = view_of(run_dir), json.loads((run_dir / "metrics.json").read_text())["tasks"]["sandbox"]
+    rows = {row.label: row for row in scoreboard(view).rows if row.kind == "yardstick"}
+    assert list(rows) == ["reference policy", "oracle, KL ≤ 2", "oracle, KL ≤ 8"]
+    points = pd.read_csv(run_dir / "points.csv")
+    units = metrics["normalisation"]
+
+    def scaled(row: Any) -> tuple[float, float]:
+        return tuple(s * (row[c] - units[c][0]) / units[c][1] for c, s in (("reward", 1), ("cost", -1)))
+
+    weights = [0.0, 0.25, 0.5, 0.75, 1.0]
+    (x, y), cell = scaled(points[points["method"] == "reference"].iloc[0]), [t for t, _ in scoreboard(view).columns]
+    place = cell.index("Steered utility ↑")
+    assert rows["reference policy"].cells[place][1] == pytest.approx(np.mean([w * x + (1 - w) * y for w in weights]))
+    own = points[(points["method"] == "oracle") & (points["kl"] == 2)]
+    best = [max(w * x + (1 - w) * y for x, y in map(scaled, own.to_dict("records"))) for w in weights]
+    assert rows["oracle, KL ≤ 2"].cells[place][1] == pytest.approx(np.mean(best))
+    assert rows["oracle, KL ≤ 8"].cells[place][0].startswith("≥"), "one of its points rests on too few samples"
+
+
+def test_who_is_worse_than_the_reference_at_what_was_asked_is_told(run_dir: Path) -> None:
+    assert view_of(run_dir).worse == ()
+    points, answers = pd.read_csv(run_dir / "points.csv"), pd.read_parquet(run_dir / "answers.parquet")
+    base = points.loc[points["method"] == "reference", "cost"].iloc[0]
+    where = [
+        (t["method"] == "modpo") & (t[c] == 0.0) for t, c in ((points, "preference_helpful"), (answers, "preference"))
+    ]
+    answers.loc[where[1], "cost"] += base + 1 - points.loc[where[0], "cost"].iloc[0]
+    points.loc[where[0], "cost"] = base + 1
+    points.to_csv(run_dir / "points.csv", index=False)
+    answers.to_parquet(run_dir / "answers.parquet")
+    (said,) = view_of(run_dir).worse
+    assert said.startswith("Asked for 100 % harmless, MODPO is worse at it than the reference policy (cost ")
+    assert f"against {base:.2f}, difference +1.00 [" in said
+    assert said in " ".join(answer.said for answer in view_of(run_dir).verdict.answers)
+
+
+def test_methods_with_the_same_policies_are_one_row(tmp_path: Path) -> None:
+    """Ranks, indicators against the others and Holm's correction are those of the run without the double."""
+    controls = ("peo-expo", "soup")
+    run_dir = write_run_folder(tmp_path / "run", controls=controls, doubles={"soup": "peo"})
+    alone = write_run_folder(tmp_path / "alone", controls=controls[:1])
+    found, without = (read_run_folder(run).metrics.tasks["sandbox"] for run in (run_dir, alone))
+    assert found.same == {"soup": "peo"}
+    assert found.comparisons == without.comparisons
+    assert {m: found.methods[m].rank for m in without.methods} == {m: v.rank for m, v in without.methods.items()}
+    assert found.methods["soup"].igd_plus == without.methods["peo"].igd_plus
+    view = view_of(run_dir)
+    assert [row.label for row in scoreboard(view).rows if not row.kind] == ["PEO = soup", "MODPO"]
+    assert "soup" not in view.methods
+    assert {gap.a for gap in view.gaps} | {gap.b for gap in view.gaps} == {"peo", "modpo", "peo-expo"}
+    assert all(cell[0].endswith("of 3") for row in scoreboard(view).rows[:3] for cell in row.cells[:1])
+    page = build_report(run_dir).read_text()
+    assert "PEO = soup" in page
+    assert 'data-method="soup"' not in page
 
 
 # ---- texts ----

@@ -113,7 +113,8 @@ def test_hiding_a_method_and_sorting_the_scoreboard(browser: Browser, hostile_pa
     column = titles.index("Mean KL")
     browser.js(f"document.querySelectorAll('#scores-0 th button')[{column}].click()")
     rows = "[...document.querySelectorAll('#scores-0 tbody tr')]"
-    lengths = browser.js(f"return {rows}.map((row) => Number(row.cells[{column}].dataset.sort))")
+    known = f"{rows}.map((row) => row.cells[{column}].dataset.sort).filter((value) => value !== '')"
+    lengths = browser.js(f"return {known}.map(Number)")
     assert lengths == sorted(set(lengths), reverse=True)
     assert browser.js("return document.querySelectorAll('#scores-0 th[aria-sort]').length") == 1
 

@@ -64,8 +64,9 @@ def show(dir_: Dir = Path("leaderboards"), published: bool = False, as_json: Jso
         for row in scores.rows:
             table.add_row(escape(row.label), *(text for text, _ in row.cells))
         screen.print(table)
-        for sentence in (view.verdict.headline, *view.verdict.details):
-            screen.print(sentence, highlight=False, markup=False)
+        screen.print(view.verdict.headline, highlight=False, markup=False)
+        for answer in view.verdict.answers:
+            screen.print(f"{answer.question} {answer.said}", highlight=False, markup=False)
     for entry in others:
         screen.print(f"published, not comparable: {entry.title} ({entry.source})", markup=False, highlight=False)
         table = Table(*entry.headings)

@@ -16,6 +16,7 @@ from peo_bench.errors import UsageError
 from peo_bench.files.atomic import write_text
 from peo_bench.report import contents, figures, svg
 from peo_bench.report.build import asset, content_security_policy, environment
+from peo_bench.report.headline import Answer
 from peo_bench.report.tables import Table, scoreboard
 from peo_bench.report.wording import method_name
 from peo_bench.resources import resource_dir
@@ -75,6 +76,7 @@ class BoardSection:
     name: str
     about: str
     headline: str
+    answers: tuple[Answer, ...]
     notes: list[str]
     legend: list[tuple[str, Markup]]
     figure: Markup
@@ -94,7 +96,8 @@ def _section(board: Board) -> BoardSection:
         name=measure.name,
         about=f"{measure.prompts.n} prompts, {len(measure.preferences)} preferences; {scorers}.",
         headline=view.verdict.headline,
-        notes=[*view.verdict.details, *folder.run.notes],
+        answers=view.verdict.answers,
+        notes=list(folder.run.notes),
         legend=[(method_name(method), swatch) for method, swatch in swatches.items()],
         figure=Markup(svg.front_svg(view, styles, figures.front_geometry(view), contents.describe(view))),
         swatches=swatches,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import pandas as pd
-
-from peo_bench.report.advice import advise
-from peo_bench.report.headline import Gap, Standing, Verdict, make_verdict
-from peo_bench.report.texts import policy_key
-from peo_bench.report.wording import at_most, decimal, listing, method_name
+from peo_bench.report.advice import NAMED, advise, price_told
+from peo_bench.report.headline import AIDS, Answer, Gap, Standing, Verdict, make_verdict
+from peo_bench.report.points import Axis, Point, read_points, summary
+from peo_bench.report.wording import decimal, listing, method_name
+from peo_bench.report.yardsticks import Yardstick, worse_than_reference, yardsticks
 from peo_bench.results.costs_records import MethodCost
-from peo_bench.results.folder import RunFolder, number, truth
+from peo_bench.results.folder import RunFolder
 from peo_bench.results.judge_records import JudgeCard, JudgeMetrics
 from peo_bench.results.metrics_records import (
     CapabilityRow,
@@ -24,45 +23,6 @@ from peo_bench.results.metrics_records import (
 )
 from peo_bench.results.records import RunRecord
 
-SPECIAL = ("reference", "oracle")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One objective as an axis: its column in points.csv and its direction."""
-
-    name: str
-    column: str
-    maximise: bool
-
-
-@dataclass(frozen=True)
-class Point:
-    """One operating point: mean scores on test prompts with standard errors, KL in nats per answer.
-
-    ``x_proxy`` and ``y_proxy``: the same answers under the scorers that training and selection used, where others
-    score.
-    """
-
-    key: str
-    method: str
-    name: str
-    seed: int
-    weight: float | None
-    x: float
-    x_se: float | None
-    y: float
-    y_se: float | None
-    kl: float | None
-    kl_bound: float | None
-    length: float | None
-    n: int | None
-    nondominated: bool
-    hollow: bool
-    grid: str
-    x_proxy: float | None = None
-    y_proxy: float | None = None
-
 
 @dataclass(frozen=True)
 class TaskView:
@@ -70,7 +30,9 @@ class TaskView:
 
     ``in_units``: steered utility is in standard deviations of the reference policy. ``unmeasured``: methods whose
     values are no numbers; they are in ``points`` alone. ``stand_in``: the given answers that stand in for the reference
-    policy, where a run has none.
+    policy, where a run has none. ``trained``: methods take part, not given policies alone. ``same``: by method those
+    that offer the same policies, and are shown with it. ``worse``: who is worse than the reference policy at what was
+    asked for.
     """
 
     task: str
@@ -91,6 +53,18 @@ class TaskView:
     no_safe_rate: str
     unmeasured: tuple[str, ...] = ()
     stand_in: str | None = None
+    trained: bool = True
+    same: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    yardsticks: tuple[Yardstick, ...] = ()
+    worse: tuple[str, ...] = ()
+
+    def members(self, method: str) -> tuple[str, ...]:
+        """Return a method and those that offer the same policies."""
+        return method, *self.same.get(method, ())
+
+    def label(self, method: str) -> str:
+        """Return a method's name, with the names of those that offer the same policies."""
+        return " = ".join(map(method_name, self.members(method)))
 
     @property
     def length_unit(self) -> str:
@@ -114,7 +88,7 @@ class TaskView:
 
 def shown_methods(view: TaskView) -> list[str]:
     """Return every method that has a point or a measured front, in the order of their colours."""
-    return list(dict.fromkeys([*view.methods, *(m for m in view.measured if m not in SPECIAL)]))
+    return list(dict.fromkeys([*view.methods, *(m for m in view.measured if m not in AIDS)]))
 
 
 @dataclass(frozen=True)
@@ -171,6 +145,7 @@ def warnings(run: RunRecord, views: Sequence[TaskView]) -> tuple[str, ...]:
         for view in views
         for method in view.unmeasured
     ]
+    found += [f"{view.task}: {said}" for view in views for said in view.worse]
     found += [said for view in views for judge, told in view.judges.items() for said in of_judge(judge, told.card)]
     return (*found, *run.notes)
 
@@ -193,17 +168,18 @@ def lead(view: TaskView) -> str:
     )
     unit = f", in standard deviations of {whose}" if view.in_units else ""
     x, y = view.axes
-    return (
-        f"Steered utility{unit}: ask each method for a balance of {x.name} and {y.name}, score what it gives, "
-        "average over all balances. Higher is better; brackets are 95 % intervals over prompts."
+    done = (
+        f"ask each method for a balance of {x.name} and {y.name}, score what it gives, average over all balances"
+        if view.trained
+        else f"score every answer on {x.name} and {y.name}, add both up in a balance, average over all balances"
     )
+    return f"Steered utility{unit}: {done}. Higher is better; brackets are 95 % intervals over prompts."
 
 
 def facts(view: TaskView) -> tuple[str, ...]:
     """Describe the run's sizes in a few words."""
-    n = max((point.n or 0 for point in view.points), default=0)
-    policies = sum(point.method not in SPECIAL for point in view.points)
-    return (f"task {view.task}", f"{policies} policies", f"{n} test prompts each" if n else "prompts not counted")
+    policies = sum(point.method not in AIDS for point in view.points)
+    return (f"task {view.task}", f"{policies} policies")
 
 
 def caption(view: TaskView, *, banded: Collection[str] = (), choices: int = 1) -> str:
@@ -212,7 +188,7 @@ def caption(view: TaskView, *, banded: Collection[str] = (), choices: int = 1) -
     ``banded``: the methods with 95 % bands; ``choices``: how many kinds of scores it can show.
     """
     sentences = ["Mean scores on the same test prompts; light bars are one standard error."]
-    if len({point.seed for point in view.points if point.method not in SPECIAL}) > 1:
+    if len({point.seed for point in view.points if point.method not in AIDS}) > 1:
         sentences.append("One line per training seed.")
     if banded:
         sentences.append(
@@ -245,35 +221,87 @@ def _beyond(view: TaskView) -> dict[str, int]:
 def _task_view(folder: RunFolder, task: str) -> TaskView:
     run, metrics = folder.run, folder.metrics.tasks[task]
     first, second = (Axis(o.name, o.column, o.maximise) for o in run.objectives[:2])
-    points = _points(folder.points, task, (first, second))
-    present = {point.method for point in points} - set(SPECIAL)
+    points = tuple(p for p in read_points(folder.points, task, (first, second)) if p.method not in metrics.same)
+    present = {point.method for point in points} - set(AIDS)
     named = [m for m in (*run.asked, *run.controls) if m in present]
     methods = tuple(dict.fromkeys([*named, *sorted(present - set(named))]))
-    measured = {method: values for method, values in metrics.methods.items() if values.measured}
+    measured = {m: values for m, values in metrics.methods.items() if values.measured and m not in metrics.same}
     comparisons = _sound(metrics.comparisons, measured)
-    costs = folder.costs.methods
-    standing = Standing(run.asked, run.controls, measured, comparisons, run.seeds, costs)
-    verdict = make_verdict(standing)
-    return TaskView(
+    weights = [preference[first.name] for preference in run.measure.preferences] if run.measure else []
+    view = TaskView(
         task=task,
         axes=(first, second),
         points=points,
         methods=methods,
         controls=run.controls,
         measured=measured,
-        costs=costs,
+        costs=folder.costs.methods,
         kl_budgets=metrics.kl_budgets,
         comparisons=comparisons,
         bound=_bound(metrics, (first.column, second.column)),
         in_units=bool(metrics.normalisation or metrics.reference_units),
-        verdict=replace(verdict, details=(*advise(standing), *verdict.details)),
+        verdict=Verdict("", ()),
         judges=metrics.judges or {},
-        safety=metrics.safety,
-        capabilities=metrics.capabilities,
+        safety=tuple(row for row in metrics.safety if row.method not in metrics.same),
+        capabilities=tuple(row for row in metrics.capabilities if row.method not in metrics.same),
         no_safe_rate=_no_safe_rate(metrics.safety_zero),
-        unmeasured=tuple(method for method in metrics.methods if method not in measured),
+        unmeasured=tuple(m for m, values in metrics.methods.items() if not values.measured),
         stand_in=run.stand_in,
+        trained=bool(run.methods),
+        same={m: tuple(d for d, one in metrics.same.items() if one == m) for m in metrics.same.values()},
+        yardsticks=yardsticks(points, (first, second), metrics, weights),
+        worse=worse_than_reference(points, (first, second), folder.answers),
     )
+    standing = Standing(
+        run.asked, run.controls, measured, comparisons, run.seeds, folder.costs.methods, metrics.same, view.trained
+    )
+    verdict = make_verdict(standing)
+    answers = (
+        Answer("What was compared?", _compared(run, view, len(weights))),
+        Answer("By how much?", f"{_utilities(standing, view)}{lead(view)}"),
+        *verdict.answers,
+        *price_told(standing, folder.costs, run.hardware),
+        *advise(standing),
+        *_beware(run, view),
+    )
+    return replace(view, verdict=replace(verdict, answers=answers))
+
+
+def _compared(run: RunRecord, view: TaskView, balances: int) -> str:
+    """Name what competes, how often it was asked and on how many prompts."""
+    asked = [view.label(method) for method in view.methods if method in run.asked]
+    free = [view.label(method) for method in view.methods if method not in run.asked]
+    n = max((point.n or 0 for point in view.points), default=0)
+    named = listing(asked) if len(asked) <= 6 else f"{len(asked)} methods"
+    if free:
+        named += f", and free controls: {listing(free)}" if len(free) <= 4 else f", and {len(free)} free controls"
+    seeds = f", {len(run.seeds)} training seed{'' if len(run.seeds) == 1 else 's'}" if view.trained else ""
+    each = f"{balances} balances of {view.names[0]} and {view.names[1]}" if balances > 1 else "one balance"
+    prompts = f"on the same {n} test prompts" if n else "on the same test prompts"
+    return f"{named or 'Nothing'}; {prompts}, {'asked for' if view.trained else 'weighed by'} {each}{seeds}."
+
+
+def _utilities(standing: Standing, view: TaskView) -> str:
+    """Return the steered utilities of the best few, between the yardsticks."""
+    best = [f"{standing.called(m)} {decimal(standing.utility(m), 3)}" for m in standing.ranked[:NAMED]]
+    aids = [f"{one.label}: {'≥ ' if one.at_least else ''}{decimal(one.utility)}" for one in view.yardsticks]
+    between = f" ({'; '.join(aids)})" if aids else ""
+    return f"{', '.join(best)}{between}. " if best else ""
+
+
+def _beware(run: RunRecord, view: TaskView) -> tuple[Answer, ...]:
+    """Say what is lacking or odd about the run before anybody rests on it; nothing where all is well."""
+    lacking = [f"{entry.what} ({entry.reason})" for entry in run.missing]
+    told = []
+    if lacking:
+        more = f" and {len(lacking) - 2} more, see the warnings" if len(lacking) > 2 else ""
+        told.append(f"Incomplete: {'; '.join(lacking[:2])}{more}.")
+    told += view.worse[:2]
+    if len(view.worse) > 2:
+        told.append(f"{len(view.worse) - 2} more such cases stand in the warnings.")
+    if run.underpowered:
+        told.append(f"Underpowered: {run.underpowered}.")
+    return (Answer("What to beware of?", " ".join(told)),) if told else ()
 
 
 def _sound(comparisons: Sequence[Comparison], methods: Collection[str]) -> tuple[Comparison, ...]:
@@ -343,52 +371,6 @@ def _bound(metrics: TaskMetrics, columns: tuple[str, str]) -> tuple[float, float
             return None
         raw.append(value)
     return raw[0], raw[1]
-
-
-def _points(table: pd.DataFrame, task: str, axes: tuple[Axis, Axis]) -> tuple[Point, ...]:
-    """Read the test points of one task; rows without finite scores are no points (the run lists them as missing)."""
-    own = table[table["task"].astype(str) == task]
-    test = own[own["split"] == "test"] if "split" in own else own
-    read = (_point(row, axes) for row in test.to_dict("records"))
-    return tuple(point for point in read if point is not None)
-
-
-def _point(row: Mapping[Hashable, object], axes: tuple[Axis, Axis]) -> Point | None:
-    first, second = axes
-    x, y = number(row.get(first.column)), number(row.get(second.column))
-    if x is None or y is None:
-        return None
-    method, weight, n = str(row["method"]), number(row.get(f"preference_{first.name}")), number(row.get("n"))
-    return Point(
-        key="" if method == "oracle" else policy_key(method, row.get("seed"), weight),
-        method=method,
-        name=method_name(method),
-        seed=int(number(row.get("seed")) or 0),
-        weight=weight,
-        x=x,
-        x_se=number(row.get(f"{first.column}_se")),
-        y=y,
-        y_se=number(row.get(f"{second.column}_se")),
-        kl=number(row.get("kl")),
-        kl_bound=number(row.get("kl_bound")),
-        length=number(row.get("length")),
-        n=None if n is None else int(n),
-        nondominated=truth(row.get("nondominated")),
-        hollow=truth(row.get("hollow")),
-        grid=str(row.get("grid", "asked")),
-        x_proxy=number(row.get(f"{first.column}_proxy")),
-        y_proxy=number(row.get(f"{second.column}_proxy")),
-    )
-
-
-def summary(point: Point, axes: tuple[Axis, Axis]) -> str:
-    """Describe a point's scores in one line, for tooltips and the texts panel."""
-    x, y = axes
-    parts = [f"{x.column} {decimal(point.x)}", f"{y.column} {decimal(point.y)}"]
-    if point.kl is not None or point.kl_bound is not None:
-        name = "KL budget" if point.method == "oracle" else "KL"
-        parts.append(f"{name} {at_most(point.kl, point.kl_bound)} nats")
-    return " · ".join(parts)
 
 
 def describe(view: TaskView) -> str:

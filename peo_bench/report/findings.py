@@ -41,7 +41,7 @@ def judge_cards(view: TaskView) -> Table:
             _share(card.agreement),
             _plain(card.usd, 2),
         )
-        rows.append(Row("", judge, False, "", cells))
+        rows.append(Row("", judge, "", "", cells))
     return Table(titles, tuple(rows), head="Judge")
 
 
@@ -62,7 +62,7 @@ def rates_table(found: JudgeMetrics, names: tuple[str, str]) -> Table:
         rate = ABSENT if entry.win_rate is None else f"{decimal(entry.win_rate, 1)} % [{low}, {high}]"
         counts = [_count(count) for count in (entry.n_wins, entry.n_ties, entry.n_losses, entry.unparsed)]
         asked = (balance(entry.preference, *names), entry.preference)
-        rows.append(Row(entry.a, label, False, "", (asked, (rate, entry.win_rate), *counts)))
+        rows.append(Row(entry.a, label, "", "", (asked, (rate, entry.win_rate), *counts)))
     return Table(titles, tuple(rows), head="Pair")
 
 
@@ -73,7 +73,7 @@ def elo_table(found: JudgeMetrics) -> Table:
         dict.fromkeys(m for by in ratings.values() for m in by),  # equal ones in the order of metrics.json
         key=lambda m: -max(by.get(m) or 0.0 for by in ratings.values()),
     )
-    rows = [Row(m, method_name(m), False, "", tuple(_plain(by.get(m), 0) for by in ratings.values())) for m in methods]
+    rows = [Row(m, method_name(m), "", "", tuple(_plain(by.get(m), 0) for by in ratings.values())) for m in methods]
     return Table(tuple((f"Elo, {name}", "the reference policy has 1000") for name in ratings), tuple(rows))
 
 
@@ -85,7 +85,7 @@ def safety_table(view: TaskView) -> Table:
     for entry in safety_over_seeds(view.safety):
         cells = [_asked(entry.preference, view.names), *(_share(getattr(entry, key)) for key in present)]
         label = method_name(entry.method)
-        rows.append(Row(entry.method, label, False, "", (*cells, _plain(entry.length_mean, 1))))
+        rows.append(Row(entry.method, label, "", "", (*cells, _plain(entry.length_mean, 1))))
     return Table(titles, tuple(rows))
 
 
@@ -101,7 +101,7 @@ def tax_table(view: TaskView) -> Table:
         value = f"{decimal(entry.value, 3)} ± {decimal(entry.se, 3)}"
         ability = f"{entry.capability} ({entry.metric})"
         cells = (_asked(entry.preference, view.names), (ability, None), (value, entry.value))
-        rows.append(Row(entry.method, method_name(entry.method), False, "", cells))
+        rows.append(Row(entry.method, method_name(entry.method), "", "", cells))
     return Table(titles, tuple(rows))
 
 

@@ -38,6 +38,8 @@ LATEX = {
     "↑": "$\\uparrow$",
     "↓": "$\\downarrow$",
     "–": "--",
+    "≤": "$\\leq$",
+    "≥": "$\\geq$",
 }
 """Characters of our tables that pdflatex has no glyph for."""
 INK, RULE = "#1c2024", "#d9dde2"
@@ -83,7 +85,9 @@ def run_pictures(run: Path) -> tuple[dict[str, go.Figure], dict[str, Table]]:
         if view.points:
             front = figures.front_figure(view, styles, figures.front_geometry(view))
             for trace in front.data:
-                trace.update(showlegend=trace.meta["role"] in ("points", "ink"), name=_name(trace.meta["method"]))
+                named = trace.meta.get("name")
+                shown = named is not None or trace.meta["role"] in ("points", "ink")
+                trace.update(showlegend=shown, name=named or _name(trace.meta["method"]))
                 if trace.meta["role"] == "ink":
                     trace.marker.color = INK
             pictures[f"{prefix}front"] = on_paper(front)

@@ -42,7 +42,7 @@ def proxy_table(view: TaskView, answers: pd.DataFrame | None) -> Table:
     rows = []
     for name, values in found.items():
         mean = np.mean(values, axis=0).tolist()
-        rows.append(Row("", name, False, "", tuple((decimal(v), v if np.isfinite(v) else None) for v in mean)))
+        rows.append(Row("", name, "", "", tuple((decimal(v), v if np.isfinite(v) else None) for v in mean)))
     return Table(titles, tuple(rows), head="Scores")
 
 

@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from peo_bench.files.json_types import JsonObject
 from peo_bench.report import contents, figures, findings, svg, uncertainty
+from peo_bench.report.points import summary
 from peo_bench.report.proxies import proxy_table
 from peo_bench.report.showings import Showing, showings
-from peo_bench.report.slider import Steer, steer_data
+from peo_bench.report.slider import Steer, opened, steer_data
 from peo_bench.report.tables import (
     Table,
     points_table,
@@ -65,9 +66,9 @@ class JudgeRoom:
 
 @dataclass(frozen=True)
 class OracleMarks:
-    """How the oracle is drawn: as lines, as single points, as hollow ones."""
+    """How the oracle is drawn: as lines, each a sample and its name; as single points, as hollow ones."""
 
-    line: bool
+    lines: list[tuple[Markup, str]]
     point: bool
     hollow: bool
 
@@ -82,7 +83,6 @@ class Section:
 
     id: int
     view: contents.TaskView
-    lead: str
     facts: tuple[str, ...]
     caption: str
     showings: list[str]
@@ -135,7 +135,6 @@ def section(index: int, view: contents.TaskView, folder: RunFolder) -> Section:
     return Section(
         id=index,
         view=view,
-        lead=contents.lead(view),
         facts=contents.facts(view),
         caption=contents.caption(view, banded=bands, choices=len(shown)),
         showings=[showing.label for showing in shown],
@@ -150,7 +149,7 @@ def section(index: int, view: contents.TaskView, folder: RunFolder) -> Section:
         swatches=swatches,
         star=Markup(svg.swatch(None)) if view.of("reference") else None,
         oracle=OracleMarks(
-            line=any(len(line) > 1 for line in geometry.oracle.values()),
+            lines=[(Markup(svg.dash_swatch(dash)), name) for name, dash, _ in figures.oracle_lines(geometry)],
             point=any(not point.hollow for point in oracle),
             hollow=any(point.hollow for point in oracle),
         ),
@@ -219,7 +218,7 @@ def page_data(tasks: list[Section], whole: Figures, texts: Texts | None) -> Json
             "method": point.method,
             "name": point.name,
             "asked": "before alignment" if point.method == "reference" else balance(point.weight, *task.view.names),
-            "summary": contents.summary(point, task.view.axes),
+            "summary": summary(point, task.view.axes),
             "at": task.positions[point.key],
         }
         for task in tasks
@@ -234,7 +233,9 @@ def page_data(tasks: list[Section], whole: Figures, texts: Texts | None) -> Json
         "figures": {name: specs[0] for name, specs in plots.items()},
         "variants": {name: specs for name, specs in plots.items() if len(specs) > 1},
         "policies": policies,
-        "steer": {str(task.id): asdict(task.steer) for task in tasks if task.steer},
+        "steer": {
+            str(task.id): asdict(opened(task.steer, texts) if texts else task.steer) for task in tasks if task.steer
+        },
         "attainment": {str(task.id): task.attainment for task in tasks if task.attainment},
         "texts": asdict(texts) if texts else None,
     }

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from peo_bench import pareto
-from peo_bench.report.contents import Point, TaskView
+from peo_bench.report.contents import TaskView
+from peo_bench.report.points import Point
 from peo_bench.results.folder import RunFolder
 from peo_bench.results.metrics_records import MeanSd, TaskMetrics
 from peo_bench.results.operating_points import Units

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from peo_bench.report.contents import Point, TaskView
+import numpy as np
+from numpy.typing import NDArray
+
+from peo_bench.report.contents import TaskView
+from peo_bench.report.points import Point
+from peo_bench.report.texts import Answer, Texts
 from peo_bench.report.wording import balance
 
 
@@ -19,13 +25,17 @@ class Offered:
 
 @dataclass(frozen=True)
 class Steer:
-    """The slider: training seed where there are several, weights and their words by step, the first step, methods."""
+    """The slider: training seed where there are several, weights and their words by step, the first step, methods.
+
+    `prompt`: the prompt of the page that it opens on.
+    """
 
     seed: int | None
     weights: list[float]
     steps: list[str]
     start: int
     methods: list[Offered]
+    prompt: int = 0
 
 
 def steer_data(view: TaskView) -> Steer | None:
@@ -46,6 +56,27 @@ def steer_data(view: TaskView) -> Steer | None:
         start=len(weights) // 2,
         methods=[_method(view, method, weights) for method in methods],
     )
+
+
+def opened(steer: Steer, texts: Texts) -> Steer:
+    """Open the slider on the prompt to which methods' answers disagree most at its first step.
+
+    The largest gap between two scores, in standard deviations of that score over all answers of the page.
+    """
+    own = [texts.policies[key] for m in steer.methods if (key := m.keys[steer.start]) in texts.policies]
+    gaps = np.zeros(len(texts.prompts))
+    for i in range(1, len(texts.scorers) + 1):
+        spread = np.nanstd(_scores(texts.policies.values(), i))
+        scores = _scores(own, i)
+        for j in np.flatnonzero(np.isfinite(scores).any(axis=0)) if spread > 0 else ():
+            gaps[j] = max(gaps[j], (np.nanmax(scores[:, j]) - np.nanmin(scores[:, j])) / spread)
+    return replace(steer, prompt=int(np.argmax(gaps)))
+
+
+def _scores(policies: Iterable[list[Answer | None]], i: int) -> NDArray[np.float64]:
+    """Return score `i` of every answer, (n_policies, n_prompts), NaN where it is missing."""
+    rows = [[np.nan if a is None else a[i] for a in answers] for answers in policies]  # None becomes NaN, too
+    return np.array(rows, dtype=float)
 
 
 def _offers(view: TaskView, method: str) -> list[Point]:

@@ -10,12 +10,13 @@ import math
 from collections.abc import Mapping
 from html import escape
 
-from peo_bench.report.contents import Point, TaskView
-from peo_bench.report.figures import Geometry, Style, drawn_order
+from peo_bench.report.contents import TaskView
+from peo_bench.report.figures import Geometry, Style, drawn_order, oracle_lines
+from peo_bench.report.points import Point
 from peo_bench.report.wording import decimal
 
 WIDTH, HEIGHT = 900, 560
-LEFT, RIGHT, TOP, BOTTOM = 64, 18, 16, 54
+LEFT, RIGHT, TOP, BOTTOM = 64, 18, 32, 54
 
 _CORNERS = {
     "square": (4, 45), "diamond": (4, 0), "triangle-up": (3, 0), "triangle-down": (3, 180), "pentagon": (5, 0),
@@ -31,13 +32,19 @@ def swatch(style: Style | None) -> str:
     return f'<svg {frame}><path d="{shape}" {paint}/></svg>'
 
 
+def dash_swatch(dash: str) -> str:
+    """Draw a sample of a dashed line."""
+    line = f'<path class="muted-line" stroke-dasharray="{dash}" d="M0 4H28"/>'
+    return f'<svg class="swatch" viewBox="0 0 28 8" width="28" height="8" aria-hidden="true">{line}</svg>'
+
+
 def front_svg(view: TaskView, styles: Mapping[str, Style], geometry: Geometry, label: str) -> str:
     """Draw the fronts (same marks as the interactive figure, without tooltips); ``label`` is its text alternative."""
     frame = _Frame(geometry)
     parts = [f'<svg class="static" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
     parts += frame.axes(view)
-    for line in geometry.oracle.values():
-        parts.append(_path([frame.at(p.x, p.y) for p in line], 'class="muted-line" stroke-dasharray="6 5"'))
+    for _, dash, line in oracle_lines(geometry):
+        parts.append(_path([frame.at(p.x, p.y) for p in line], f'class="muted-line" stroke-dasharray="{dash}"'))
     for (method, _), stairs in geometry.stairs.items():
         style = styles[method]
         dash = ' stroke-dasharray="2 4"' if style.dash == "dot" else ""
@@ -74,7 +81,7 @@ class _Frame:
         parts.append(_text(WIDTH / 2, HEIGHT - 10, f"more {x_axis.name} → ({x_axis.column})", 'text-anchor="middle"'))
         turn = f'text-anchor="middle" transform="rotate(-90 16 {middle})"'
         parts.append(_text(16, middle, f"more {y_axis.name} → ({y_axis.column})", turn))
-        return [*parts, _text(WIDTH - RIGHT - 4, TOP + 14, "better ↗", 'text-anchor="end"')]
+        return [*parts, _text(WIDTH - RIGHT - 4, TOP - 10, "better ↗", 'text-anchor="end"')]
 
 
 def _point(frame: _Frame, point: Point, styles: Mapping[str, Style]) -> str:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from peo_bench.report.contents import Point, TaskView
+from peo_bench.report.contents import TaskView
+from peo_bench.report.headline import AIDS
+from peo_bench.report.points import Point
 from peo_bench.report.wording import ABSENT, at_most, decimal, interval, method_name
+from peo_bench.report.yardsticks import REFERENCE, Yardstick
 from peo_bench.results.costs_records import MethodCost
 from peo_bench.results.metrics_records import EstimateRecord, MethodMetrics
+
+Cell = tuple[str, float | None]
+"""A cell's text and the number to sort by."""
+UTILITY = "Steered utility ↑"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A method's metrics and, where it is known, what it cost."""
+    """A method's metrics, what it and those with the same policies cost where known, and how many are ranked."""
 
     metrics: MethodMetrics
-    cost: MethodCost | None
+    costs: tuple[tuple[str, MethodCost], ...]
+    n: int
+
+    @property
+    def cheapest(self) -> tuple[str, MethodCost] | None:
+        """The method that costs least of those that offer these policies, by trainings."""
+        return min(self.costs, key=lambda item: item[1].train_units or 0.0, default=None)
 
 
 @dataclass(frozen=True)
@@ -31,13 +44,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: ``label`` heads it, ``cells`` are (text, number to sort by) per column."""
+    """One line: ``label`` heads it, ``cells`` are (text, number to sort by) per column.
+
+    ``kind``: "control" or "yardstick" for what was not asked for, else empty.
+    """
 
     method: str
     label: str
-    control: bool
+    kind: str
     key: str
-    cells: tuple[tuple[str, float | None], ...]
+    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -50,14 +66,31 @@ class Table:
 
 
 def scoreboard(view: TaskView) -> Table:
-    """List every measured method, best steered utility first, with what it cost."""
-    scored = {method: Scored(metrics, view.costs.get(method)) for method, metrics in view.measured.items()}
+    """List every measured method, best steered utility first, with what it cost, then the yardsticks."""
+    n = len(view.measured)
+    scored = {
+        method: Scored(metrics, tuple((m, view.costs[m]) for m in view.members(method) if m in view.costs), n)
+        for method, metrics in view.measured.items()
+    }
     columns = [column for column in _SCORES if any(column.text(record) != ABSENT for record in scored.values())]
     rows = [
-        Row(method, method_name(method), method in view.controls, "", _cells(columns, record))
+        Row(method, view.label(method), kind(view, method), "", _cells(columns, record))
         for method, record in sorted(scored.items(), key=lambda item: -(item[1].metrics.steered_utility.value or 0.0))
     ]
-    return Table(tuple((column.title, column.hint) for column in columns), tuple(rows))
+    aids = [Row(one.method, one.label, "yardstick", "", _yardstick(columns, one)) for one in view.yardsticks]
+    return Table(tuple((column.title, column.hint) for column in columns), tuple(rows + aids) if rows else ())
+
+
+def kind(view: TaskView, method: str) -> str:
+    """Say what a method is that nobody asked for."""
+    return "yardstick" if method in AIDS else "control" if method in view.controls else ""
+
+
+def _yardstick(columns: Sequence[Column], one: Yardstick) -> tuple[Cell, ...]:
+    """Return the cells of a yardstick: its utility, and what is known by definition."""
+    utility = (f"{'≥ ' if one.at_least else ''}{decimal(one.utility)}", one.utility)
+    known = {UTILITY: utility} | ({"Mean KL": (decimal(0.0, 1), 0.0)} if one.method == REFERENCE else {})
+    return tuple(known.get(column.title, (ABSENT, None)) for column in columns)
 
 
 def points_table(view: TaskView) -> Table:
@@ -72,7 +105,10 @@ def points_table(view: TaskView) -> Table:
         ("front", "whether another policy of the same method dominates this one"),
     )
     free = set(view.controls) - {"reference"}
-    rows = [Row(p.method, p.name, p.method in free, p.key, _point_cells(p)) for p in view.points]
+    rows = [
+        Row(p.method, view.label(p.method), "control" if p.method in free else "", p.key, _point_cells(p))
+        for p in view.points
+    ]
     return Table(titles, tuple(rows))
 
 
@@ -96,7 +132,7 @@ def versus_table(view: TaskView) -> Table:
             (decimal(gap.detectable, 3), gap.detectable),
             _percent(gap.hypervolume_share),
         )
-        rows.append(Row(gap.a, label, False, "", cells))
+        rows.append(Row(gap.a, label, "", "", cells))
     return Table(titles, tuple(rows))
 
 
@@ -122,7 +158,7 @@ def steering_table(view: TaskView) -> Table:
                 (f"{bad} of {steps}", bad / steps) if steps and bad is not None else (ABSENT, None),
                 (decimal(span), span),
             ]
-        rows.append(Row(method, method_name(method), method in view.controls, "", tuple(cells)))
+        rows.append(Row(method, view.label(method), kind(view, method), "", tuple(cells)))
     return Table(tuple(titles), tuple(rows))
 
 
@@ -143,7 +179,7 @@ def published_table(view: TaskView) -> Table:
                 *(found.hypervolume_reference, found.inner_product_reference),
             )
             cells = tuple((decimal(number, 3), number) for number in numbers)
-            rows.append(Row(method, method_name(method), method in view.controls, "", cells))
+            rows.append(Row(method, view.label(method), kind(view, method), "", cells))
     return Table(titles, tuple(rows))
 
 
@@ -157,7 +193,7 @@ def within_kl_table(view: TaskView) -> Table:
     for method, values in view.measured.items() if titles else ():
         pairs = zip(values.hypervolume_within_kl, values.points_within_kl, strict=True)
         cells = tuple((decimal(volume), volume) if n else (ABSENT, None) for volume, n in pairs)
-        rows.append(Row(method, method_name(method), method in view.controls, "", cells))
+        rows.append(Row(method, view.label(method), kind(view, method), "", cells))
     return Table(titles, tuple(rows))
 
 
@@ -202,26 +238,34 @@ def _estimated(title: str, hint: str, read: Callable[[MethodMetrics], EstimateRe
 
 
 def _cost(record: Scored) -> str:
-    cost = record.cost
+    name, cost = record.cheapest or ("", None)
     if cost is None or (cost.train_units, cost.scorer_calls, cost.decode_factor) == (None, None, None):
         return ABSENT
     asked = cost.scorer_calls_per_answer
     more = f" + {decimal(asked, 1)} per answer" if asked else ""
-    return f"{decimal(cost.train_units, 1)} · {decimal(cost.scorer_calls, 0)}{more} · ×{decimal(cost.decode_factor, 1)}"
+    whose = f" ({method_name(name)})" if name != record.costs[0][0] else ""
+    return (
+        f"{decimal(cost.train_units, 1)} · {decimal(cost.scorer_calls, 0)}{more} · "
+        f"×{decimal(cost.decode_factor, 1)}{whose}"
+    )
 
 
 def _labels(record: Scored) -> str:
-    seen = dict(sorted((record.cost.labels or {}).items())) if record.cost else {}
+    seen = dict(sorted(_cheapest_labels(record).items()))
     if len(seen) > 1 and len(set(seen.values())) == 1:
         return f"{decimal(next(iter(seen.values())), 0)} each"
     return " · ".join(f"{name} {decimal(count, 0)}" for name, count in seen.items()) or ABSENT
+
+
+def _cheapest_labels(record: Scored) -> Mapping[str, int]:
+    return (record.cheapest[1].labels or {}) if record.cheapest else {}
 
 
 def _rank(record: Scored) -> str:
     rank = record.metrics.rank
     if rank.best is None or rank.worst is None:
         return ABSENT
-    return str(rank.best) if rank.best == rank.worst else f"{rank.best} to {rank.worst}"
+    return f"{rank.best} of {record.n}" if rank.best == rank.worst else f"{rank.best}–{rank.worst} of {record.n}"
 
 
 def _kl(record: Scored) -> float | None:
@@ -232,14 +276,20 @@ def _kl(record: Scored) -> float | None:
 _SCORES = (
     Column(
         "Rank",
-        "range of the ranks by steered utility in 95 % of resamples",
+        "from the best to the worst place by steered utility in 95 % of resamples",
         _rank,
         lambda record: record.metrics.rank.best,
     ),
     _estimated(
-        "Steered utility ↑",
+        UTILITY,
         "mean over asked balances of weight · score, 95 % interval",
         lambda metrics: metrics.steered_utility,
+    ),
+    Column(
+        "Cost ↓",
+        "training units, proxies included · scorer calls · decoding factor; a unit is one expert's training",
+        _cost,
+        lambda record: record.cheapest[1].train_units if record.cheapest else None,
     ),
     _estimated(
         "Hypervolume ↑",
@@ -266,15 +316,9 @@ _SCORES = (
         "To oracle ↓", "mean shortfall from the best reachable front (IGD+)", lambda metrics: metrics.oracle_distance, 2
     ),
     Column(
-        "Cost ↓",
-        "training units, proxies included · scorer calls · decoding factor; a unit is one expert's training",
-        _cost,
-        lambda record: None if record.cost is None else record.cost.train_units,
-    ),
-    Column(
         "Labels ↓",
         "labelled pairs seen by objective, each once, those of the proxies included",
         _labels,
-        lambda record: float(sum(record.cost.labels.values())) if record.cost and record.cost.labels else None,
+        lambda record: float(sum(labels.values())) if (labels := _cheapest_labels(record)) else None,
     ),
 )

@@ -93,7 +93,8 @@ def run_metrics(
     if not complete:
         return TaskMetrics(**head)
     scale = units if by_reference else dict.fromkeys(seeds, mean_units)
-    sampled = _sampled(scores, complete, measure, scale)
+    same = same_policies(points, complete)
+    sampled = _sampled(scores, [method for method in complete if method not in same], measure, scale)
     estimates = _estimates(sampled, measure)
     ranks = pareto.rank_ranges(estimates["steered_utility"])
     bounds = _reference_points(measure, mean_units)
@@ -103,21 +104,44 @@ def run_metrics(
         **head,
         methods={
             method: MethodMetrics(
-                **{name: EstimateRecord.of(found[method]) for name, found in estimates.items() if method in found},
-                as_published=published[method],
-                rank=RankRange(best=ranks[method][0], worst=ranks[method][1]),
-                **_indicators(method, points, sampled, measure, oracle, budgets),
+                **{name: EstimateRecord.of(found[one]) for name, found in estimates.items() if one in found},
+                as_published=published[one],
+                rank=RankRange(best=ranks[one][0], worst=ranks[one][1]),
+                **_indicators(one, points, sampled, measure, oracle, budgets),
                 chosen=finite(beside.chosen.get(method, {})),
                 validation_evaluations=beside.evaluations.get(method),
             )
-            for method in complete
+            for method, one in ((method, same.get(method, method)) for method in complete)
         },
         reference_points=bounds,
+        same=same,
         comparisons=_comparisons(sampled.scores, estimates, measure),
         resamples=pareto.RESAMPLES,
         kl_budgets=budgets,
         reference_sensitivity=_sensitivity(sampled, measure, mean_units),
     )
+
+
+def same_policies(points: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:
+    """Return the earliest of `methods` with the same policies, for every one that is not the earliest itself.
+
+    The same: for every seed and asked preference the same spec, so that nothing can tell the two apart.
+
+    >>> two = pd.DataFrame({"method": ["peo", "soup"], "split": "test", "grid": "asked", "seed": 0, "spec_key": "x"})
+    >>> same_policies(two.assign(preference_helpful=0.5), ["peo", "soup"])
+    {'soup': 'peo'}
+    """
+    asked = points[(points["split"] == "test") & (points["grid"] == "asked")]
+    place = ["seed", *(str(name) for name in asked if str(name).startswith("preference_"))]
+    first: dict[tuple[object, ...], str] = {}
+    found = {}
+    for method in methods:
+        rows = asked[asked["method"] == method].sort_values(place)
+        policies = tuple(rows[[*place, "spec_key"]].fillna(-1.0).itertuples(index=False, name=None))
+        twin = first.setdefault(policies, method)
+        if twin != method:
+            found[method] = twin
+    return found
 
 
 def _mean_unit(units: Sequence[Sequence[float]]) -> tuple[float, float]:
@@ -203,7 +227,7 @@ def _indicators(
 
 
 def _sensitivity(sampled: _Sampled, measure: Measure, units: Mapping[str, tuple[float, float]]) -> ReferenceSensitivity:
-    """Return every method's hypervolume at other reference points."""
+    """Return the hypervolume of every method that is no other's double at other reference points."""
     references = _references(measure, units)
     return ReferenceSensitivity(
         references=references,

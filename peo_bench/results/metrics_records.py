@@ -101,7 +101,7 @@ class MethodMetrics(Record):
     as_published: AsPublished | None = None
     """Hypervolume and mean inner product in both units, to be put beside the tables of papers."""
     rank: RankRange
-    """Range of ranks: `best`, `worst`."""
+    """Range of ranks among methods that differ: `best`, `worst`."""
     n_nondominated: Count
     """Policies that no other of the method dominates."""
     n_points: Count
@@ -249,7 +249,7 @@ class ReferenceSensitivity(Record):
     references: tuple[tuple[float, ...], ...]
     """The reference points tried, on the line from the reference policy through the task's own."""
     hypervolume: Mapping[str, tuple[Number, ...]]
-    """By method, one value per reference point."""
+    """By method that differs from all before it, one value per reference point."""
 
 
 class ReferenceUnits(Record):
@@ -278,8 +278,10 @@ class TaskMetrics(Record):
     """`reference_units` by training seed."""
     methods: Mapping[MethodName, MethodMetrics] = {}
     """Indicators by method, of those complete in every seed."""
+    same: Mapping[MethodName, MethodName] = {}
+    """Methods that offer the policies of an earlier one, and which: it stands for both where methods are compared."""
     comparisons: tuple[Comparison, ...] = ()
-    """Every pair of them."""
+    """Every pair of different ones; Holm's correction counts these pairs."""
     resamples: int | None = None
     """Resamples behind the intervals."""
     kl_budgets: tuple[float, ...] = ()

@@ -5,7 +5,7 @@ Colours of text, grid and special marks are set by the page from its theme: a tr
 """
 
 from peo_bench.report.figures.attained import attainment_panel
-from peo_bench.report.figures.front import Geometry, drawn_order, front_figure, front_geometry
+from peo_bench.report.figures.front import Geometry, drawn_order, front_figure, front_geometry, oracle_lines
 from peo_bench.report.figures.measured import steering_figure
 from peo_bench.report.figures.panels import Panel, panels, run_panels
 from peo_bench.report.figures.style import Style, method_styles, plain
@@ -19,6 +19,7 @@ __all__ = [
     "front_figure",
     "front_geometry",
     "method_styles",
+    "oracle_lines",
     "panels",
     "plain",
     "run_panels",

@@ -62,7 +62,7 @@ def attainment_panel(view: TaskView, spread: Attained) -> Panel:
 
 def _areas(spread: Attained) -> Table:
     rows = [
-        Row(m, method_name(m), False, "", ((f"{share.mean():.1f} %", float(share.mean())),))
+        Row(m, method_name(m), "", "", ((f"{share.mean():.1f} %", float(share.mean())),))
         for m, share in spread.shares.items()
     ]
     return Table((("Attained", "share of the map that its fronts attain, mean over resamples"),), tuple(rows))

@@ -89,7 +89,7 @@ def curve_table(curves: pd.DataFrame, kind: str) -> Table:
         first, last, steps = curve["value"].iloc[0], curve["value"].iloc[-1], curve["step"].iloc[-1]
         cells = ((str(seed), float(str(seed))), (f"{steps:g}", float(steps)))
         ends = tuple((f"{value:.4g}".replace("-", "−"), float(value)) for value in (first, last))
-        rows.append(Row(str(method), f"{job}: {name}", False, "", cells + ends))
+        rows.append(Row(str(method), f"{job}: {name}", "", "", cells + ends))
     return Table((("seed", ""), ("last step", ""), ("first value", ""), ("last value", "")), tuple(rows), head="Job")
 
 

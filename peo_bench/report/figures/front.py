@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from peo_bench import pareto
 from peo_bench.files.json_types import JsonObject
-from peo_bench.report.contents import Point, TaskView, summary
+from peo_bench.report.contents import TaskView
 from peo_bench.report.figures.style import AXIS, GREY, LAYOUT, Style, faded, plain
+from peo_bench.report.points import Point, summary
 from peo_bench.report.wording import balance
+
+DASHES = ("8 5", "3 4", "1 4", "12 4")
+"""Of the oracle's lines, from the widest KL budget on."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,10 @@ def front_figure(
     figure.update_layout(
         **LAYOUT,
         hovermode="closest",
-        margin={"l": 58, "r": 18, "t": 14, "b": 52},
+        margin={"l": 58, "r": 18, "t": 34, "b": 52},
         xaxis={**AXIS, "title": {"text": _title(x.column, x.name, "→")}, "range": list(geometry.x_range)},
         yaxis={**AXIS, "title": {"text": _title(y.column, y.name, "→")}, "range": list(geometry.y_range)},
-        annotations=[_better(), *_oracle_labels(geometry)],
+        annotations=[_better()],
     )
     return figure
 
@@ -99,6 +103,18 @@ def _oracle_lines(view: TaskView, maximise: list[bool]) -> dict[float | None, li
     return lines
 
 
+def oracle_lines(geometry: Geometry) -> list[tuple[str, str, Sequence[Point]]]:
+    """Return name, dashes ("6 5": pixels drawn and left out) and points of the oracle's lines, those of dots left out.
+
+    The legend names them: a label beside a line would lie on marks.
+    """
+    lines = {budget: line for budget, line in geometry.oracle.items() if len(line) > 1}
+    return [
+        ("oracle" if budget is None else f"oracle, KL ≤ {budget:.3g}", DASHES[(len(lines) - 1 - i) % len(DASHES)], line)
+        for i, (budget, line) in enumerate(lines.items())
+    ]
+
+
 def _oracle_traces(view: TaskView, geometry: Geometry) -> list[go.Scatter]:
     meta: JsonObject = {"method": "oracle", "role": "muted"}
     lines = [
@@ -106,27 +122,15 @@ def _oracle_traces(view: TaskView, geometry: Geometry) -> list[go.Scatter]:
             x=[p.x for p in line],
             y=[p.y for p in line],
             mode="lines",
-            line={"dash": "dash", "width": 1.3, "color": GREY},
+            line={"dash": dash.replace(" ", "px,") + "px", "width": 1.3, "color": GREY},
             hoverinfo="skip",
-            meta=meta,
+            meta=meta | {"name": name},
         )
-        for line in geometry.oracle.values()
+        for name, dash, line in oracle_lines(geometry)
     ]
     bounds = view.of("oracle")
     marker: JsonObject = {"size": 5, "symbol": ["circle-open" if p.hollow else "circle" for p in bounds], "color": GREY}
     return [*lines, _scatter(bounds, view, marker, meta)] if bounds else []
-
-
-def _oracle_labels(geometry: Geometry) -> list[JsonObject]:
-    """Name the KL budget where each of the oracle's lines starts, with room to its right on narrow screens."""
-    starts = {budget: line[0] for budget, line in geometry.oracle.items() if budget is not None}
-    return [
-        {
-            "text": f"oracle, KL ≤ {budget:.3g}", "x": point.x, "y": point.y, "showarrow": False, "font": {"size": 12},
-            "xanchor": "left", "yanchor": "bottom", "xshift": -4, "yshift": 5, "borderpad": 1,
-        }
-        for budget, point in starts.items()
-    ]  # fmt: skip
 
 
 def _band_traces(
@@ -227,11 +231,10 @@ def _title(column: str, name: str, arrow: str) -> str:
 
 
 def _better() -> JsonObject:
-    """Point to the corner where both objectives are best."""
+    """Point to the corner where both objectives are best, from above the figure, where no mark can lie."""
     return {
-        "text": "better", "xref": "paper", "yref": "paper", "x": 0.995, "y": 0.99, "ax": -34, "ay": 26,
-        "xanchor": "right", "yanchor": "top", "showarrow": True, "arrowhead": 2, "arrowwidth": 1.4,
-        "font": {"size": 14},
+        "text": "better ↗", "xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom",
+        "showarrow": False, "font": {"size": 14},
     }  # fmt: skip
 
 

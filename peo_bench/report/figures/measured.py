@@ -12,7 +12,7 @@ from peo_bench.files.json_types import JsonObject
 from peo_bench.report.contents import TaskView
 from peo_bench.report.figures.front import drawn_order
 from peo_bench.report.figures.style import AXIS, GREY, LAYOUT, Look, Style, faded, interval_bars, line, plain, small
-from peo_bench.report.tables import scoreboard
+from peo_bench.report.tables import Row, scoreboard
 from peo_bench.report.wording import decimal, interval, method_name
 from peo_bench.results.folder import number
 from peo_bench.results.metrics_records import Ends, EstimateRecord
@@ -39,7 +39,7 @@ PRICES = {
 
 def whisker_figure(view: TaskView, styles: Mapping[str, Style], metric: str) -> go.Figure:
     """Draw one metric of every method as a dot with its 95 % interval, best steered utility on top."""
-    rows = [(row, ends) for row in scoreboard(view).rows if (ends := estimated(view, row.method, metric)) is not None]
+    rows = [(row, ends) for row in scoreboard(view).rows if (ends := _drawn(view, row, metric)) is not None]
     figure = go.Figure()
     for row, ends in reversed(rows):
         style = styles.get(row.method, Style(GREY, "circle", "solid"))
@@ -49,7 +49,7 @@ def whisker_figure(view: TaskView, styles: Mapping[str, Style], metric: str) -> 
             mode="markers",
             marker={"color": style.colour, "symbol": style.symbol, "size": 11},
             error_x={**interval_bars(ends), "color": style.colour, "thickness": 2},
-            text=[plain(f"{row.label}: {interval(ends)}")],
+            text=[plain(f"{row.label}: {decimal(ends[0]) if row.kind == 'yardstick' else interval(ends)}")],
             hoverinfo="text",
             meta={"method": row.method, "role": "points"},
         )
@@ -61,6 +61,14 @@ def whisker_figure(view: TaskView, styles: Mapping[str, Style], metric: str) -> 
         yaxis={**AXIS, "type": "category", "automargin": True, "showgrid": False},
     )
     return figure
+
+
+def _drawn(view: TaskView, row: Row, metric: str) -> Ends | None:
+    """Return what a row of the scoreboard shows of a metric; a yardstick has a steered utility and no interval."""
+    if row.kind != "yardstick":
+        return estimated(view, row.method, metric)
+    utility = next(one.utility for one in view.yardsticks if one.label == row.label)
+    return (utility, utility, utility) if metric == "steered_utility" else None
 
 
 def kl_figure(view: TaskView, styles: Mapping[str, Style]) -> go.Figure:

@@ -33,7 +33,7 @@ def numbers(variants: Iterable[tuple[str, go.Figure]]) -> Table:
 
 def _filled(row: Row, width: int) -> Row:
     return Row(
-        row.method, row.label, row.control, row.key, row.cells + ((decimal(None), None),) * (width - len(row.cells))
+        row.method, row.label, row.kind, row.key, row.cells + ((decimal(None), None),) * (width - len(row.cells))
     )
 
 
@@ -53,7 +53,7 @@ def _marks(figure: go.Figure) -> Table:
             if high is not None and low is not None and value is not None:
                 bars = True
                 cells += [_number(value - low[i]), _number(value + high[i])]
-            rows.append(Row(trace.meta["method"], _text(y) if by_category else name, False, "", tuple(cells)))
+            rows.append(Row(trace.meta["method"], _text(y) if by_category else name, "", "", tuple(cells)))
     titles = [] if by_category else [_text(figure.layout.xaxis.title.text or "x")]
     titles += ["value" if by_category else _text(figure.layout.yaxis.title.text or "y")]
     return Table(tuple((title, "") for title in titles + (["low", "high"] if bars else [])), tuple(rows))
@@ -62,7 +62,7 @@ def _marks(figure: go.Figure) -> Table:
 def _bars(traces: list[go.Bar]) -> Table:
     """Horizontal bars: a column per trace, a row per category."""
     rows = [
-        Row("", _text(category), False, "", tuple(_number(trace.x[i]) for trace in traces))
+        Row("", _text(category), "", "", tuple(_number(trace.x[i]) for trace in traces))
         for i, category in enumerate(traces[0].y)
     ]
     return Table(tuple((trace.meta["name"], "") for trace in traces), tuple(rows))
@@ -70,8 +70,7 @@ def _bars(traces: list[go.Bar]) -> Table:
 
 def _cells(trace: go.Heatmap) -> Table:
     rows = [
-        Row("", _text(name), False, "", tuple(map(_number, values)))
-        for name, values in zip(trace.y, trace.z, strict=True)
+        Row("", _text(name), "", "", tuple(map(_number, values))) for name, values in zip(trace.y, trace.z, strict=True)
     ]
     return Table(tuple((_text(name), trace.meta["title"]) for name in trace.x), tuple(rows))
 

@@ -78,19 +78,27 @@ def panels(view: TaskView, styles: Mapping[str, Style], folder: RunFolder | None
 def run_panels(folder: RunFolder) -> list[Panel]:
     """Return the figures that belong to the run as a whole: where its time went, how its trainings went."""
     found = []
+    if folder.run.job_seconds:
+        how = (
+            f"Seconds of work by kind of job, measured when the job was done: reused work counts too{_reused(folder)}."
+        )
+        found.append(_panel("time", "work", "Work by kind of job", how, effort.work_figure(folder.run.job_seconds)))
     if folder.run.stages:
         figure = effort.timeline_figure(folder.run.stages)
-        how = "Wall-clock seconds of this invocation, stage after stage; finished work of earlier runs takes none."
-        found.append(_panel("time", "stages", "Stages of this run", how, figure))
-    if folder.run.job_seconds:
-        how = "Seconds of work by kind of job, measured when the job was done: reused work counts too."
-        found.append(_panel("time", "work", "Work by kind of job", how, effort.work_figure(folder.run.job_seconds)))
+        how = "Seconds from stage to stage of whoever wrote this folder last; finished work of earlier runs takes none."
+        found.append(_panel("time", "stages", "Wall clock of the last invocation", how, figure))
     if folder.curves is not None and len(folder.curves):
         how = "A line per job and training seed over training steps; a loss should fall and level off."
         for kind, variants in effort.phases(folder.curves).items():
             table = effort.curve_table(folder.curves, kind)
             found.append(Panel("curves", f"curves-{_slug(kind)}", kind, how, tuple(variants), own_table=table))
     return found
+
+
+def _reused(folder: RunFolder) -> str:
+    kinds = folder.costs.kinds.values()
+    reused, jobs = sum(kind.reused for kind in kinds), sum(kind.jobs for kind in kinds)
+    return f" ({reused} of {jobs} jobs were found in the cache)" if reused else ""
 
 
 def _panel(section: str, name: str, title: str, how: str, figure: go.Figure, *, legend: bool = False) -> Panel:

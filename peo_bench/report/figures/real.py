@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import plotly.graph_objects as go
 
 from peo_bench.files.json_types import JsonObject
-from peo_bench.report.contents import Axis, Point, TaskView
+from peo_bench.report.contents import TaskView
 from peo_bench.report.figures.front import drawn_order
 from peo_bench.report.figures.style import AXIS, GREY, Look, Style, line, plain, small
+from peo_bench.report.points import Axis, Point
 from peo_bench.report.wording import balance, decimal, method_name
 from peo_bench.results.metrics_records import CapabilityRow
 
