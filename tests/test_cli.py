@@ -170,3 +170,17 @@ def test_all_methods_are_those_that_the_data_can_serve(peo_bench):
     code, out, _ = peo_bench("plan", "--methods", "all", "--json")
     assert code == 0
     assert json.loads(out)
+
+
+def test_shells_complete_commands_and_options() -> None:
+    from typer.testing import CliRunner
+
+    from peo_bench import cli
+    from peo_bench.cli import report, run  # noqa: F401 - they register
+
+    def completed(words: str, at: int) -> list[str]:
+        asked = {"_PEO_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": f"peo-bench {words}", "COMP_CWORD": str(at)}
+        return CliRunner().invoke(cli.app, [], env=asked, prog_name="peo-bench").output.split()
+
+    assert completed("rep", 1) == ["report"]
+    assert completed("report --re", 2) == ["--redact"]

@@ -25,7 +25,6 @@ app = typer.Typer(
     name="peo-bench",
     help="Which alignment method gives the best trade-off between helpful and harmless, at what price?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
