@@ -20,6 +20,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 """Of a model's weights while it generates and scores."""
 
 
+DeviceKind = Literal["cuda", "cpu"]
+"""Of a device that a run is planned for, which may be another machine's."""
+
 DEVICE, BATCH_SIZE = "PEO_BENCH_DEVICE", "PEO_BENCH_BATCH_SIZE"
 """Environment variables with the device that jobs run on, and with the answers that are generated at a time."""
 SUITES = "PEO_BENCH_SUITES_ENGINE"
@@ -51,7 +54,7 @@ def _suites(key: str) -> str | None:
     return None if said is None else str(said)
 
 
-def settled(precision: Precision | Literal["auto"], planned: Literal["cuda", "cpu"] | None = None) -> Precision:
+def settled(precision: Precision | Literal["auto"], planned: DeviceKind | None = None) -> Precision:
     """Return a precision; for "auto" bfloat16 on a CUDA device that computes in it, else float32.
 
     With a device that is `planned` for, on that one.

@@ -19,6 +19,22 @@ def nothing_beside(monkeypatch):
     monkeypatch.setenv("PEO_BENCH_BESIDE", "")
 
 
+@pytest.fixture(scope="module")
+def artefacts(tmp_path_factory):
+    """Make the tiny base policy, adapters and full fine-tunes of `tests.models`; return their handles by name."""
+    from tests import models
+
+    return models.standard(tmp_path_factory.mktemp("artefacts"))
+
+
+@pytest.fixture
+def engine(artefacts):
+    """Return a fresh engine over them."""
+    from peo_bench.engine.engine import Engine
+
+    return Engine(artefacts.__getitem__, device="cpu", batch_size=64)
+
+
 @pytest.fixture
 def peo_bench(monkeypatch, capsys, tmp_path):
     """Run the command in-process; return (exit code, stdout, stderr)."""

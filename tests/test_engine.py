@@ -44,16 +44,6 @@ SPECS = {
 DECODING = Decoding(max_new_tokens=10)
 
 
-@pytest.fixture(scope="module")
-def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
-    return models.standard(tmp_path_factory.mktemp("artefacts"))
-
-
-@pytest.fixture
-def engine(artefacts: dict[str, Handle]) -> Engine:
-    return Engine(artefacts.__getitem__, device="cpu", batch_size=64)
-
-
 def every_spec(prompts: list[str] = models.PROMPTS) -> list[Request]:
     return [Request(spec, prompt, prompt, 0) for prompt in prompts for spec in SPECS.values()]
 

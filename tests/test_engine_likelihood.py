@@ -20,11 +20,6 @@ from tests.test_engine import DECODING, REFERENCE, SPECS, every_spec
 
 
 @pytest.fixture(scope="module")
-def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
-    return models.standard(tmp_path_factory.mktemp("artefacts"))
-
-
-@pytest.fixture(scope="module")
 def engine(artefacts: dict[str, Handle]) -> Engine:
     return Engine(artefacts.__getitem__, device="cpu", batch_size=64)
 

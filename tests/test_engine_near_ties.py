@@ -22,11 +22,6 @@ SPECS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
-    return models.standard(tmp_path_factory.mktemp("artefacts"))
-
-
 class Fixed(Noise):
     """Noise (rows, vocabulary) that is given."""
 

@@ -14,22 +14,11 @@ from peo_bench.core.spec import policy
 from peo_bench.engine import passes
 from peo_bench.engine.engine import Engine, Request
 from peo_bench.engine.passes import allows_gaps, common_beginning, first_of_each, left_padded, positions
-from peo_bench.jobs.job import Handle
 from tests import models
 from tests.test_engine import DECODING, SPECS
 
 SYSTEM = "please store the old red green blue box here now"
 PROMPTS = [f"{SYSTEM} {prompt}" for prompt in models.PROMPTS]
-
-
-@pytest.fixture(scope="module")
-def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
-    return models.standard(tmp_path_factory.mktemp("artefacts"))
-
-
-@pytest.fixture
-def engine(artefacts: dict[str, Handle]) -> Engine:
-    return Engine(artefacts.__getitem__, device="cpu", batch_size=64)
 
 
 def without_sharing(monkeypatch: pytest.MonkeyPatch) -> None:

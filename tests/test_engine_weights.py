@@ -31,11 +31,6 @@ TABLE = st.lists(st.tuples(COEFFICIENT, COEFFICIENT, COEFFICIENT), min_size=1, m
 
 
 @pytest.fixture(scope="module")
-def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Handle]:
-    return models.standard(tmp_path_factory.mktemp("artefacts"))
-
-
-@pytest.fixture(scope="module")
 def engine(artefacts: dict[str, Handle]) -> Engine:
     return Engine(artefacts.__getitem__, device="cpu")
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from peo_bench.runs.devices import GIB
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from peo_bench.runs.fit import Need, Resources
-
-GIB = 2**30
 
 
 def print_fit(screen: Console, needed: Resources) -> None:

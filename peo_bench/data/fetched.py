@@ -119,16 +119,21 @@ def copy_of(kind: Kind, repository: str, revision: str | None) -> tuple[Path, Fe
             "where there is a network"
         )
     place = inside(folder, found.place)
-    for name, file in found.files.items():
-        path = reduce(inside, name.split("/"), place)
-        if not path.is_file() or path.stat().st_size != file.size:
-            raise UsageError(f"{path}: is missing or not whole: copy {folder} again, or fetch it anew")
+    lost = _lost(place, found)
+    if lost is not None:
+        raise UsageError(f"{lost}: is missing or not whole: copy {folder} again, or fetch it anew")
     if not found.files:
         raise UsageError(f"{folder / MANIFEST}: names no files of {repository}: fetch it anew")
     added = next((name for name in _names(place) if name not in found.files), None)
     if added is not None:
         raise UsageError(f"{place / added}: was not fetched, and may be read for what was: delete it")
     return place, found
+
+
+def _lost(place: Path, entry: FetchedRepository) -> Path | None:
+    """Return the first file of a copy that is not there, or of another size."""
+    files = ((reduce(inside, name.split("/"), place), file) for name, file in entry.files.items())
+    return next((path for path, file in files if not path.is_file() or path.stat().st_size != file.size), None)
 
 
 def _names(place: Path) -> list[str]:
@@ -225,8 +230,7 @@ def _fetched(item: Wanted, commit: str, folder: Path) -> FetchedRepository:
 
 
 def _whole(folder: Path, entry: FetchedRepository) -> bool:
-    paths = {folder / entry.place / name: file.size for name, file in entry.files.items()}
-    return bool(paths) and all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
+    return bool(entry.files) and _lost(inside(folder, entry.place), entry) is None
 
 
 def _refused(item: Wanted, error: Exception) -> UsageError:

@@ -101,10 +101,10 @@ def positions(mask: Tensor) -> Tensor:
 
 def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
     """Return how many first tokens all prompts share, each with at least one more; 0 where it is not worth sharing."""
-    ordered = sorted(map(tuple, prompts))
-    first, last = ordered[0], ordered[-1]
+    rows = list(map(tuple, prompts))
+    first, last = min(rows), max(rows)
     same = next((i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
-    shared = min(same, min(map(len, ordered)) - 1)
+    shared = min(same, min(map(len, rows)) - 1)
     return shared if shared >= LEAST_SHARED else 0
 
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from peo_bench.report.advice import NAMED, advise, price_told
-from peo_bench.report.headline import AIDS, Answer, Gap, Standing, Verdict, make_verdict
-from peo_bench.report.points import Axis, Point, read_points, summary
+from peo_bench.report.headline import Answer, Gap, Standing, Verdict, make_verdict
+from peo_bench.report.points import AIDS, Axis, Point, read_points, summary
 from peo_bench.report.wording import decimal, listing, method_name
 from peo_bench.report.yardsticks import Yardstick, worse_than_reference, yardsticks
 from peo_bench.results.costs_records import MethodCost

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from peo_bench.report.points import AIDS
 from peo_bench.report.wording import decimal, interval, listing, method_name
 from peo_bench.results.costs_records import MethodCost
 from peo_bench.results.metrics_records import Comparison, MethodMetrics
@@ -17,8 +18,6 @@ LEAST_TOLD = 0.001
 """Detectable differences below are not told: rounded, they would be a difference of zero."""
 CONTRARY = 0.95
 """Share of resamples with the larger hypervolume from which on the headline says that it disagrees."""
-AIDS = ("reference", "oracle")
-"""Yardsticks that nobody can take."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ from peo_bench.report.texts import policy_key
 from peo_bench.report.wording import at_most, decimal, method_name
 from peo_bench.results.folder import number, truth
 
+REFERENCE, ORACLE = "reference", "oracle"
+AIDS = (REFERENCE, ORACLE)
+"""Yardsticks that nobody can take."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -64,7 +68,7 @@ def _point(row: Mapping[Hashable, object], axes: tuple[Axis, Axis]) -> Point | N
         return None
     method, weight, n = str(row["method"]), number(row.get(f"preference_{first.name}")), number(row.get("n"))
     return Point(
-        key="" if method == "oracle" else policy_key(method, row.get("seed"), weight),
+        key="" if method == ORACLE else policy_key(method, row.get("seed"), weight),
         method=method,
         name=method_name(method),
         seed=int(number(row.get("seed")) or 0),
@@ -90,6 +94,6 @@ def summary(point: Point, axes: tuple[Axis, Axis]) -> str:
     x, y = axes
     parts = [f"{x.column} {decimal(point.x)}", f"{y.column} {decimal(point.y)}"]
     if point.kl is not None or point.kl_bound is not None:
-        name = "KL budget" if point.method == "oracle" else "KL"
+        name = "KL budget" if point.method == ORACLE else "KL"
         parts.append(f"{name} {at_most(point.kl, point.kl_bound)} nats")
     return " · ".join(parts)

@@ -9,7 +9,7 @@ import numpy as np
 
 from peo_bench import pareto
 from peo_bench.report.contents import TaskView
-from peo_bench.report.points import Point
+from peo_bench.report.points import ORACLE, Point
 from peo_bench.results.folder import RunFolder
 from peo_bench.results.metrics_records import MeanSd, TaskMetrics
 from peo_bench.results.operating_points import Units
@@ -65,7 +65,7 @@ def _training(view: TaskView) -> Showing | None:
     moved = []
     for point in view.points:
         new = [proxy if has else value for has, proxy, value in zip(other, _proxies(point), _at(point), strict=True)]
-        if new[0] is not None and new[1] is not None and point.method != "oracle":
+        if new[0] is not None and new[1] is not None and point.method != ORACLE:
             errors = [None if has else error for has, error in zip(other, (point.x_se, point.y_se), strict=True)]
             moved.append(replace(point, x=new[0], y=new[1], x_se=errors[0], y_se=errors[1]))
     axes = [

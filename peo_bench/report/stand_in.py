@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pandas as pd
 
+from peo_bench.report.points import REFERENCE
 from peo_bench.results.folder import RunFolder
 from peo_bench.results.judge_records import JudgeMetrics
 from peo_bench.results.metrics_records import Metrics, TaskMetrics
 
-REFERENCE = "reference"
 SIDES = ("method_a", "method_b")
 """Columns of `judgements.parquet` with a name."""
 

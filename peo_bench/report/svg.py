@@ -12,7 +12,7 @@ from html import escape
 
 from peo_bench.report.contents import TaskView
 from peo_bench.report.figures import Geometry, Style, drawn_order, oracle_lines
-from peo_bench.report.points import Point
+from peo_bench.report.points import ORACLE, REFERENCE, Point
 from peo_bench.report.wording import decimal
 
 WIDTH, HEIGHT = 900, 560
@@ -86,9 +86,9 @@ class _Frame:
 
 def _point(frame: _Frame, point: Point, styles: Mapping[str, Style]) -> str:
     x, y = frame.at(point.x, point.y)
-    if point.method == "reference":
+    if point.method == REFERENCE:
         return f'<path class="ink-fill" d="{_star(x, y, 9)}"/>'
-    if point.method == "oracle":
+    if point.method == ORACLE:
         return f'<circle class="{"muted-line" if point.hollow else "muted-fill"}" cx="{x}" cy="{y}" r="2.5"/>'
     style = styles[point.method]
     fill = style.colour if point.nondominated else "none"

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from peo_bench.report.contents import TaskView
-from peo_bench.report.headline import AIDS
-from peo_bench.report.points import Point
+from peo_bench.report.points import AIDS, REFERENCE, Point
 from peo_bench.report.wording import ABSENT, at_most, decimal, interval, method_name
-from peo_bench.report.yardsticks import REFERENCE, Yardstick
+from peo_bench.report.yardsticks import Yardstick
 from peo_bench.results.costs_records import MethodCost
 from peo_bench.results.metrics_records import EstimateRecord, MethodMetrics
 
@@ -104,7 +103,7 @@ def points_table(view: TaskView) -> Table:
         ("length", f"{view.length_unit} per answer"),
         ("front", "whether another policy of the same method dominates this one"),
     )
-    free = set(view.controls) - {"reference"}
+    free = set(view.controls) - {REFERENCE}
     rows = [
         Row(p.method, view.label(p.method), "control" if p.method in free else "", p.key, _point_cells(p))
         for p in view.points

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from peo_bench.report.points import Axis, Point
+from peo_bench.report.points import AIDS, ORACLE, REFERENCE, Axis, Point
 from peo_bench.report.wording import decimal, interval, method_name
 from peo_bench.results.metrics_records import TaskMetrics
-
-REFERENCE, ORACLE = "reference", "oracle"
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ def yardsticks(
 
     ``weights``: those of the first objective that methods were asked for. Of the oracle the best point for each counts.
     """
-    scaled = [(point, _in_units(point, axes, metrics)) for point in points if point.method in (REFERENCE, ORACLE)]
+    scaled = [(point, _in_units(point, axes, metrics)) for point in points if point.method in AIDS]
     known = [(point, values) for point, values in scaled if values is not None]
     if not weights:
         return ()

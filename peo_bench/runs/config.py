@@ -21,7 +21,7 @@ from peo_bench.judges.judge import make_judges
 from peo_bench.lm_eval.capabilities import capability_identity
 from peo_bench.lm_eval.trust import require_trust
 from peo_bench.methods import METHODS, make_method
-from peo_bench.process import compute_on, device, settled
+from peo_bench.process import DeviceKind, compute_on, device, settled
 from peo_bench.registry import check_name
 from peo_bench.resources import cache_dir
 from peo_bench.runs.request import RunRequest
@@ -190,7 +190,7 @@ def all_methods(suite: SuiteConfig) -> tuple[str, ...]:
     return (*plain, *(WRAPPED if suite.has_pairs else ()))
 
 
-def resolve_config(request: RunRequest, planned: Planned | None = None) -> RunConfig:
+def resolve_config(request: RunRequest, planned: DeviceKind | None = None) -> RunConfig:
     """Turn the command line into a checked configuration; every problem is a one-line `UsageError`.
 
     With a device that is `planned` for, what `auto` stands for and what can be done are that device's.
@@ -203,7 +203,7 @@ def resolve_config(request: RunRequest, planned: Planned | None = None) -> RunCo
         raise UsageError(f"{error.filename}: is too long for the name of a file: give a name or a path") from None
 
 
-def _resolved(request: RunRequest, planned: Planned | None) -> RunConfig:
+def _resolved(request: RunRequest, planned: DeviceKind | None) -> RunConfig:
     if request.data_dir is not None:
         if not request.data_dir.is_dir():
             raise UsageError(
@@ -265,11 +265,7 @@ def _resolved(request: RunRequest, planned: Planned | None) -> RunConfig:
     )
 
 
-Planned = Literal["cuda", "cpu"]
-"""A device, of another machine perhaps, that a run is planned for."""
-
-
-def on_this_machine(suite: SuiteConfig, planned: Planned | None = None) -> SuiteConfig:
+def on_this_machine(suite: SuiteConfig, planned: DeviceKind | None = None) -> SuiteConfig:
     """Return the suite with what `auto` stands for, and let jobs compute where it says; here or as `planned`.
 
     Raises `UsageError` for what this machine cannot do.
@@ -294,7 +290,7 @@ def on_this_machine(suite: SuiteConfig, planned: Planned | None = None) -> Suite
     )
 
 
-def _with_dtype(scorers: Mapping[str, ScorerConfig], planned: Planned | None) -> dict[str, ScorerConfig]:
+def _with_dtype(scorers: Mapping[str, ScorerConfig], planned: DeviceKind | None) -> dict[str, ScorerConfig]:
     return {name: s.model_copy(update={"dtype": settled(s.dtype, planned)}) for name, s in scorers.items()}
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
 
 from peo_bench.errors import unknown
+from peo_bench.process import DeviceKind
 
 GIB = 2**30
 CONTEXT = 1.0 * GIB
@@ -23,7 +23,7 @@ class Gpu:
     memory: float
     usd_per_hour: float | None
     source: str
-    kind: Literal["cuda", "cpu"] = "cuda"
+    kind: DeviceKind = "cuda"
 
     @property
     def usable(self) -> float:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peo_bench.data.fetched import OFFLINE, copy_of
 from peo_bench.data.given_checkpoint import checkpoint_wanted, planning
@@ -22,6 +22,7 @@ from peo_bench.jobs.artefact import META
 from peo_bench.jobs.kinds import JOB_KINDS
 from peo_bench.models.known import KNOWN, KNOWN_DATA, repository
 from peo_bench.models.sizes import Sizes, sizes_at
+from peo_bench.process import Precision
 from peo_bench.runs.config import RunConfig
 from peo_bench.runs.devices import GIB, Gpu, is_here
 from peo_bench.runs.memory import (
@@ -35,8 +36,9 @@ from peo_bench.runs.memory import (
     scoring_memory,
     training_memory,
 )
+from peo_bench.runs.repositories import data_sources, scorer_checkpoints
 from peo_bench.runs.world import build_world
-from peo_bench.scorers.settings import ScorerConfig, by_column
+from peo_bench.scorers.settings import by_column
 from peo_bench.suites.suite import PairsData, SuiteConfig, suite_task, with_settings
 from peo_bench.training.settings import DPOSettings, RewardModelSettings
 
@@ -168,7 +170,7 @@ class Fit:
         """Look up the sizes; raises `UsageError` for a model whose configuration cannot be had."""
         self.config, self.suite, self.asked = config, config.suite, asked
         self.policy = _sizes(config.suite.model)
-        self.scorers = {s.model: s for s in _checkpoints(config.suite)}
+        self.scorers = {s.model: s for s in scorer_checkpoints(config.suite)}
         self.sizes = {model: _sizes(model) for model in self.scorers}
         self.own = _trained_scorers(config.suite)
 
@@ -202,7 +204,7 @@ class Fit:
         memory = training_memory(self.policy, suite.training, device)
         return memory, memory
 
-    def _bytes(self, precision: str) -> int:
+    def _bytes(self, precision: Precision | Literal["auto"]) -> int:
         return bytes_of(precision, self.asked.gpu.kind)
 
     def _answering(self, suite: SuiteConfig, rows: int) -> Memory:
@@ -315,7 +317,7 @@ class Fit:
             if not Path(model).exists() and model != "smollm2":
                 known, sizes = KNOWN.get(repository(model)), _sizes(model)
                 found[repository(model)] = sizes.parameters * float(known.dtype if known else 2)
-        for name in _data_sets(self.suite):
+        for name in (source.hub for source in data_sources(self.suite) if source.hub is not None):
             found[name] = KNOWN_DATA[name].megabytes * 1e6 if name in KNOWN_DATA else None
         return found
 
@@ -345,26 +347,12 @@ def _sizes(model: str) -> Sizes:
     return found
 
 
-def _checkpoints(suite: SuiteConfig) -> list[ScorerConfig]:
-    """Return the scorers and proxies of a suite that are checkpoints."""
-    both = [*by_column(suite_task(suite).scorers).values(), *by_column(suite.proxies).values()]
-    return [scorer for scorer in both if scorer.layout != "registered"]
-
-
 def _trained_scorers(suite: SuiteConfig) -> int:
     """Return how many reward and cost models the run trains itself."""
     task, proxies = suite_task(suite), by_column(suite.proxies)
     reported = {column for column, scorer in by_column(task.scorers).items() if scorer.layout != "registered"}
     served = proxies.keys() | (set() if suite.own_proxies else reported)
     return sum(objective.column not in served for objective in task.objectives)
-
-
-def _data_sets(suite: SuiteConfig) -> list[str]:
-    """Return the hub data sets that a suite reads."""
-    task, data = suite_task(suite), suite.data
-    sources = [*(data.sources if isinstance(data, PairsData) else ()), task.prompts]
-    sources += [task.benign] if suite.over_refusal_prompts else []
-    return list(dict.fromkeys(source.hub for source in sources if source is not None and source.hub is not None))
 
 
 def _measured(cache: Path, reference: str) -> dict[str, dict[str, float]]:

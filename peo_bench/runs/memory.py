@@ -13,10 +13,9 @@ from typing import Literal
 
 from peo_bench.engine.likelihood import FORWARD_TOKENS, LOGITS_BYTES
 from peo_bench.models.sizes import Sizes
+from peo_bench.process import DeviceKind, Precision, settled
 from peo_bench.scorers.model import BATCH_TOKENS
-from peo_bench.training.settings import DPOSettings, RewardModelSettings
-
-Device = Literal["cuda", "cpu"]
+from peo_bench.training.settings import DPOSettings, RewardModelSettings, settled_of
 
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 """Of the logits that TRL's fused output layer makes at a time (trl.kernels.chunked_logprob)."""
@@ -35,16 +34,16 @@ class Memory:
         return sum(self.parts.values())
 
 
-def bytes_of(precision: str, device: Device) -> int:
-    """Return the bytes of a number; `auto` is bfloat16 on a GPU and float32 on a CPU."""
-    return FLOAT if precision == "float32" or (precision == "auto" and device == "cpu") else 2
+def bytes_of(precision: Precision | Literal["auto"], device: DeviceKind) -> int:
+    """Return the bytes of a number of a precision, which may be `auto`."""
+    return FLOAT if settled(precision, device) == "float32" else 2
 
 
 QUANTISED = {"4bit": 0.516, "8bit": 1.0}
 """Bytes of a linear layer's weight: 4-bit NormalFloat, its constants quantised in turn (QLoRA, section 3); LLM.int8."""
 
 
-def kept_per_token(sizes: Sizes, settings: DPOSettings | RewardModelSettings, device: Device) -> float:
+def kept_per_token(sizes: Sizes, settings: DPOSettings | RewardModelSettings, device: DeviceKind) -> float:
     """Return the bytes that one layer keeps of one token for the backward pass.
 
     Counted with `torch.autograd.graph.saved_tensors_hooks` on Llama and Gemma. LoRA in fp32: 16h + 16i + 8q + 8k; under
@@ -65,7 +64,7 @@ def passing(sizes: Sizes, tokens: float, e: int) -> float:
     return tokens * (3 * sizes.intermediate + 4 * sizes.hidden) * e
 
 
-def tile(sizes: Sizes, tokens: float, e: int, device: Device, backward: bool) -> float:
+def tile(sizes: Sizes, tokens: float, e: int, device: DeviceKind, backward: bool) -> float:
     """Return the bytes of the logits that exist at a time: a tile of them in place on a GPU, on a CPU fp32 copies."""
     rows, columns = min(tokens, TILE_TOKENS), min(sizes.vocabulary, TILE_VOCABULARY)
     in_place = rows * e * (TILE_VOCABULARY if device == "cuda" else columns)
@@ -83,7 +82,7 @@ def trunk(sizes: Sizes, settings: DPOSettings | RewardModelSettings, e: int) -> 
     return sizes.matrices * QUANTISED[quantization] + (sizes.parameters - sizes.matrices) * e
 
 
-def training_memory(sizes: Sizes, settings: DPOSettings | RewardModelSettings, device: Device) -> Memory:
+def training_memory(sizes: Sizes, settings: DPOSettings | RewardModelSettings, device: DeviceKind) -> Memory:
     """Return what a training on pairs needs: its micro-batch has two texts of up to `max_length` tokens per pair.
 
     Adam holds, of each weight that is trained, a gradient and two moments in fp32, of an adapter the weight as well.
@@ -94,15 +93,14 @@ def training_memory(sizes: Sizes, settings: DPOSettings | RewardModelSettings, d
     trained = 16 * settings.lora_rank * sizes.linear if lora else 12 * sizes.parameters
     casts = 2 * sizes.parameters if not lora and e < FLOAT else 0
     layer = kept_per_token(sizes, settings, device) * tokens
-    asked = settings.gradient_checkpointing
-    again = device != "cpu" if asked == "auto" else asked
+    again = settled_of(settings, device)["gradient_checkpointing"]
     kept = sizes.layers * sizes.hidden * e * tokens + layer if again else sizes.layers * layer
     on_the_way = max(tile(sizes, tokens, e, device, backward=True), passing(sizes, tokens, e))
     parts = {"weights": trunk(sizes, settings, e), "gradients and optimiser": trained + casts, "activations": kept}
     return Memory(parts | {"logits and intermediate": on_the_way})
 
 
-def reading_memory(sizes: Sizes, settings: DPOSettings, device: Device) -> Memory:
+def reading_memory(sizes: Sizes, settings: DPOSettings, device: DeviceKind) -> Memory:
     """Return what the log-probabilities of pairs need: forward passes alone."""
     tokens = 2.0 * min(settings.batch_size, settings.micro_batch_size) * settings.max_length
     e = bytes_of(settings.precision, device)
@@ -135,7 +133,7 @@ def generating_memory(sizes: Sizes, how: Answering, sources: int = 1) -> Memory:
     return Memory(parts | {"logits and intermediate": on_the_way})
 
 
-def likelihood_memory(sizes: Sizes, how: Answering, device: Device) -> Memory:
+def likelihood_memory(sizes: Sizes, how: Answering, device: DeviceKind) -> Memory:
     """Return what KL and log-probabilities of answers need beside the weights."""
     e = how.e
     tokens = min(max(FORWARD_TOKENS[device], how.prompt + how.new), how.rows * (how.prompt + how.new))

@@ -6,24 +6,35 @@ from dataclasses import dataclass
 
 from peo_bench.data.fetched import Wanted, access_problem, check_digests, copy_of, dataset_wanted
 from peo_bench.data.given_checkpoint import checkpoint_wanted, detect_form
+from peo_bench.data.schema import DataSource
 from peo_bench.errors import UsageError
 from peo_bench.models.known import KNOWN, KNOWN_DATA
 from peo_bench.runs.config import RunConfig
-from peo_bench.scorers.settings import by_column
-from peo_bench.suites.suite import PairsData, suite_task
+from peo_bench.scorers.settings import ScorerConfig, by_column
+from peo_bench.suites.suite import PairsData, SuiteConfig, suite_task
 
 
 def wanted(config: RunConfig) -> list[Wanted]:
     """Return the repositories of the hub that a run reads, checkpoints first, each once."""
-    suite, task = config.suite, suite_task(config.suite)
-    scorers = [*by_column(task.scorers).values(), *by_column(suite.proxies).values()]
-    checkpoints = [suite.model, *(scorer.model for scorer in scorers if scorer.layout != "registered")]
+    checkpoints = [config.suite.model, *(scorer.model for scorer in scorer_checkpoints(config.suite))]
     checkpoints += [*config.policies.values(), *config.experts.values()]
-    sources = [*(suite.data.sources if isinstance(suite.data, PairsData) else ())]
-    prompts = [task.prompts, task.benign if suite.over_refusal_prompts else None]
     found = [checkpoint_wanted(place) for place in checkpoints]
-    found += [dataset_wanted(source) for source in (*sources, *prompts) if source is not None]
+    found += map(dataset_wanted, data_sources(config.suite))
     return list(dict.fromkeys(item for item in found if item is not None))
+
+
+def scorer_checkpoints(suite: SuiteConfig) -> list[ScorerConfig]:
+    """Return the scorers and proxies of a suite that are checkpoints."""
+    both = [*by_column(suite_task(suite).scorers).values(), *by_column(suite.proxies).values()]
+    return [scorer for scorer in both if scorer.layout != "registered"]
+
+
+def data_sources(suite: SuiteConfig) -> list[DataSource]:
+    """Return what a suite reads pairs and prompts from."""
+    task = suite_task(suite)
+    pairs = suite.data.sources if isinstance(suite.data, PairsData) else ()
+    prompts = (task.prompts, task.benign if suite.over_refusal_prompts else None)
+    return [*pairs, *(source for source in prompts if source is not None)]
 
 
 SECONDS = 10.0

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from peo_bench.errors import UsageError
 from peo_bench.files.json_types import JsonObject
-from peo_bench.process import Precision, device, settled
+from peo_bench.process import DeviceKind, Precision, device, settled
 from peo_bench.settings import Frozen
 from peo_bench.training.learners import LEARNERS
 
@@ -121,9 +121,7 @@ class DPOSettings(Frozen):
         return said | {"learner_version": LEARNERS.get(self.learner).version}
 
 
-def settled_of(
-    settings: DPOSettings | RewardModelSettings, planned: Literal["cuda", "cpu"] | None = None
-) -> JsonObject:
+def settled_of(settings: DPOSettings | RewardModelSettings, planned: DeviceKind | None = None) -> JsonObject:
     """Return what settings that may be `auto` stand for on this machine, or on a device that is `planned` for."""
     asked = settings.gradient_checkpointing
     checkpointing = (planned or device()).startswith("cuda") if asked == "auto" else asked

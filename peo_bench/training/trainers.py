@@ -20,7 +20,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from peo_bench.errors import Diverged, JobFailed, UsageError
+from peo_bench.errors import Diverged, JobFailed
 from peo_bench.files.atomic import write_json
 from peo_bench.files.journal import FORGETFUL, Memo
 from peo_bench.jobs.workspace import Workspace
@@ -99,10 +99,8 @@ def base_config(
 
 
 def batches(batch_size: int, micro_batch_size: int) -> dict[str, int]:
-    """Split a batch into micro batches whose gradients are accumulated; they must divide it."""
+    """Split a batch into micro batches whose gradients are accumulated; they divide it, as settings are checked to."""
     micro = min(batch_size, micro_batch_size)
-    if batch_size % micro:
-        raise UsageError(f"batch_size {batch_size} is not a multiple of micro_batch_size {micro}: choose one that is")
     return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": batch_size // micro}
 
 
