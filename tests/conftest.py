@@ -13,10 +13,19 @@ settings.register_profile("peo-bench", deadline=None)  # a slow machine is no fa
 settings.load_profile("peo-bench")
 
 
+TOLD = ("PEO_BENCH_DATA_DIR", "PEO_BENCH_OFFLINE", "PEO_BENCH_SUITES_ENGINE")
+"""Where a command tells its workers what it was told."""
+
+
 @pytest.fixture(autouse=True)
 def nothing_beside(monkeypatch):
-    """Let no suite that a test reads from a file tell the next test where data is."""
+    """Let no command that runs in this process tell the next test where data is, and where to compute."""
     monkeypatch.setenv("PEO_BENCH_BESIDE", "")
+    for name in TOLD:
+        os.environ.pop(name, None)
+    yield
+    for name in TOLD:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="module")
